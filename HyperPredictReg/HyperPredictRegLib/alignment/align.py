@@ -1,0 +1,305 @@
+"""The affine step as a whole: start, rotated starts, stages over the pyramid, and what to tell the user about it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from HyperPredictRegLib.alignment.frame import Frame, Item, Level, Pyramid, in_frame, make_frame, make_item, make_pyramid
+from HyperPredictRegLib.alignment.multistart import find_start
+from HyperPredictRegLib.alignment.settings import AlignmentSettings, check_seed
+from HyperPredictRegLib.alignment.stages import affine_of, matrix_of, run_level
+from HyperPredictRegLib.errors import InputError, RegistrationError
+from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
+from HyperPredictRegLib.trace import LevelTrace
+
+_SAME_CONTRAST_CORRELATION = 0.3
+_OTHER_CONTRAST_CORRELATION = -0.2
+_SEARCH_SHRINK = 1.5
+"""Ranking hundreds of rotations needs less detail than refining a few."""
+_LEAST_OVERLAP = 0.02
+_POOR_OVERLAP = 0.5
+_PLAUSIBLE_SCALES = (0.4, 2.5)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The result of the affine step.
+
+    Attributes
+    ----------
+    transform : maps fixed to moving points, LPS mm.
+    levels : the trace of every level that led to the result, in the order in which they ran.
+    metric : "mattes", "correlation" or "mean_squares": what the last stage compared, "none" without stages.
+    contrast : "same" or "different": whether equal tissue has similar intensities in both images; "unclear" where the
+        objects are too uniform inside to tell.
+    correlation : of the intensities well inside both foregrounds after the first stage, -1 to 1.
+    starts_tried : how many starts were compared.
+    seconds : wall-clock time.
+    seed : the seed that was given.
+    warnings : sentences for the user.
+    """
+
+    transform: sitk.AffineTransform
+    levels: tuple[LevelTrace, ...]
+    metric: str
+    contrast: str
+    correlation: float
+    starts_tried: int
+    seconds: float
+    seed: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Homogeneous fixed-to-moving matrix, shape (4, 4), LPS mm."""
+        return matrix_of(self.transform)
+
+
+def align(  # noqa: PLR0913 - two images, what may belong to either, and what every long call takes
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    settings: AlignmentSettings | None = None,
+    *,
+    seed: int,
+    fixed_foreground: sitk.Image | None = None,
+    moving_foreground: sitk.Image | None = None,
+    fixed_mask: sitk.Image | None = None,
+    moving_mask: sitk.Image | None = None,
+    initial_transform: sitk.Transform | None = None,
+    progress: Progress = silent,
+    cancelled: CancelCheck = never,
+) -> Alignment:
+    """Find the linear transform that lays `moving` over `fixed`.
+
+    Pure: the same images, settings and seed give the same transform; bit for bit with one thread (see `threads.threads`).
+
+    Parameters
+    ----------
+    fixed, moving : 3-D scalar images on any grids: other spacings, orientations and fields of view are fine.
+    settings : None for the defaults.
+    seed : of the random samples; a whole number, not 0.
+    fixed_foreground, moving_foreground : the anatomy, non-zero, on the grid of its image; found by
+        `intensity.foreground` where not given. They give the start and the scale, and do not limit the comparison.
+    fixed_mask, moving_mask : where the images may be compared, non-zero, on the grid of its image.
+    initial_transform : linear, maps fixed to moving points, LPS mm; taken as the start, without rotated starts.
+    progress, cancelled : see `progress`; `Cancelled` is raised within two seconds of `cancelled()` being true.
+
+    Raises
+    ------
+    InputError : an image, mask, option or start cannot be used.
+    RegistrationError : the optimiser ran away.
+    Cancelled : the caller asked to stop.
+    """
+    began = time.monotonic()
+    settings = settings if settings is not None else AlignmentSettings()
+    check_seed(seed)
+    progress(ProgressEvent("align", 0.0, "Preparing the images"))
+    pair = (
+        make_item(fixed, fixed_foreground, fixed_mask, "fixed"),
+        make_item(moving, moving_foreground, moving_mask, "moving"),
+    )
+    stop_if(cancelled)
+    frame = make_frame(*pair)
+    start = _start(pair, frame, settings, initial_transform)
+    _check_overlap(pair, frame, start, "at the start")
+    pyramid = make_pyramid(*pair, frame, settings)
+    levels = pyramid.levels(settings)
+    stop_if(cancelled)
+    run = _Run(pyramid, levels, settings, seed, progress, cancelled)
+    matrix, traces, tried = run.first_stage(start, multi_start=settings.multi_start and initial_transform is None)
+    correlation = _correlation(pair, frame, levels[-1], matrix)
+    contrast = settings.contrast
+    if contrast == "auto":
+        contrast = _contrast(correlation)
+    metric = settings.metric
+    if metric == "auto":
+        metric = "correlation" if contrast == "same" else "mattes"
+    matrix, more = run.later_stages(matrix, metric)
+    traces += more
+    warnings = [*_limit_warnings(traces), *_result_warnings(pair, frame, matrix)]
+    progress(ProgressEvent("align", 1.0, "Aligned"))
+    return Alignment(
+        transform=frame.itk_transform(matrix), levels=tuple(traces), metric=metric if settings.stages else "none",
+        contrast=contrast, correlation=correlation, starts_tried=tried, seconds=time.monotonic() - began, seed=seed,
+        warnings=tuple(warnings),
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all levels of one alignment share."""
+
+    pyramid: Pyramid
+    levels: tuple[Level, ...]
+    settings: AlignmentSettings
+    seed: int
+    progress: Progress
+    cancelled: CancelCheck
+
+    def first_stage(self, start: np.ndarray, *, multi_start: bool) -> tuple[np.ndarray, list[LevelTrace], int]:
+        """Run the first stage on the coarsest level, from rotated starts too if `multi_start`; return how many were tried."""
+        if not self.settings.stages:
+            return start, [], 1
+        metric = "mattes" if self.settings.metric == "auto" else self.settings.metric
+        stage = self.settings.stages[0]
+
+        tried = 1
+        if multi_start:
+            self.progress(ProgressEvent("align", 0.1, "Trying rotated starts"))
+            start, tried = self.best_start(stage, start, metric)
+        matrix, trace = self.level(stage, 0, start, metric, 0.3)
+        return matrix, [trace], tried
+
+    def best_start(self, stage: str, start: np.ndarray, metric: str) -> tuple[np.ndarray, int]:
+        """Refine rotated starts roughly on the coarsest level; return the best of them and how many were tried."""
+        rough = replace(self, settings=replace(self.settings, step_relaxation=min(0.5, self.settings.step_relaxation)))
+        ranking = self.pyramid.level(0, _SEARCH_SHRINK * self.settings.shrink_factors[0], 0.5)
+        return find_start(
+            ranking, start, self.settings, lambda candidate: rough.level(stage, 0, candidate, metric, 0.2),
+            metric=metric, cancelled=self.cancelled,
+        )
+
+    def later_stages(self, matrix: np.ndarray, metric: str) -> tuple[np.ndarray, list[LevelTrace]]:
+        """Run all that follows the first stage's coarsest level."""
+        stages = self.settings.stages
+        plan = [(stage, 0) for stage in stages[1:]]
+        if stages:
+            plan += [(stages[-1], index) for index in range(1, len(self.levels))]
+        traces = []
+        for n, (stage, index) in enumerate(plan):
+            matrix, trace = self.level(stage, index, matrix, metric, 0.3 + 0.7 * n / len(plan))
+            traces.append(trace)
+        return matrix, traces
+
+    def level(self, stage: str, index: int, start: np.ndarray, metric: str, fraction: float) -> tuple[np.ndarray, LevelTrace]:
+        """Run one stage on one level, telling how it goes."""
+        message = f"{stage.capitalize()} alignment, level {index + 1} of {len(self.levels)}"
+
+        def watch(value: float) -> bool:
+            self.progress(ProgressEvent("align", fraction, message, value))
+            return self.cancelled()
+
+        stop_if(self.cancelled)
+        return run_level(self.levels[index], stage, start, self.settings, metric=metric, seed=self.seed, watch=watch)
+
+
+def _start(pair: tuple[Item, Item], frame: Frame, settings: AlignmentSettings, given: sitk.Transform | None) -> np.ndarray:
+    """Return the start as a matrix (4, 4) of the frame, in which the moments start is the identity."""
+    if given is not None:
+        return frame.from_lps(_linear_matrix(given, pair[0]))
+    if settings.start == "moments":
+        return np.eye(4)
+    matrix = np.eye(4)
+    if settings.start == "geometry":
+        fixed, moving = (Geometry.of(item.image).centre_lps for item in pair)
+        matrix[:3, 3] = moving - fixed
+    return frame.from_lps(matrix)
+
+
+def _linear_matrix(transform: sitk.Transform, fixed: Item) -> np.ndarray:
+    """Return the 4x4 matrix, LPS mm, of a transform that must be linear over the fixed image."""
+    if transform.GetDimension() != 3:
+        raise InputError("The initial transform is not a 3-D transform: choose one that maps fixed to moving points.")
+    corners = Geometry.of(fixed.image).corners_lps()
+    points = np.concatenate([corners, corners.mean(axis=0, keepdims=True), (corners[:4] + corners.mean(axis=0)) / 2])
+    mapped = np.array([transform.TransformPoint(p.tolist()) for p in points])
+    centre = points.mean(axis=0)
+    solved = np.linalg.lstsq(np.c_[points - centre, np.ones(len(points))], mapped, rcond=None)[0].T
+    matrix = np.eye(4)
+    matrix[:3, :3] = solved[:, :3]
+    matrix[:3, 3] = solved[:, 3] - solved[:, :3] @ centre
+    misfit = np.abs(points @ matrix[:3, :3].T + matrix[:3, 3] - mapped).max()
+    if not np.isfinite(matrix).all() or misfit > 0.01 * min(fixed.image.GetSpacing()):
+        raise InputError(
+            "The initial transform is not linear (it bends space), but the affine step can only start from a rigid, "
+            "similarity or affine transform: choose such a one."
+        )
+    if np.linalg.det(matrix[:3, :3]) <= 0:
+        raise InputError("The initial transform mirrors or flattens space: choose one that keeps left and right apart.")
+    return matrix
+
+
+def foreground_points(mask: sitk.Image, most: int = 2000) -> np.ndarray:
+    """Return voxel centres spread evenly over a mask, shape (n, 3) with n up to about `most`, LPS mm."""
+    flat = np.flatnonzero(sitk.GetArrayViewFromImage(mask))
+    kept = flat[np.linspace(0, len(flat) - 1, min(most, len(flat))).astype(int)]
+    k, j, i = np.unravel_index(kept, mask.GetSize()[::-1])
+    return Geometry.of(mask).to_lps(np.stack([i, j, k], axis=1))
+
+
+def _overlap(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray) -> float:
+    """Return the share of the fixed foreground that falls into the moving image's box."""
+    lps = frame.to_lps(matrix)
+    index = Geometry.of(pair[1].image).to_index(foreground_points(pair[0].object_mask) @ lps[:3, :3].T + lps[:3, 3])
+    return float(np.mean(((index >= -0.5) & (index <= np.array(pair[1].image.GetSize()) - 0.5)).all(axis=1)))
+
+
+def _check_overlap(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray, when: str) -> None:
+    if _overlap(pair, frame, matrix) < _LEAST_OVERLAP:
+        raise InputError(
+            f"The fixed and the moving image do not overlap {when} of the alignment: choose the start 'moments', "
+            "which lays their centres onto each other, or another initial transform."
+        )
+
+
+def _correlation(pair: tuple[Item, Item], frame: Frame, level: Level, matrix: np.ndarray) -> float:
+    """Return the correlation of intensities well inside both objects on one level, 0 where it is not defined.
+
+    The rims are left out, because the step from background to tissue makes any two images of one shape correlate.
+    """
+    grid = Geometry.of(level.fixed)
+    transforms = (affine_of(np.eye(4)), affine_of(matrix))
+    inside = np.ones(grid.size[::-1], dtype=bool)
+    for item, centre, transform in zip(pair, (frame.fixed_centre, frame.moving_centre), transforms, strict=True):
+        mask = in_frame(item.object_mask, centre, frame.unit_mm)
+        filled = sitk.GetArrayFromImage(grid.resample(mask, transform, interpolator=sitk.sitkNearestNeighbor)) != 0
+        core = ndimage.binary_erosion(filled, iterations=2, border_value=1)
+        inside &= core if core.any() else filled
+    a, b = sitk.GetArrayFromImage(level.fixed), sitk.GetArrayFromImage(grid.resample(level.moving, transforms[1]))
+    if inside.sum() < 10 or np.ptp(a[inside]) == 0 or np.ptp(b[inside]) == 0:
+        return 0.0
+    return float(np.corrcoef(a[inside], b[inside])[0, 1])
+
+
+def _contrast(correlation: float) -> str:
+    if correlation >= _SAME_CONTRAST_CORRELATION:
+        return "same"
+    return "different" if correlation <= _OTHER_CONTRAST_CORRELATION else "unclear"
+
+
+def _limit_warnings(traces: list[LevelTrace]) -> list[str]:
+    return [
+        f"The {t.stage} alignment used all its {t.iteration_limit} iterations on level {t.level + 1} and might improve further: "
+        "allow more iterations on that level."
+        for t in traces if t.hit_iteration_limit
+    ]
+
+
+def _result_warnings(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray) -> list[str]:
+    """Return what looks wrong with the result; raise `RegistrationError` if it cannot be one."""
+    scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
+    if np.linalg.det(matrix[:3, :3]) <= 0 or scales.min() < 0.1 or scales.max() > 10:
+        raise RegistrationError(
+            "The affine alignment collapsed (it mirrors or flattens the moving image): check that both images show the same "
+            "anatomy, or use the stages rigid or similarity only."
+        )
+    warnings = []
+    if scales.min() < _PLAUSIBLE_SCALES[0] or scales.max() > _PLAUSIBLE_SCALES[1]:
+        warnings.append(
+            f"The alignment scales the moving image by {1 / scales.max():.2f} to {1 / scales.min():.2f}, which is unusual: "
+            "look at the result, and check the voxel sizes in both files."
+        )
+    overlap = _overlap(pair, frame, matrix)
+    if overlap < _POOR_OVERLAP:
+        warnings.append(
+            f"Only {100 * overlap:.0f} % of the fixed foreground lies inside the aligned moving image: look at the result."
+        )
+    return warnings
+
+

@@ -1,0 +1,147 @@
+"""Image geometry without voxels: where a grid lies in physical space (LPS, millimetres).
+
+Index order is (i, j, k) as in SimpleITK; NumPy arrays of voxels are indexed (k, j, i).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+IDENTITY_DIRECTION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A regular 3-D grid of voxel centres in LPS millimetres.
+
+    Attributes
+    ----------
+    size : number of voxels along i, j, k.
+    spacing : distance between voxel centres along i, j, k, in mm.
+    origin : LPS position of the centre of voxel (0, 0, 0), in mm.
+    direction : nine numbers, row by row; the columns are the unit vectors of the i, j, k axes in LPS.
+    """
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = IDENTITY_DIRECTION
+
+    @classmethod
+    def of(cls, image: sitk.Image) -> Geometry:
+        """Return the geometry of a 3-D SimpleITK image."""
+        return cls(
+            size=tuple(image.GetSize()),
+            spacing=tuple(image.GetSpacing()),
+            origin=tuple(image.GetOrigin()),
+            direction=tuple(image.GetDirection()),
+        )
+
+    def apply_to(self, image: sitk.Image) -> sitk.Image:
+        """Give `image`, which must have this size, this spacing, origin and direction, in place; return it."""
+        if tuple(image.GetSize()) != self.size:
+            raise ValueError(f"an image of size {image.GetSize()} cannot take a geometry of size {self.size}")
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+        return image
+
+    @property
+    def direction_matrix(self) -> np.ndarray:
+        """Direction cosines, shape (3, 3); columns are the i, j, k axes in LPS."""
+        return np.array(self.direction, dtype=float).reshape(3, 3)
+
+    @property
+    def index_to_lps(self) -> np.ndarray:
+        """Homogeneous matrix, shape (4, 4), from continuous (i, j, k) to LPS mm."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = self.direction_matrix * np.array(self.spacing)
+        matrix[:3, 3] = self.origin
+        return matrix
+
+    @property
+    def voxel_count(self) -> int:
+        """Number of voxels."""
+        return int(np.prod(self.size, dtype=np.int64))
+
+    @property
+    def extent_mm(self) -> tuple[float, float, float]:
+        """Edge lengths of the box that the voxels fill, in mm."""
+        return tuple(n * s for n, s in zip(self.size, self.spacing, strict=True))  # type: ignore[return-value]
+
+    @property
+    def centre_lps(self) -> np.ndarray:
+        """Centre of the box, shape (3,), LPS mm."""
+        return self.to_lps((np.array(self.size) - 1) / 2)
+
+    def to_lps(self, indices: np.ndarray | Sequence[float]) -> np.ndarray:
+        """Map continuous indices (..., 3), order i, j, k, to LPS mm (..., 3)."""
+        return np.asarray(indices, dtype=float) @ self.index_to_lps[:3, :3].T + np.array(self.origin)
+
+    def to_index(self, points_lps: np.ndarray | Sequence[float]) -> np.ndarray:
+        """Map LPS mm (..., 3) to continuous indices (..., 3), order i, j, k."""
+        offset = np.asarray(points_lps, dtype=float) - np.array(self.origin)
+        return offset @ np.linalg.inv(self.index_to_lps[:3, :3]).T
+
+    def corners_lps(self) -> np.ndarray:
+        """Return the eight outer corners of the box (voxel edges, not centres), shape (8, 3), LPS mm."""
+        corners = [tuple((-0.5, n - 0.5)[c] for n, c in zip(self.size, pick, strict=True))
+                   for pick in itertools.product((0, 1), repeat=3)]
+        return self.to_lps(np.array(corners))
+
+    def padded(self, lower: Sequence[int], upper: Sequence[int]) -> Geometry:
+        """Return this grid with whole voxels added (or, if negative, removed) before and after each axis."""
+        size = tuple(int(n + a + b) for n, a, b in zip(self.size, lower, upper, strict=True))
+        origin = tuple(self.to_lps([-float(a) for a in lower]).tolist())
+        return Geometry(size, self.spacing, origin, self.direction)  # type: ignore[arg-type]
+
+    def covering(self, points_lps: np.ndarray, spacing: float, margin_mm: float) -> Geometry:
+        """Return an isotropic grid along this one's axes that encloses points with a margin.
+
+        Parameters
+        ----------
+        points_lps : shape (n, 3), LPS mm.
+        spacing : voxel edge in mm.
+        margin_mm : at least this much room between the points' bounding box and the grid's outermost voxel centres.
+        """
+        along_axes = np.asarray(points_lps, dtype=float) @ self.direction_matrix
+        low, high = along_axes.min(axis=0) - margin_mm, along_axes.max(axis=0) + margin_mm
+        size = np.maximum(np.ceil((high - low) / spacing).astype(int) + 1, 1)
+        # Spread the rounding evenly, so that the grid stays centred on the points.
+        start = (low + high) / 2 - (size - 1) * spacing / 2
+        origin = self.direction_matrix @ start
+        return Geometry(tuple(int(n) for n in size), (spacing,) * 3, tuple(origin.tolist()), self.direction)  # type: ignore[arg-type]
+
+    def matches(self, other: Geometry, tolerance_voxels: float = 1e-3) -> bool:
+        """Tell whether both grids have the same size and corners within `tolerance_voxels` of a voxel."""
+        if self.size != other.size:
+            return False
+        limit = tolerance_voxels * min(self.spacing)
+        return bool(np.abs(self.corners_lps() - other.corners_lps()).max() <= limit)
+
+    def resample(
+        self,
+        image: sitk.Image,
+        transform: sitk.Transform | None = None,
+        *,
+        interpolator: int = sitk.sitkLinear,
+        default_value: float = 0.0,
+        pixel_type: int = sitk.sitkUnknown,
+    ) -> sitk.Image:
+        """Sample `image` on this grid through `transform`, which maps points of this grid to points of the image."""
+        return sitk.Resample(
+            image,
+            self.size,
+            transform if transform is not None else sitk.Transform(3, sitk.sitkIdentity),
+            interpolator,
+            self.origin,
+            self.spacing,
+            self.direction,
+            default_value,
+            pixel_type,
+        )

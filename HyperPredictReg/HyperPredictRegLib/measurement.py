@@ -1,0 +1,138 @@
+"""The quality of a registration, whoever made it: everything in `quality` on one pair of inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.grid import on_grid, working_grid, working_spacing
+from HyperPredictRegLib.inputs import Inputs
+from HyperPredictRegLib.intensity import points_of
+from HyperPredictRegLib.job import Measured
+from HyperPredictRegLib.quality import (
+    dice_measure,
+    displacement_lengths,
+    folding_percent,
+    inverse_consistency,
+    jacobian_determinant,
+    landmark_error,
+    mutual_information,
+    sd_log_jacobian,
+)
+from HyperPredictRegLib.transforms import displacement_field, field_of, inverted, transformed_points
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The measures and the images they were taken from.
+
+    Attributes
+    ----------
+    measured : the numbers.
+    fixed_on_grid, moving_before, moving_after : normalised images on the measuring grid.
+    foreground : uint8, the fixed foreground on that grid.
+    jacobian : Jacobian determinant of the transform there.
+    inverse : maps moving to fixed points, LPS mm.
+    warped_labels : the moving labels on the fixed image's own grid, or None.
+    """
+
+    measured: Measured
+    fixed_on_grid: sitk.Image
+    moving_before: sitk.Image
+    moving_after: sitk.Image
+    foreground: sitk.Image
+    jacobian: sitk.Image
+    inverse: sitk.Transform
+    warped_labels: sitk.Image | None
+
+
+def measure(inputs: Inputs, transform: sitk.Transform, start: sitk.Transform, grid: Geometry) -> Measurement:
+    """Measure a transform on the images, labels and landmarks of `inputs`.
+
+    Parameters
+    ----------
+    inputs : the pair and what belongs to it.
+    transform : fixed to moving points, LPS mm.
+    start : what "before" means: the affine step, or the identity.
+    grid : where the Jacobian, folding and similarity are measured; Dice is measured on the fixed image's own grid.
+    """
+    fixed, moving = inputs.fixed, inputs.moving
+    foreground = nearest(fixed.foreground, grid)
+    field = displacement_field(transform, grid)
+    jacobian = jacobian_determinant(field)
+    inverse = inverted(transform, grid)
+    fixed_on_grid = on_grid(fixed.normalised, grid)
+    before = on_grid(moving.normalised, grid, start)
+    after = on_grid(moving.normalised, grid, transform)
+    determinants = sitk.GetArrayViewFromImage(jacobian)
+    native = Geometry.of(fixed.image)
+    warped_labels = None if moving.labels is None else nearest(moving.labels, native, transform)
+    dice = None
+    if fixed.labels is not None and moving.labels is not None and warped_labels is not None:
+        found = dice_measure(fixed.labels, nearest(moving.labels, native, start), warped_labels, inputs.label_names)
+        dice = found if found.structures else None
+    tre = tre_before = None
+    if fixed.landmarks is not None and moving.landmarks is not None:
+        tre = landmark_error(transform, fixed.landmarks, moving.landmarks)
+        tre_before = landmark_error(start, fixed.landmarks, moving.landmarks)
+    measured = Measured(
+        folding_percent=folding_percent(jacobian, foreground),
+        sd_log_jacobian=sd_log_jacobian(jacobian, foreground),
+        jacobian_minimum=float(determinants.min()),
+        jacobian_maximum=float(determinants.max()),
+        inverse_consistency_mm=inverse_consistency(transform, inverse, foreground),
+        displacement_mm=displacement_lengths(_difference(field, displacement_field(start, grid)), foreground),
+        similarity_before=mutual_information(fixed_on_grid, before, foreground),
+        similarity_after=mutual_information(fixed_on_grid, after, foreground),
+        dice=dice,
+        tre_mm=tre,
+        tre_before_mm=tre_before,
+    )
+    return Measurement(measured, fixed_on_grid, before, after, foreground, jacobian, inverse, warped_labels)
+
+
+def linear_start(transform: sitk.Transform) -> sitk.Transform:
+    """Return the linear transform that a composite applies last, such as its affine step; else the identity."""
+    if transform.IsLinear():
+        return transform
+    if transform.GetTransformEnum() == sitk.sitkComposite:
+        parts = sitk.CompositeTransform(transform)
+        if parts.GetNumberOfTransforms() and parts.GetNthTransform(0).IsLinear():
+            return parts.GetNthTransform(0)
+    return sitk.Transform(3, sitk.sitkIdentity)
+
+
+def measuring_grid(inputs: Inputs, transform: sitk.Transform, preset: str) -> Geometry:
+    """Return where to measure a transform of unknown origin: on the voxels of its displacement field around the anatomy.
+
+    On those voxels the Jacobian is the one that the field was made with. A transform without a field is measured on the
+    working grid that `preset` would give.
+    """
+    fixed, moving = inputs.fixed, inputs.moving
+    start = linear_start(transform)
+    field = field_of(transform)
+    if field is None:
+        return working_grid(
+            fixed.foreground, moving.foreground, start, working_spacing(fixed.image, fixed.foreground, preset)
+        )
+    lattice = Geometry.of(field)
+    points = [points_of(fixed.foreground), transformed_points(start.GetInverse(), points_of(moving.foreground))]
+    places = lattice.to_index(np.concatenate(points))
+    first = np.clip(np.floor(places.min(axis=0)).astype(int) - 4, 0, None)
+    last = np.clip(np.ceil(places.max(axis=0)).astype(int) + 4, None, np.array(lattice.size) - 1)
+    if (last - first < 3).any():
+        return lattice
+    return lattice.padded(-first, last - (np.array(lattice.size) - 1))
+
+
+def nearest(image: sitk.Image, grid: Geometry, transform: sitk.Transform | None = None) -> sitk.Image:
+    """Sample labels or a mask on `grid` through `transform` by nearest neighbour."""
+    return grid.resample(image, transform, interpolator=sitk.sitkNearestNeighbor)
+
+
+def _difference(one: sitk.Image, other: sitk.Image) -> sitk.Image:
+    difference = sitk.GetArrayViewFromImage(one) - sitk.GetArrayViewFromImage(other)
+    return Geometry.of(one).apply_to(sitk.GetImageFromArray(difference, isVector=True))

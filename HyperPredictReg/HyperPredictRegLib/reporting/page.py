@@ -1,0 +1,202 @@
+"""The HTML page of a report: one file with everything in it, that needs neither scripts nor a network."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from HyperPredictRegLib.engines.base import Hyperparameter
+from HyperPredictRegLib.job import Distances, Report, StructureMeasure
+from HyperPredictRegLib.reporting import wording
+from HyperPredictRegLib.reporting.captions import Caption
+from HyperPredictRegLib.trace import LevelTrace
+
+_FOLDER = Path(__file__).parent
+
+_ROLES = {
+    "fixed": "fixed image", "moving": "moving image", "fixed_labels": "fixed labels", "moving_labels": "moving labels",
+    "fixed_mask": "fixed mask", "moving_mask": "moving mask",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A part of the page that is drawn.
+
+    Attributes
+    ----------
+    caption : its role in the job's outputs and its words.
+    png : the picture as it is written beside the page, or None where it could not be made.
+    shown : the picture as the page holds it, PNG or JPEG.
+    shown_dark : another version for dark paper, if it needs one.
+    problem : why it could not be made.
+    """
+
+    caption: Caption
+    png: bytes | None = None
+    shown: bytes | None = None
+    shown_dark: bytes | None = None
+    problem: str = ""
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI."""
+        return _data_uri(self.shown)
+
+    @property
+    def dark_source(self) -> str:
+        """The dark version as a data URI, or an empty text."""
+        return _data_uri(self.shown_dark)
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """One of the main numbers: what it is, its value, and a remark in small print."""
+
+    title: str
+    value: str
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """A hyperparameter as it was used."""
+
+    symbol: str
+    name: str
+    value: str
+    unit: str
+    span: str
+
+
+def render_page(report: Report, pictures: Sequence[Picture], hyperparameters: Sequence[Hyperparameter]) -> str:
+    """Return the page as HTML text.
+
+    Parameters
+    ----------
+    report : the numbers.
+    pictures : in the order of the page; those without a PNG are named with their problem.
+    hyperparameters : the engine's own description of its hyperparameters; without it names stand in for symbols.
+
+    Raises
+    ------
+    ImportError : jinja2 is not installed; `plain_page` needs nothing.
+    """
+    import jinja2
+
+    # select_autoescape goes by file endings and would leave a .jinja file unescaped.
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, finalize=_shown,
+    )
+    environment.filters.update(
+        number=wording.number, short=wording.short, percent=wording.percent, name=wording.name, file_name=wording.file_name,
+        role=lambda role: _ROLES.get(role, role.replace("_", " ")), words=lambda text: text.replace("_", " "),
+        bar=lambda value: f"{100 * min(1.0, max(0.0, value)):.1f}%" if value == value else "0%",
+    )
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        measured=report.measured,
+        style=(_FOLDER / "report.css").read_text(encoding="utf-8"),
+        verdict=wording.verdict(report),
+        why_no_overlap=wording.why_no_overlap(report),
+        attention=wording.needs_attention(report),
+        key_numbers=_key_numbers(report),
+        pictures={picture.caption.role: picture for picture in pictures},
+        problems=[picture for picture in pictures if picture.problem],
+        levels=(*report.alignment.stages, *report.registration),
+        structures=sorted_structures(report),
+        warnings=wording.all_warnings(report),
+        settings=_setting_rows(report, hyperparameters),
+        glossary=wording.glossary(hyperparameters),
+        engine_settings=_flat(report.engine.settings),
+        total_seconds=sum(report.seconds.values()),
+        level_ends=_level_end,
+    )
+
+
+def plain_page(report: Report, problem: str) -> str:
+    """Return a bare page with the verdict alone, for where the full one cannot be made."""
+    title = html.escape(f"{wording.file_name(report.job.moving)} registered to {wording.file_name(report.job.fixed)}")
+    warnings = "".join(f"<li>{html.escape(wording.name(text))}</li>" for text in wording.all_warnings(report))
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><title>{title}</title></head><body><h1>{title}</h1>'
+        f"<p>{html.escape(wording.verdict(report))}</p>" + (f"<ul>{warnings}</ul>" if warnings else "")
+        + f"<p>The full page could not be made ({html.escape(wording.name(problem))}). All numbers are in report.json.</p>"
+        "</body></html>\n"
+    )
+
+
+def sorted_structures(report: Report) -> tuple[StructureMeasure, ...]:
+    """Return the structures with the lowest Dice first, since that is where to look; those without a Dice come last."""
+    if report.measured.dice is None:
+        return ()
+    return tuple(sorted(report.measured.dice.structures, key=lambda s: (s.dice != s.dice, s.dice, s.label)))
+
+
+def _shown(value: Any) -> Any:
+    """Keep markup and numbers as they are; clean every other text on its way into the page."""
+    if value is None or (isinstance(value, float) and value != value):
+        return wording.DASH
+    return wording.printable(value) if type(value) is str else value
+
+
+def _data_uri(image: bytes | None) -> str:
+    if not image:
+        return ""
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
+
+
+def _key_numbers(report: Report) -> list[KeyNumber]:
+    number, percent = wording.number, wording.percent
+    measured, numbers = report.measured, []
+    dice, landmarks, landmarks_before = measured.dice, measured.tre_mm, measured.tre_before_mm
+    if dice is not None:
+        course = f"{number(dice.mean_before, 3)} → {number(dice.mean, 3)}"
+        numbers.append(KeyNumber("Mean Dice", course, f"{len(dice.structures)} structures, before → after"))
+    if landmarks is not None:
+        course = f"{number(landmarks_before.mean if landmarks_before else None)} → {number(landmarks.mean)} mm"
+        numbers.append(KeyNumber("Landmark error", course, "mean, before → after"))
+    folding, inverse, moved = measured.folding_percent, measured.inverse_consistency_mm, measured.displacement_mm
+    similarity = f"{number(measured.similarity_before, 3)} → {number(measured.similarity_after, 3)}"
+    numbers += [
+        KeyNumber("Folding", percent(folding.foreground), f"of the foreground; {percent(folding.box)} of the box"),
+        KeyNumber("Inverse consistency", f"{number(inverse.mean)} mm", _tail(inverse, 2)),
+        KeyNumber("Image similarity", similarity, "normalised mutual information, before → after"),
+        KeyNumber("Deformation", f"{number(moved.mean, 1)} mm", _tail(moved, 1)),
+        KeyNumber(
+            "Jacobian determinant",
+            f"{number(measured.jacobian_minimum)} … {number(measured.jacobian_maximum)}",
+            f"range; spread of its logarithm {number(measured.sd_log_jacobian)}",
+        ),
+    ]
+    return numbers
+
+
+def _tail(distances: Distances, digits: int) -> str:
+    return f"mean; 95 % below {wording.number(distances.p95, digits)}, largest {wording.number(distances.maximum, digits)}"
+
+
+def _setting_rows(report: Report, hyperparameters: Sequence[Hyperparameter]) -> list[SettingRow]:
+    known, rows = {h.name: h for h in hyperparameters}, []
+    for name, value in report.hyperparameters.items():
+        h = known.get(name)
+        symbol = h.symbol if h else "λ" if name == "regularization_weight" else name
+        span = f"{h.lower:g} to {h.upper:g}, default {h.default:g}" if h else wording.DASH
+        rows.append(SettingRow(symbol, name.replace("_", " "), wording.short(value), h.unit if h else "", span))
+    return rows
+
+
+def _level_end(level: LevelTrace) -> str:
+    first = wording.short(level.values[0] if level.values else None)
+    last = level.end_value if level.end_value is not None else (level.values[-1] if level.values else None)
+    return f"{first} → {wording.short(last)}"
+
+
+def _flat(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in settings.items())

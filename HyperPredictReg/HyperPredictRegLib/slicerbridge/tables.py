@@ -1,0 +1,150 @@
+"""A report as table, plot series and plot chart nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import vtk
+
+from HyperPredictRegLib.job import Measured, StructureMeasure
+from HyperPredictRegLib.trace import LevelTrace
+
+_SERIES_COLORS = ((0.12, 0.47, 0.71), (0.85, 0.37, 0.01), (0.17, 0.63, 0.17), (0.58, 0.40, 0.74), (0.55, 0.34, 0.29))
+
+
+@dataclass(frozen=True)
+class TraceNodes:
+    """The metric's course: all numbers, the columns that are plotted, one series for each level, the chart."""
+
+    table: Any
+    curves: Any
+    series: tuple[Any, ...]
+    chart: Any
+
+
+def add_table_node(scene: Any, name: str, columns: Mapping[str, Sequence[str] | Sequence[int] | Sequence[float | None]]) -> Any:
+    """Add a vtkMRMLTableNode with these columns of equal length; None becomes NaN, which tables show as empty.
+
+    Columns of text, of whole numbers and of other numbers keep their types in a saved scene.
+    """
+    node = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GetUniqueNameByString(name))
+    for title, values in columns.items():
+        node.AddColumn(_column(title, values))
+    for title, values in columns.items():
+        node.SetColumnType(title, _column(title, values).GetDataType())
+    return node
+
+
+def add_structures_table(scene: Any, structures: Sequence[StructureMeasure]) -> Any:
+    """Add a table of Dice, surface distances (mm) and volumes (ml), one row for each structure; return the node."""
+    return add_table_node(scene, "Structures", {
+        "Label": [s.label for s in structures],
+        "Structure": [s.name for s in structures],
+        "Dice before": [float(s.dice_before) for s in structures],
+        "Dice": [float(s.dice) for s in structures],
+        "HD95 (mm)": [_number(s.hd95_mm) for s in structures],
+        "Mean surface distance (mm)": [_number(s.mean_surface_distance_mm) for s in structures],
+        "Fixed volume (ml)": [float(s.fixed_volume_ml) for s in structures],
+        "Warped volume (ml)": [float(s.warped_volume_ml) for s in structures],
+    })
+
+
+def add_measures_table(scene: Any, measured: Measured) -> Any:
+    """Add a table of the quality of the whole registration, one row for each measure; return the node."""
+    rows: list[tuple[str, float | None, str]] = [
+        ("Folding, foreground", measured.folding_percent.foreground, "%"),
+        ("Folding, box", measured.folding_percent.box, "%"),
+        ("Standard deviation of log Jacobian", measured.sd_log_jacobian, ""),
+        ("Jacobian minimum", measured.jacobian_minimum, ""),
+        ("Jacobian maximum", measured.jacobian_maximum, ""),
+        ("Inverse consistency, mean", measured.inverse_consistency_mm.mean, "mm"),
+        ("Inverse consistency, 95th percentile", measured.inverse_consistency_mm.p95, "mm"),
+        ("Displacement, mean", measured.displacement_mm.mean, "mm"),
+        ("Displacement, maximum", measured.displacement_mm.maximum, "mm"),
+        ("Normalised mutual information before", measured.similarity_before, ""),
+        ("Normalised mutual information after", measured.similarity_after, ""),
+    ]
+    if measured.dice is not None:
+        rows += [("Mean Dice before", measured.dice.mean_before, ""), ("Mean Dice", measured.dice.mean, "")]
+    if measured.tre_before_mm is not None:
+        rows.append(("Target registration error before, mean", measured.tre_before_mm.mean, "mm"))
+    if measured.tre_mm is not None:
+        rows.append(("Target registration error, mean", measured.tre_mm.mean, "mm"))
+    return add_table_node(scene, "Measures", {
+        "Measure": [row[0] for row in rows],
+        "Value": [_number(row[1]) for row in rows],
+        "Unit": [row[2] for row in rows],
+    })
+
+
+def add_trace(scene: Any, levels: Sequence[LevelTrace], name: str) -> TraceNodes | None:
+    """Add the metric's course as a table, a series for each level and a chart; return them, or None if there are no values.
+
+    Iterations are counted on through the levels, so that the curves lie side by side: values of different levels come
+    from different images and are not to be compared.
+    """
+    levels = [level for level in levels if level.values]
+    if not levels:
+        return None
+    table = add_table_node(scene, name, {
+        "Stage": [level.stage for level in levels for _ in level.values],
+        "Level": [level.level for level in levels for _ in level.values],
+        "Metric": [level.metric for level in levels for _ in level.values],
+        "Iteration": [n + 1 for level in levels for n in range(len(level.values))],
+        "Value": [float(value) for level in levels for value in level.values],
+    })
+    rows = max(len(level.values) for level in levels)
+    columns: dict[str, Sequence[float]] = {}
+    done = 0
+    for level in levels:
+        last = len(level.values) - 1
+        # Columns of a table are equally long: a shorter curve stays at its last point.
+        columns[f"{_title(level)} iteration"] = [float(done + min(n, last) + 1) for n in range(rows)]
+        columns[_title(level)] = [float(level.values[min(n, last)]) for n in range(rows)]
+        done += len(level.values)
+    curves = add_table_node(scene, f"{name} curves", columns)
+    series = tuple(_series(scene, curves, _title(level), number) for number, level in enumerate(levels))
+    chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GetUniqueNameByString(f"{name} chart"))
+    chart.SetTitle(name)
+    chart.SetXAxisTitle("Iteration")
+    chart.SetYAxisTitle(" / ".join(dict.fromkeys(level.metric for level in levels)))
+    for one in series:
+        chart.AddAndObservePlotSeriesNodeID(one.GetID())
+    return TraceNodes(table, curves, series, chart)
+
+
+def _series(scene: Any, curves: Any, title: str, number: int) -> Any:
+    node = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", title)
+    node.SetAndObserveTableNodeID(curves.GetID())
+    node.SetXColumnName(f"{title} iteration")
+    node.SetYColumnName(title)
+    node.SetPlotType(node.PlotTypeScatter)
+    node.SetLineStyle(node.LineStyleSolid)
+    node.SetMarkerStyle(node.MarkerStyleNone)
+    node.SetColor(*_SERIES_COLORS[number % len(_SERIES_COLORS)])
+    return node
+
+
+def _title(level: LevelTrace) -> str:
+    return f"{level.stage} level {level.level}"
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _column(title: str, values: Sequence[Any]) -> Any:
+    if any(isinstance(v, str) for v in values):
+        column = vtk.vtkStringArray()
+    elif values and all(isinstance(v, int) for v in values):
+        column = vtk.vtkIntArray()
+    else:
+        column = vtk.vtkDoubleArray()
+        values = [_number(v) for v in values]
+    column.SetName(title)
+    for value in values:
+        column.InsertNextValue(value)
+    return column

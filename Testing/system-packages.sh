@@ -1,0 +1,29 @@
+#!/bin/sh
+# Sees to what pip cannot install: Python's venv, a way to draw without a screen, and CMake for the packaging test.
+# Installs what is missing where it may, else says in one line how to. Only a missing venv is an error: a picture that
+# cannot be drawn, or a test that lacks CMake, is skipped by name.
+
+missing=""
+need() { missing="$missing $1"; }
+has_library() { { ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null; } | grep -q "$1"; }
+
+python=${PYTHON:-python3}
+"$python" -c 'import ensurepip, venv' 2>/dev/null || need python3-venv
+if [ "$(uname -s)" = Linux ]; then
+    has_library libOSMesa.so.8 || has_library libEGL.so.1 || need libegl1
+    has_library libOSMesa.so.8 || ls /usr/lib/*/dri/swrast_dri.so /usr/lib/*/libgallium-*.so >/dev/null 2>&1 || need libgl1-mesa-dri
+fi
+command -v cmake >/dev/null 2>&1 || need cmake
+command -v make >/dev/null 2>&1 || need make
+
+[ -z "$missing" ] && exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "Installing system packages:$missing"
+    # A list that is a day old or missing leads to packages that are gone.
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >/dev/null 2>&1 && exit 0
+    echo "The system packages could not be installed."
+fi
+echo "Missing system packages. Please run:  sudo apt-get install -y$missing"
+case "$missing" in *python3-venv*) exit 1 ;; esac
+exit 0
