@@ -69,6 +69,7 @@ def register(  # noqa: PLR0913 - one parameter per option of the command
     weight: Annotated[float | None, typer.Option("--weight", "-w", help="λ of the engine; its default if left out.")] = None,
     preset: Annotated[str, typer.Option(help="fast (2 mm for a brain), standard (1.5 mm) or fine (fixed image's own).")] = "fast",
     seed: Annotated[int, typer.Option(help="Fixes every random choice; not 0.")] = 20240901,
+    stability: Annotated[int, typer.Option(help="Repeat the affine step with so many seeds and tell the spread.")] = 0,
     reproducible: Annotated[bool, typer.Option("--reproducible", help="One thread: equal results bit for bit.")] = False,
     set_alignment: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Alignment setting; may repeat.")] = None,
     set_engine: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Engine setting; may repeat.")] = None,
@@ -92,26 +93,17 @@ def register(  # noqa: PLR0913 - one parameter per option of the command
         raise InputError("Give a fixed image, a moving image and --out FOLDER; see hyperpredictreg register --help.")
     else:
         task = Job(
-            fixed=fixed,
-            moving=moving,
-            out=out,
-            fixed_labels=fixed_labels,
-            moving_labels=moving_labels,
-            fixed_mask=fixed_mask,
-            moving_mask=moving_mask,
-            fixed_landmarks=fixed_landmarks,
-            moving_landmarks=moving_landmarks,
-            label_names=label_names,
-            initial_transform=initial_transform,
-            engine=engine,
+            fixed, moving, out, fixed_labels, moving_labels, fixed_mask, moving_mask, fixed_landmarks, moving_landmarks,
+            label_names, initial_transform, engine,
             hyperparameters={} if weight is None else {get_engine(engine).hyperparameters[0].name: weight},
             engine_settings=_settings(set_engine),
             preset=preset,
             alignment=_settings(set_alignment),
             seed=seed,
+            stability_seeds=stability,
             reproducible=reproducible,
             scene=scene,
-        )
+        )  # fmt: skip
     writers = ([] if no_page else [_page_writer]) + _scene_writers(task)
     with _watched(quiet or as_json) as (progress, cancelled):
         report = run(task, writers=writers, overwrite=overwrite, progress=progress, cancelled=cancelled)
@@ -309,6 +301,9 @@ def _show_report(report: Report, as_json: bool) -> None:
         typer.echo(to_json(report), nl=False)
         return
     _show_measured(report.measured)
+    if report.alignment.stability is not None:
+        spread = report.alignment.stability
+        typer.echo(f"Affine stability     {len(spread.seeds)} seeds lie {spread.mean_spread_mm:.2f} mm from their mean")
     for warning in report.warnings:
         typer.echo(f"Warning: {warning}")
     typer.echo(f"Took {sum(report.seconds.values()):.0f} s. Results in {report.job.out}:")

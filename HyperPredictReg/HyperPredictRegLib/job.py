@@ -29,6 +29,7 @@ class Job:
     preset : "fast", "standard" or "fine": the spacing of the working grid.
     alignment : fields of `AlignmentSettings` that differ from its defaults.
     seed : fixes every random choice; not 0, which would mean the clock.
+    stability_seeds : repeat the affine step with this many seeds in all and report how far the results lie apart; 0 is off.
     reproducible : compute with one thread, so that results are equal bit for bit.
     out : output folder.
     scene : file name of a Slicer scene (.mrb) to write, or None.
@@ -51,6 +52,7 @@ class Job:
     preset: str = "fast"
     alignment: dict[str, Any] = field(default_factory=dict)
     seed: int = 20240901
+    stability_seeds: int = 0
     reproducible: bool = False
     scene: str | None = None
     schema_version: int = SCHEMA_VERSION
@@ -135,6 +137,16 @@ class EngineUsed:
 
 
 @dataclass(frozen=True)
+class StabilityMeasure:
+    """How far affine steps with different seeds lie apart over the fixed foreground, in mm from their mean."""
+
+    seeds: tuple[int, ...]
+    mean_spread_mm: float
+    largest_spread_mm: float
+    limit_mm: float
+
+
+@dataclass(frozen=True)
 class AlignmentUsed:
     """The affine step: its settings, trace and outcome. `matrix` is 4x4, row by row, fixed to moving points in LPS mm."""
 
@@ -144,6 +156,7 @@ class AlignmentUsed:
     matrix: tuple[float, ...]
     starts_tried: int
     warnings: tuple[str, ...] = ()
+    stability: StabilityMeasure | None = None
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ import SimpleITK as sitk
 
 import HyperPredictRegLib
 from HyperPredictRegLib.aligned_pair import AlignedPair
-from HyperPredictRegLib.alignment import Alignment, AlignmentSettings, align
+from HyperPredictRegLib.alignment import Alignment, AlignmentSettings, Stability, align, stability
 from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.engines.base import Engine, Registration, complete_hyperparameters, settings_hash
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.inputs import Inputs, Side, read_inputs
-from HyperPredictRegLib.job import AlignmentUsed, EngineUsed, GridUsed, Job, Measured, Report
+from HyperPredictRegLib.job import AlignmentUsed, EngineUsed, GridUsed, Job, Measured, Report, StabilityMeasure
 from HyperPredictRegLib.measurement import measure
 from HyperPredictRegLib.memory import peak_mb
 from HyperPredictRegLib.outcome import Outcome
@@ -86,7 +86,16 @@ def compute(job: Job, *, progress: Progress = silent, cancelled: CancelCheck = n
             inputs = read_inputs(job)
         stop_if(cancelled)
         with clock.stage("align"):
-            alignment = _align(inputs, plan, progress, cancelled)
+            images = inputs.fixed.normalised, inputs.moving.normalised
+            belongings = _belongings(inputs)
+            alignment = align(
+                *images, plan.alignment, seed=job.seed, progress=progress, cancelled=cancelled, **belongings
+            )
+        spread = None
+        if job.stability_seeds:
+            with clock.stage("stability"):
+                seeds = [job.seed + n for n in range(job.stability_seeds)]
+                spread = stability(*images, plan.alignment, seeds=seeds, progress=progress, cancelled=cancelled, **belongings)
         pair = AlignedPair.of(inputs, alignment.transform, job.preset)
         with clock.stage("register"):
             registration = plan.engine.register(
@@ -102,7 +111,7 @@ def compute(job: Job, *, progress: Progress = silent, cancelled: CancelCheck = n
             )
         stop_if(cancelled)
         progress(ProgressEvent("measure", 0.0, "measuring"))
-        return _measured_outcome(plan, inputs, alignment, pair, registration, clock)
+        return _measured_outcome(plan, inputs, alignment, spread, pair, registration, clock)
 
 
 @dataclass(frozen=True)
@@ -146,33 +155,34 @@ class _Clock:
             self.seconds[name] = time.perf_counter() - started
 
 
-def _align(inputs: Inputs, plan: _Plan, progress: Progress, cancelled: CancelCheck) -> Alignment:
-    fixed, moving = inputs.fixed, inputs.moving
-    return align(
-        fixed.normalised,
-        moving.normalised,
-        plan.alignment,
-        seed=plan.job.seed,
-        fixed_foreground=fixed.foreground,
-        moving_foreground=moving.foreground,
-        fixed_mask=fixed.mask,
-        moving_mask=moving.mask,
-        initial_transform=inputs.initial_transform,
-        progress=progress,
-        cancelled=cancelled,
-    )
+def _belongings(inputs: Inputs) -> dict[str, Any]:
+    """Return what `align` and `stability` take beside the images."""
+    return {
+        "fixed_foreground": inputs.fixed.foreground,
+        "moving_foreground": inputs.moving.foreground,
+        "fixed_mask": inputs.fixed.mask,
+        "moving_mask": inputs.moving.mask,
+        "initial_transform": inputs.initial_transform,
+    }
 
 
 def _measured_outcome(
-    plan: _Plan, inputs: Inputs, alignment: Alignment, pair: AlignedPair, registration: Registration, clock: _Clock
+    plan: _Plan,
+    inputs: Inputs,
+    alignment: Alignment,
+    spread: Stability | None,
+    pair: AlignedPair,
+    registration: Registration,
+    clock: _Clock,
 ) -> Outcome:
     transform = pair.whole_transform(registration, alignment.transform)
     with clock.stage("measure"):
         found = measure(inputs, transform, alignment.transform, pair.grid)
-    warnings = (*alignment.warnings, *registration.warnings, *_result_warnings(found.measured, alignment, plan))
+    used = _alignment_used(plan, alignment, spread)
+    warnings = (*used.warnings, *registration.warnings, *_result_warnings(found.measured, alignment, plan))
     fixed, moving = inputs.fixed, inputs.moving
     return Outcome(
-        report=_report(plan, inputs, alignment, pair, registration, found.measured, warnings, clock),
+        report=_report(plan, inputs, used, pair, registration, found.measured, warnings, clock),
         fixed=fixed.image,
         moving=moving.image,
         warped=Geometry.of(fixed.image).resample(moving.image, transform, default_value=_background(moving)),
@@ -213,10 +223,24 @@ def _result_warnings(measured: Measured, alignment: Alignment, plan: _Plan) -> l
     return found
 
 
+def _alignment_used(plan: _Plan, alignment: Alignment, spread: Stability | None) -> AlignmentUsed:
+    return AlignmentUsed(
+        settings=to_plain(plan.alignment),
+        metric=alignment.metric,
+        stages=alignment.levels,
+        matrix=tuple(linear_matrix(alignment.transform).ravel().tolist()),
+        starts_tried=alignment.starts_tried,
+        warnings=alignment.warnings if spread is None else (*alignment.warnings, *spread.warnings),
+        stability=None
+        if spread is None
+        else StabilityMeasure(spread.seeds, spread.mean_spread_mm, spread.largest_spread_mm, spread.limit_mm),
+    )
+
+
 def _report(
     plan: _Plan,
     inputs: Inputs,
-    alignment: Alignment,
+    alignment: AlignmentUsed,
     pair: AlignedPair,
     registration: Registration,
     measured: Measured,
@@ -234,14 +258,7 @@ def _report(
         hyperparameters=dict(registration.hyperparameters),
         inputs=inputs.used,
         working_grid=GridUsed(**asdict(pair.grid)),
-        alignment=AlignmentUsed(
-            settings=to_plain(plan.alignment),
-            metric=alignment.metric,
-            stages=alignment.levels,
-            matrix=tuple(linear_matrix(alignment.transform).ravel().tolist()),
-            starts_tried=alignment.starts_tried,
-            warnings=alignment.warnings,
-        ),
+        alignment=alignment,
         registration=registration.levels,
         measured=measured,
         seconds=clock.seconds,

@@ -259,6 +259,15 @@ def test_a_diverged_transform_is_an_error_never_a_result(
         run(fixed, moving)
 
 
+def test_a_metric_that_is_no_number_is_an_error(
+    fixed: sitk.Image, moving: sitk.Image, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sitk.ImageRegistrationMethod, "GetMetricValue", lambda self: float("nan"))
+    with pytest.raises(RegistrationError, match="failed at level 1: its metric is not a number"):
+        run(fixed, moving)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_images_that_do_not_meet_are_an_error(fixed: sitk.Image, moving: sitk.Image) -> None:
     corner = np.zeros(GRID.size[::-1], dtype=np.uint8)
     corner[:2, :2, :2] = 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -87,6 +89,20 @@ def test_progress_runs_from_start_to_end(engine: Engine) -> None:
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] < 0.5
     assert 0.5 < fractions[-1] <= 1
+
+
+def test_nothing_of_a_run_stays_in_memory(engine: Engine) -> None:
+    class Listener:
+        def __call__(self, event: ProgressEvent) -> None:
+            pass
+
+    listener = Listener()
+    gone = weakref.ref(listener)
+    fixed, moving = pair()
+    engine.register(fixed, moving, {}, engine.settings_type(), seed=1, progress=listener)
+    del listener
+    gc.collect()
+    assert gone() is None
 
 
 def test_cancel_ends_the_run_within_two_seconds(engine: Engine) -> None:

@@ -18,14 +18,15 @@ LIBRARY = TOP / "HyperPredictReg" / PACKAGE
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"geometry", "memory", "names", "progress", "records", "threads", "trace"}),
+    frozenset({"geometry", "memory", "progress", "records", "threads", "trace"}),
     frozenset({"images", "intensity", "job", "labels", "points", "transforms"}),
     frozenset({"application", "grid", "inputs", "outcome", "quality", "selection"}),
     frozenset({"alignment", "engines", "measurement", "outputs"}),
+    frozenset({"aligned_pair"}),
     frozenset({"predictor"}),
     frozenset({"workflow"}),
     frozenset({"experiments", "reporting", "slicerbridge"}),
-    frozenset({"demo", "worker"}),
+    frozenset({"worker"}),
     frozenset({"cli"}),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

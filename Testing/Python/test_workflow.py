@@ -143,6 +143,14 @@ def test_an_initial_transform_replaces_the_start(files: Path, tmp_path: Path, fi
     np.testing.assert_allclose(report.alignment.matrix, finished[0].alignment.matrix, atol=1e-9)
 
 
+def test_stability_over_seeds_is_reported(files: Path, tmp_path: Path, finished: tuple[Report, Path]) -> None:
+    report = workflow.run(job_of(files, tmp_path / "out", stability_seeds=2))
+    assert report.alignment.stability is not None
+    assert report.alignment.stability.seeds == (20240901, 20240902)
+    assert 0 <= report.alignment.stability.mean_spread_mm < report.alignment.stability.limit_mm
+    assert finished[0].alignment.stability is None
+
+
 def test_progress_names_the_stages_in_order(files: Path, tmp_path: Path) -> None:
     events: list[ProgressEvent] = []
     workflow.run(job_of(files, tmp_path / "out"), progress=events.append)

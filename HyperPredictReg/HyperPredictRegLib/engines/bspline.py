@@ -158,10 +158,7 @@ class BSplineEngine:
             raise InputError(f"The seed {seed} cannot be used: give a whole number from 1 to {2**31 - 1}.")
         mesh = coarsest_mesh(Geometry.of(fixed), values["control_point_spacing"], settings)
         stop_if(cancelled)
-        if fixed_mask is None:
-            mask = sitk.BinaryDilate(foreground(fixed), [settings.dilation_voxels] * 3)
-        else:
-            mask = fixed_mask
+        mask = sitk.BinaryDilate(foreground(fixed), [settings.dilation_voxels] * 3) if fixed_mask is None else fixed_mask
         bound_mm = settings.bound * values["control_point_spacing"] * settings.control_point_factors[0]
         fixed, moving = _filled(fixed, fixed_mask), _filled(moving, moving_mask)
         run = _Run(fixed, moving, mask, moving_mask, settings, bound_mm, seed, progress, cancelled)
@@ -317,12 +314,12 @@ def _run_level(run: _Run, level: int, transform: sitk.BSplineTransform) -> Level
     except RuntimeError as error:
         if watch.stopped == "cancelled":
             raise Cancelled("The registration was cancelled; nothing was written.") from error
-        if not watch.stopped:
-            raise RegistrationError(
-                f"The B-spline registration failed at level {level + 1}: {str(error).splitlines()[-1]}"
-            ) from error
+        why = "its metric is not a number." if watch.stopped else str(error).splitlines()[-1]
+        raise RegistrationError(f"The B-spline registration failed at level {level + 1}: {why}") from error
     finally:
         sys.excepthook = hook
+        # The observer holds the method and the method its observer: Python's collector cannot see that circle.
+        method.RemoveAllCommands()
     _check_result(transform, run.fixed, level)
     reason = method.GetOptimizerStopConditionDescription()
     # At its limit ITK's L-BFGS-B says "User requested", which no user did.

@@ -190,6 +190,9 @@ class _LevelRun:
             # An aborted filter ends here, too.
             self._check_stopped(stopped)
             raise RegistrationError(f"The demons stopped at level {self.number + 1}: {str(error).splitlines()[-1]}") from error
+        finally:
+            # The filter holds `watch` and `watch` the filter, out of sight of Python's collector: without this neither goes.
+            demons.RemoveAllCommands()
         self._check_stopped(stopped or ([] if np.isfinite(sitk.GetArrayViewFromImage(field)).all() else ["diverged"]))
         limit = self.iteration_limit
         reason = (
