@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import time
+import weakref
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -229,6 +231,20 @@ def test_progress_grows_to_one_and_carries_the_metric():
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
     assert sum(e.metric is not None for e in events) > 10
+
+
+def test_nothing_of_a_run_stays_in_memory():
+    class Listener:
+        def __call__(self, event: ProgressEvent) -> None:
+            pass
+
+    listener = Listener()
+    gone = weakref.ref(listener)
+    fixed, moving = pair(AFFINE)
+    align(fixed, moving, QUICK, seed=1, progress=listener)
+    del listener
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("after", [0.0, 0.2, 0.6])

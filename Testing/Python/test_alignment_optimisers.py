@@ -124,15 +124,14 @@ def test_every_optimiser_can_be_cancelled_quietly(level, optimiser, capfd):
     seen = []
 
     def stop_at_the_second(value: float) -> bool:
-        seen.append(value)
+        seen.append(time.monotonic())
         return len(seen) == 2
 
-    began = time.monotonic()
     with pytest.raises(Cancelled):
         settings = replace(ONE_LEVEL, optimiser=optimiser)
         run_level(level, "rigid", np.eye(4), settings, metric="mattes", seed=1, watch=stop_at_the_second)
-    assert time.monotonic() - began < 2
     assert len(seen) == 2
+    assert time.monotonic() - seen[1] < 2
     assert capfd.readouterr().err == ""
 
 

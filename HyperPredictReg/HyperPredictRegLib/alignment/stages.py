@@ -130,7 +130,11 @@ def run_level(
     seen = _Recorder()
     method.AddCommand(sitk.sitkIterationEvent, lambda: _record(method, seen, settings.optimiser, watch))
     zero = increment.GetParameters()
-    _execute(method, level, seen)
+    try:
+        _execute(method, level, seen)
+    finally:
+        # The method holds the command and the command the method, out of sight of Python's collector.
+        method.RemoveAllCommands()
     reason = method.GetOptimizerStopConditionDescription()
     # After Execute the method answers for its last run, and `_keep_best` runs it again.
     if settings.optimiser == "powell":
@@ -234,7 +238,6 @@ def _evaluated(method: sitk.ImageRegistrationMethod, level: Level, increment: si
     one step of length 0 does.
     """
     value = [float("nan")]
-    method.RemoveAllCommands()
     method.SetInitialTransform(increment, inPlace=False)
     method.SetOptimizerAsGradientDescent(learningRate=0.0, numberOfIterations=1)
     method.SetOptimizerScales([1.0] * increment.GetNumberOfParameters())
@@ -243,6 +246,8 @@ def _evaluated(method: sitk.ImageRegistrationMethod, level: Level, increment: si
         method.Execute(level.fixed, level.moving)
     except RuntimeError as error:
         raise wrapped(error) from error
+    finally:
+        method.RemoveAllCommands()
     return value[0]
 
 
