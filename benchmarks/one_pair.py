@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.memory import estimated_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -39,21 +40,23 @@ def job(out: Path, threads: int, *words: str) -> dict:
 def estimate_mb(report: dict) -> float:
     """Return the peak memory that the library expected of the job."""
     voxels = sum(int(np.prod(used["size"])) for used in report["inputs"])
-    return estimated_bytes(voxels, int(np.prod(report["working_grid"]["size"]))) / 1e6
+    engine_bytes = get_engine(report["engine"]["name"]).extra_bytes
+    return estimated_bytes(voxels, int(np.prod(report["working_grid"]["size"])), engine_bytes) / 1e6
 
 
 def main() -> None:
     """Print one line per job."""
     print(f"One pair (fixed {FIXED}, moving {MOVING} of brain-t1-nmm); wall-clock seconds per stage")
     columns = "       all   peak MB   estimate MB   mean Dice   fold fg %"
-    print("  grid   threads " + "".join(f"{stage:>10}" for stage in STAGES) + columns)
+    print("  engine    grid   threads " + "".join(f"{stage:>10}" for stage in STAGES) + columns)
     with tempfile.TemporaryDirectory() as scratch:
-        for preset in ("fast", "fine"):
+        for engine, preset in (("demons", "fast"), ("demons", "fine"), ("bspline", "fast")):
             for threads in (1, 2):
-                report = job(Path(scratch) / f"{preset}-{threads}", threads, "--preset", preset)
+                out = Path(scratch) / f"{engine}-{preset}-{threads}"
+                report = job(out, threads, "--preset", preset, "--engine", engine)
                 seconds = report["seconds"]
                 print(
-                    f"  {report['working_grid']['spacing'][0]:.1f} mm  {threads:7d} "
+                    f"  {engine:<8}{report['working_grid']['spacing'][0]:4.1f} mm  {threads:7d} "
                     + "".join(f"{seconds[stage]:10.1f}" for stage in STAGES)
                     + f"{sum(seconds.values()):10.1f}{report['peak_memory_mb']:10.0f}{estimate_mb(report):14.0f}"
                     + f"{report['measured']['dice']['mean']:12.3f}{report['measured']['folding_percent']['foreground']:12.3f}",

@@ -32,8 +32,10 @@ class AlignedPair:
     moving_mask: sitk.Image | None
 
     @classmethod
-    def of(cls, inputs: Inputs, alignment: sitk.Transform, preset: str) -> AlignedPair:
+    def of(cls, inputs: Inputs, alignment: sitk.Transform, preset: str, engine_bytes: float = 0.0) -> AlignedPair:
         """Sample a pair on the working grid of `preset`; `alignment` maps fixed to moving points, LPS mm.
+
+        `engine_bytes` is the memory to keep free for the engine.
 
         Raises
         ------
@@ -43,7 +45,7 @@ class AlignedPair:
         spacing = working_spacing(fixed.image, fixed.foreground, preset)
         grid = working_grid(fixed.foreground, moving.foreground, alignment, spacing)
         images = fixed.image.GetNumberOfPixels() + moving.image.GetNumberOfPixels()
-        check_memory(images, grid.voxel_count, f"The preset '{preset}' (a grid of {grid.size} voxels)")
+        check_memory(images, grid.voxel_count, f"The preset '{preset}' (a grid of {grid.size} voxels)", engine_bytes)
         view = common_view(fixed.image, moving.image, alignment, grid)
         return cls(
             grid=grid,

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -104,6 +105,7 @@ def register(  # noqa: PLR0913 - one parameter per option of the command
             reproducible=reproducible,
             scene=scene,
         )  # fmt: skip
+    task = _with_absolute_paths(task)
     writers = ([] if no_page else [_page_writer]) + _scene_writers(task)
     with _watched(quiet or as_json) as (progress, cancelled):
         report = run(task, writers=writers, overwrite=overwrite, progress=progress, cancelled=cancelled)
@@ -207,6 +209,17 @@ def _settings(pairs: list[str] | None) -> dict[str, Any]:
         except json.JSONDecodeError:
             found[name] = text
     return found
+
+
+def _with_absolute_paths(task: Job) -> Job:
+    """Return the job as it can be done again from any other folder."""
+    names = (
+        "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks",
+        "moving_landmarks", "label_names", "initial_transform",
+    )  # fmt: skip
+    given = {name: getattr(task, name) for name in names}
+    changes: dict[str, Any] = {name: str(Path(path).absolute()) for name, path in given.items() if path is not None}
+    return replace(task, **changes)
 
 
 def _read_job(path: str, out: str | None) -> Job:

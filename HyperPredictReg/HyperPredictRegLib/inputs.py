@@ -75,9 +75,9 @@ def read_inputs(job: Job) -> Inputs:
     return Inputs(fixed, moving, names, initial, used)
 
 
-def check_memory(image_voxels: int, grid_voxels: int, what: str) -> None:
+def check_memory(image_voxels: int, grid_voxels: int, what: str, engine_bytes: float = 0.0) -> None:
     """Raise `InputError` if a registration of this size would not fit into the memory that is free now."""
-    needed, available = estimated_bytes(image_voxels, grid_voxels), available_bytes()
+    needed, available = estimated_bytes(image_voxels, grid_voxels, engine_bytes), available_bytes()
     if available is not None and needed > available:
         raise InputError(
             f"{what} would need about {needed / 1e9:.1f} GB of memory, but only {available / 1e9:.1f} GB are free: choose "

@@ -11,19 +11,20 @@ _BYTES_PER_GRID_VOXEL = 330
 _BASE_BYTES = 350e6
 
 
-def estimated_bytes(image_voxels: int, grid_voxels: int) -> float:
+def estimated_bytes(image_voxels: int, grid_voxels: int, engine_bytes: float = 0.0) -> float:
     """Return an upper estimate of the peak memory of a registration in bytes.
 
     Parameters
     ----------
     image_voxels : voxels of the fixed and the moving image together.
     grid_voxels : voxels of the working grid.
+    engine_bytes : what the engine itself takes beyond that.
 
     Notes
     -----
     The constants are measured peaks with a third added; ``benchmarks/one_pair.py`` prints estimate and peak side by side.
     """
-    return _BASE_BYTES + _BYTES_PER_IMAGE_VOXEL * image_voxels + _BYTES_PER_GRID_VOXEL * grid_voxels
+    return _BASE_BYTES + engine_bytes + _BYTES_PER_IMAGE_VOXEL * image_voxels + _BYTES_PER_GRID_VOXEL * grid_voxels
 
 
 def available_bytes() -> float | None:

@@ -96,7 +96,7 @@ def compute(job: Job, *, progress: Progress = silent, cancelled: CancelCheck = n
             with clock.stage("stability"):
                 seeds = [job.seed + n for n in range(job.stability_seeds)]
                 spread = stability(*images, plan.alignment, seeds=seeds, progress=progress, cancelled=cancelled, **belongings)
-        pair = AlignedPair.of(inputs, alignment.transform, job.preset)
+        pair = AlignedPair.of(inputs, alignment.transform, job.preset, plan.engine.extra_bytes)
         with clock.stage("register"):
             registration = plan.engine.register(
                 pair.fixed,

@@ -139,7 +139,7 @@ def test_apply_keeps_existing_files_unless_told(folder: Path, tmp_path: Path) ->
 
 
 BAD = [
-    (("register", "absent.nrrd", "moving.nii.gz", "--out", "x"), "The fixed image 'absent.nrrd' does not exist"),
+    (("register", "absent.nrrd", "moving.nii.gz", "--out", "x"), "absent.nrrd' does not exist: check the path"),
     (("register", "fixed.nii.gz", "moving.nii.gz"), "--out FOLDER"),
     (("register", "fixed.nii.gz", "moving.nii.gz", "--out", "x", "--weight", "99"), "choose a value from"),
     (("register", "fixed.nii.gz", "moving.nii.gz", "--out", "x", "--engine", "magic"), "no engine 'magic'"),

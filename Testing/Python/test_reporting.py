@@ -68,7 +68,7 @@ def test_report_holds_every_part(outcome: Outcome, written: tuple[Path, dict[str
             "maximum number of iterations",
             "The metric had stopped changing: it converged.",
             "absentee",
-            "hyperpredictreg register --job report.json",
+            "hyperpredictreg register --job report.json --out again",
             "0123456789abcdef", "ab" * 32, "4711", "321 MB", "SimpleITK 2.5.7", "40 × 36 × 30 voxels of 4 × 4 × 4 mm",
             "1.5 voxels² (regularization weight; range 0.1 to 10, default 1)",
             "alignment 1.0 s, registration 2.5 s, together 3.5 s",

@@ -83,7 +83,8 @@ class Engine(Protocol):
     """A deformable registration algorithm. Knows nothing of predictors, files or MRML.
 
     `register` is pure: the same images, values, settings and seed give the same transform; with one thread bit for bit.
-    Settings are a frozen dataclass of the engine's own; `Settings()` is the default.
+    Settings are a frozen dataclass of the engine's own; `Settings()` is the default. `extra_bytes` is the memory that it takes
+    beyond what any registration takes for images and working grid.
     """
 
     name: ClassVar[str]
@@ -91,6 +92,7 @@ class Engine(Protocol):
     summary: ClassVar[str]
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]]
     settings_type: ClassVar[type]
+    extra_bytes: ClassVar[float]
 
     def register(  # noqa: PLR0913 - two images, what may belong to either, and what every long call takes
         self,

@@ -87,6 +87,7 @@ class DemonsEngine:
         ),
     )
     settings_type: ClassVar[type] = DemonsSettings
+    extra_bytes: ClassVar[float] = 0.0
 
     def register(  # noqa: PLR0913 - see `Engine`
         self,
