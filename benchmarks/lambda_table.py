@@ -132,14 +132,18 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def table(path: Path) -> None:
-    """Print means over all pairs and over the held-out pairs, one line per weight."""
+def table(path: Path, like: Path | None) -> None:
+    """Print means over all pairs and over the held-out pairs, one line per weight; only over pairs that `like` holds, too."""
+    rows = read(path)
+    if like is not None:
+        wanted = {(row["fixed"], row["moving"]) for row in read(like)}
+        rows = [row for row in rows if (row["fixed"], row["moving"]) in wanted]
     for title, chosen in (
-        ("all ordered pairs", lambda row: True),
+        ("ordered pairs", lambda row: True),
         ("held-out pairs", lambda row: row["fixed"] not in TUNED_ON and row["moving"] not in TUNED_ON),
     ):
         by_weight: dict[float, list[dict[str, str]]] = defaultdict(list)
-        for row in read(path):
+        for row in rows:
             if chosen(row):
                 by_weight[float(row["weight"])].append(row)
         if not by_weight:
@@ -148,11 +152,11 @@ def table(path: Path) -> None:
         affine = np.mean([float(row["dice_affine"]) for row in first])
         print(f"\n{path.stem}: {len(first)} {title}; mean Dice after the affine step {affine:.4f}")
         print("  weight   Dice 1 mm   Dice 2 mm   fold fg %   fold box %   over 0.5 %   SD log J   CPU s")
-        for weight, rows in sorted(by_weight.items()):
-            mean = {name: np.mean([float(row[name]) for row in rows]) for name in COLUMNS[3:]}
-            over = sum(float(row["foreground"]) > 0.5 for row in rows)
+        for weight, runs in sorted(by_weight.items()):
+            mean = {name: np.mean([float(row[name]) for row in runs]) for name in COLUMNS[3:]}
+            over = sum(float(row["foreground"]) > 0.5 for row in runs)
             dice = f"{mean['dice']:9.4f}   {mean['dice_grid']:9.4f}"
-            folding = f"{mean['foreground']:9.3f}   {mean['box']:10.3f}   {over:6d}/{len(rows):<3d}"
+            folding = f"{mean['foreground']:9.3f}   {mean['box']:10.3f}   {over:6d}/{len(runs):<3d}"
             print(f"  {weight:6.2f}   {dice}   {folding}   {mean['sd_log_jacobian']:8.3f}   {mean['seconds']:5.2f}")
 
 
@@ -166,6 +170,7 @@ def main() -> None:
     parser.add_argument("--settings", default="{}", help="engine settings that differ from the defaults, as JSON")
     parser.add_argument("--every", type=int, default=1, help="take every n-th pair only")
     parser.add_argument("--held-out", action="store_true", help="take pairs of people that nothing was tuned on only")
+    parser.add_argument("--like", help="print the table over the pairs of this other CSV file only")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
     path = RESULTS / f"lambda-{options.name or options.engine}.csv"
@@ -174,7 +179,7 @@ def main() -> None:
         pairs = list(itertools.permutations(people, 2))[:: options.every]
         weights = tuple(options.weights or WEIGHTS[options.engine])
         run(path, options.engine, weights, options.settings, pairs, options.workers)
-    table(path)
+    table(path, None if options.like is None else RESULTS / f"lambda-{options.like}.csv")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ BENCHMARKS = (
     ("alignment_reproducibility.py", "--data", str(DATA)),
     ("lambda_table.py", "table", "--engine", "demons"),
     ("lambda_table.py", "table", "--name", "demons-before"),
+    ("lambda_table.py", "table", "--engine", "demons", "--like", "demons-before"),
     ("lambda_table.py", "table", "--engine", "bspline"),
     ("bspline_settings.py",),
 )

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.headers import check_complete, stated_spacing
 
 MINIMUM_VOXELS_PER_AXIS = 4
 """Thinner volumes have no neighbourhood to deform in."""
@@ -169,8 +170,9 @@ def _read_volume(path: Path, role: str) -> sitk.Image:
         if path.is_dir():
             # Slices of one series whose spacing ITK finds uneven are reported by it as a warning only; see _dicom_files.
             return sitk.ReadImage(_dicom_files(path, role))
+        _check_stated_spacing(path, role)
         image = sitk.ReadImage(str(path))
-        _check_nifti_complete(path)
+        check_complete(path)
     except (RuntimeError, EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
         raise _unreadable(path, role) from error
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
@@ -178,25 +180,11 @@ def _read_volume(path: Path, role: str) -> sitk.Image:
     return image
 
 
-def _check_nifti_complete(path: Path) -> None:
-    """Raise `EOFError` if a NIfTI file has been cut short, which ITK reads as zeros without a word."""
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
-        header = stream.read(540)
-        order = "<" if struct.unpack_from("<i", header)[0] in (348, 540) else ">"
-        if struct.unpack_from(f"{order}i", header)[0] == 348:
-            dimensions = struct.unpack_from(f"{order}8h", header, 40)
-            bits, offset = struct.unpack_from(f"{order}h", header, 72)[0], struct.unpack_from(f"{order}f", header, 108)[0]
-        else:
-            dimensions = struct.unpack_from(f"{order}8q", header, 16)
-            bits, offset = struct.unpack_from(f"{order}h", header, 14)[0], struct.unpack_from(f"{order}q", header, 168)[0]
-        wanted = int(offset) + int(np.prod(dimensions[1 : dimensions[0] + 1], dtype=np.int64)) * bits // 8
-        found = len(header)
-        while block := stream.read(1 << 20):
-            found += len(block)
-    if found < wanted:
-        raise EOFError(f"{path.name} has {found} bytes where its header promises {wanted}.")
+def _check_stated_spacing(path: Path, role: str) -> None:
+    spacing = stated_spacing(path)
+    if spacing is not None and not all(np.isfinite(s) and s > 0 for s in spacing):
+        stated = " x ".join(f"{s:g}" for s in spacing)
+        raise InputError(f"The {role} '{path}' states a voxel spacing of {stated} mm: it must be above 0; mend the header.")
 
 
 def _check_exists(path: Path, role: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,24 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> Non
         lines = "ObjectType = Image\nNDims = 3\nDimSize = 5 5 5\nElementSpacing = 1 0 1\n"
         path.write_bytes(f"{lines}ElementType = MET_UCHAR\nElementDataFile = LOCAL\n".encode() + bytes(range(125)))
     with pytest.raises(InputError, match="fixed image"):
+        read_image(path, "fixed image")
+
+
+@pytest.mark.parametrize("name", ["zero.nii", "negative.nii.gz", "negative.mha", "zero.mha", "negative.nrrd"])
+def test_a_spacing_that_is_not_above_zero_is_refused(tmp_path: Path, name: str) -> None:
+    value = -2.0 if name.startswith("negative") else 0.0
+    path = tmp_path / name
+    sitk.WriteImage(blob_image(Geometry((12, 12, 12), (1.0, 1.0, 1.0))), str(path))
+    if ".nii" in name:
+        content = bytearray(gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes())
+        struct.pack_into("<f", content, 84, value)
+        path.write_bytes(gzip.compress(bytes(content)) if name.endswith(".gz") else bytes(content))
+    elif name.endswith(".mha"):
+        path.write_bytes(path.read_bytes().replace(b"ElementSpacing = 1 1 1", f"ElementSpacing = 1 {value:g} 1".encode()))
+    else:
+        header = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 5 5 5\nspacings: 1 {value:g} 1\nencoding: raw\n\n"
+        path.write_bytes(header.encode() + bytes(range(125)))
+    with pytest.raises(InputError, match=f"1 x {value:g} x 1 mm: it must be above 0"):
         read_image(path, "fixed image")
 
 

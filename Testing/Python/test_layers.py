@@ -18,7 +18,7 @@ LIBRARY = TOP / "HyperPredictReg" / PACKAGE
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"geometry", "memory", "progress", "records", "threads", "trace"}),
+    frozenset({"geometry", "headers", "memory", "progress", "records", "threads", "trace"}),
     frozenset({"images", "intensity", "job", "labels", "points", "transforms"}),
     frozenset({"application", "grid", "inputs", "outcome", "quality", "selection"}),
     frozenset({"alignment", "engines", "measurement", "outputs"}),
