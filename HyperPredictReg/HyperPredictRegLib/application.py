@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.images import read_image, read_labels, write_image
+from HyperPredictRegLib.intensity import background_value, foreground
 from HyperPredictRegLib.points import read_points, write_points
 from HyperPredictRegLib.transforms import InversePoints, inverse_points, inverted, read_transform, transformed_points
 
@@ -75,7 +77,7 @@ def apply(task: Application, *, overwrite: bool = False) -> Applied:
         target = Geometry.of(reference)
         for name in task.images:
             image = read_image(name, "image")
-            results.append((_result_path(out, name, ".nrrd"), target.resample(image, lookup, default_value=_lowest(image))))
+            results.append((_result_path(out, name, ".nrrd"), target.resample(image, lookup, default_value=_nothing(image))))
         for name in task.labels:
             labels = _labels(name)
             warped = target.resample(labels, lookup, interpolator=sitk.sitkNearestNeighbor)
@@ -89,7 +91,8 @@ def apply(task: Application, *, overwrite: bool = False) -> Applied:
             warnings += _point_warnings(name, exact)
         suffix = ".mrk.json" if name.endswith(".json") else ".csv"
         results.append((_result_path(out, name, suffix), moved))
-    return Applied(_write_all(results, out, overwrite), tuple(warnings))
+    inputs = [*task.images, *task.labels, *task.points, task.transform, *([task.reference] if task.reference else [])]
+    return Applied(_write_all(results, out, overwrite, inputs), tuple(warnings))
 
 
 def _inverse_grid(transform: sitk.Transform, reference: sitk.Image | None, task: Application) -> Geometry:
@@ -106,8 +109,9 @@ def _labels(name: str) -> sitk.Image:
     return read_labels(name, Geometry.of(image), "labels")
 
 
-def _lowest(image: sitk.Image) -> float:
-    return float(sitk.GetArrayViewFromImage(image).min())
+def _nothing(image: sitk.Image) -> float:
+    """Return the intensity for voxels that the image does not reach, the same that a registration uses."""
+    return background_value(image, foreground(image))
 
 
 def _point_warnings(name: str, found: InversePoints) -> list[str]:
@@ -129,11 +133,16 @@ def _result_path(out: Path, name: str, suffix: str) -> Path:
     return out / f"{stem}-warped{suffix}"
 
 
-def _write_all(results: list[tuple[Path, sitk.Image | np.ndarray]], out: Path, overwrite: bool) -> tuple[str, ...]:
+def _write_all(
+    results: list[tuple[Path, sitk.Image | np.ndarray]], out: Path, overwrite: bool, inputs: Sequence[str]
+) -> tuple[str, ...]:
     names = [path.name for path, _ in results]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"Two inputs would both be written to '{twice[0]}': rename one of them.")
+    for path, _ in results:
+        if path.exists() and any(Path(name).samefile(path) for name in inputs):
+            raise InputError(f"The result would be written over the input '{path}': choose another --out.")
     existing = [path for path, _ in results if path.exists()]
     if existing and not overwrite:
         raise InputError(f"'{existing[0]}' exists already: choose another --out, or say --overwrite.")

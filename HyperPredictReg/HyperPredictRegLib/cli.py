@@ -55,6 +55,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @app.command()
 def register(  # noqa: PLR0913 - one parameter per option of the command
+    context: typer.Context,
     fixed: Annotated[str | None, typer.Argument(help="Fixed image: a file, or a folder with one DICOM series.")] = None,
     moving: Annotated[str | None, typer.Argument(help="Moving image, to be brought onto the fixed one.")] = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help="Folder for the results; made if it does not exist.")] = None,
@@ -86,9 +87,8 @@ def register(  # noqa: PLR0913 - one parameter per option of the command
     from HyperPredictRegLib.job import Job
     from HyperPredictRegLib.workflow import run
 
-    if job is not None and (fixed is not None or moving is not None):
-        raise InputError("Give either --job or a fixed and a moving image, not both.")
     if job is not None:
+        _check_alone(context)
         task = _read_job(job, out)
     elif fixed is None or moving is None or out is None:
         raise InputError("Give a fixed image, a moving image and --out FOLDER; see hyperpredictreg register --help.")
@@ -211,6 +211,15 @@ def _settings(pairs: list[str] | None) -> dict[str, Any]:
     return found
 
 
+def _check_alone(context: typer.Context) -> None:
+    """Raise `InputError` for options beside --job that the job would override in silence."""
+    allowed = {"job", "out", "overwrite", "no_page", "as_json", "quiet"}
+    sources = {name: context.get_parameter_source(name) for name in context.params if name not in allowed}
+    beside = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if beside:
+        raise InputError(f"'{beside[0].replace('_', '-')}' cannot stand beside --job: edit the job file instead.")
+
+
 def _with_absolute_paths(task: Job) -> Job:
     """Return the job as it can be done again from any other folder."""
     names = (
@@ -331,6 +340,8 @@ def _show_measured(measured: Measured) -> None:
     inverse = measured.inverse_consistency_mm
     typer.echo(f"Inverse consistency  mean {inverse.mean:.3f} mm, 95 % below {inverse.p95:.3f} mm")
     typer.echo(f"Mutual information   {measured.similarity_before:.3f} -> {measured.similarity_after:.3f}")
+    if measured.dice is not None and measured.dice.absent:
+        typer.echo(f"Left out of Dice     {', '.join(measured.dice.absent)} (in one label map only)")
     if measured.dice is not None:
         count = len(measured.dice.structures)
         typer.echo(f"Mean Dice            {measured.dice.mean_before:.3f} -> {measured.dice.mean:.3f} ({count} structures)")

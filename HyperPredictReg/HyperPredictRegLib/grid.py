@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.intensity import points_of
-from HyperPredictRegLib.transforms import transformed_points
+from HyperPredictRegLib.transforms import inverted, transformed_points
 
 PRESETS = {"fast": 2.0, "standard": 1.5, "fine": 0.0}
 """Voxel edge in mm for a human brain, by name of preset; 0 stands for the fixed image's own finest spacing."""
@@ -18,7 +18,7 @@ PRESETS = {"fast": 2.0, "standard": 1.5, "fine": 0.0}
 _BRAIN_MM = 150.0
 """Cube root of the volume of the box around an adult brain; smaller anatomy gets a finer grid in proportion."""
 
-_MARGIN_VOXELS = 4
+MARGIN_VOXELS = 4
 """Room around the anatomy, so that its surface can move and is smoothed like its inside."""
 
 
@@ -58,9 +58,10 @@ def working_grid(
     alignment : linear, fixed to moving points, LPS mm.
     spacing : voxel edge in mm.
     """
-    moving_points = transformed_points(alignment.GetInverse(), points_of(moving_foreground))
+    back = inverted(alignment, Geometry.of(foreground))
+    moving_points = transformed_points(back, points_of(moving_foreground))
     points = np.concatenate([points_of(foreground), moving_points])
-    return Geometry.of(foreground).covering(points, spacing, _MARGIN_VOXELS * spacing)
+    return Geometry.of(foreground).covering(points, spacing, MARGIN_VOXELS * spacing)
 
 
 def on_grid(image: sitk.Image, grid: Geometry, alignment: sitk.Transform | None = None) -> sitk.Image:

@@ -73,7 +73,7 @@ def read_labels(path: Path | str, grid: Geometry, role: str) -> sitk.Image:
     if voxels.max() > limit:
         raise InputError(f"{_cap(what)} has a label above {limit}: number structures from 1 up.")
     # 16 bits hold every code in use (FreeSurfer, Neuromorphometrics) in half the memory of 32.
-    return sitk.Cast(image, sitk.sitkUInt16 if voxels.max() < 2**16 else sitk.sitkUInt32)
+    return _with_metadata(sitk.Cast(image, sitk.sitkUInt16 if voxels.max() < 2**16 else sitk.sitkUInt32), image)
 
 
 def read_mask(path: Path | str, grid: Geometry, role: str) -> sitk.Image:
@@ -188,6 +188,11 @@ def _check_stated_spacing(path: Path, role: str) -> None:
 
 
 def _check_exists(path: Path, role: str) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        # ITK would end the process.
+        raise InputError(f"The path of the {role}, {str(path)!r}, is not valid UTF-8: rename it.") from error
     if not path.exists():
         raise InputError(f"The {role} '{path}' does not exist: check the path.")
     if not os.access(path, os.R_OK):
@@ -261,16 +266,19 @@ def _on_grid(image: sitk.Image, grid: Geometry, what: str) -> sitk.Image:
     whole = tuple(int(n) for n in np.rint(first))
     part = grid.padded([-n for n in whole], [n + m - g for n, m, g in zip(whole, found.size, grid.size, strict=True)])
     if part.matches(found, tolerance_voxels=0.01):
-        names = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
-        image = grid.resample(image, interpolator=sitk.sitkNearestNeighbor)
-        for key, value in names.items():
-            image.SetMetaData(key, value)
-        return image
+        return _with_metadata(grid.resample(image, interpolator=sitk.sitkNearestNeighbor), image)
     raise InputError(
         f"{_cap(what)} does not lie on the grid of its image: it has {found.size} voxels of {_rounded(found.spacing)} mm "
         f"from {_rounded(found.origin)}, the image {grid.size} of {_rounded(grid.spacing)} mm from {_rounded(grid.origin)}. "
         "Resample it to the image (in Slicer: 'Resample Scalar/Vector/DWI Volume', nearest neighbour)."
     )
+
+
+def _with_metadata(result: sitk.Image, source: sitk.Image) -> sitk.Image:
+    """Give `result` the header fields of `source`, which filters drop: names of segments are among them."""
+    for key in source.GetMetaDataKeys():
+        result.SetMetaData(key, source.GetMetaData(key))
+    return result
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:

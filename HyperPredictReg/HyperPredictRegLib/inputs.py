@@ -75,6 +75,15 @@ def read_inputs(job: Job) -> Inputs:
     return Inputs(fixed, moving, names, initial, used)
 
 
+def input_paths(job: Job) -> list[str]:
+    """Return every file and folder that a job reads."""
+    given = (
+        job.fixed, job.moving, job.fixed_labels, job.moving_labels, job.fixed_mask, job.moving_mask, job.fixed_landmarks,
+        job.moving_landmarks, job.label_names, job.initial_transform,
+    )  # fmt: skip
+    return [path for path in given if path is not None]
+
+
 def check_memory(image_voxels: int, grid_voxels: int, what: str, engine_bytes: float = 0.0) -> None:
     """Raise `InputError` if a registration of this size would not fit into the memory that is free now."""
     needed, available = estimated_bytes(image_voxels, grid_voxels, engine_bytes), available_bytes()

@@ -81,6 +81,13 @@ def normalised(image: sitk.Image, mask: sitk.Image) -> sitk.Image:
     return result
 
 
+def background_value(image: sitk.Image, mask: sitk.Image) -> float:
+    """Return the intensity of nothing: the median outside of the anatomy (0 in MR, air in CT), or the lowest if that is empty."""
+    voxels = sitk.GetArrayViewFromImage(image)
+    outside = voxels[sitk.GetArrayViewFromImage(mask) == 0]
+    return float(np.median(outside)) if outside.size else float(voxels.min())
+
+
 def points_of(mask: sitk.Image) -> np.ndarray:
     """Return the corners of the bounding boxes of every slice of `mask`, shape (n, 3), LPS mm.
 

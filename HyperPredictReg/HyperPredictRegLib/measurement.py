@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.grid import on_grid, working_grid, working_spacing
 from HyperPredictRegLib.inputs import Inputs
@@ -72,7 +73,8 @@ def measure(inputs: Inputs, transform: sitk.Transform, start: sitk.Transform, gr
     warped_labels = None if moving.labels is None else nearest(moving.labels, native, transform)
     dice = None
     if fixed.labels is not None and moving.labels is not None and warped_labels is not None:
-        found = dice_measure(fixed.labels, nearest(moving.labels, native, start), warped_labels, inputs.label_names)
+        before_labels = nearest(moving.labels, native, start)
+        found = dice_measure(fixed.labels, before_labels, warped_labels, inputs.label_names, moving.labels)
         dice = found if found.structures else None
     tre = tre_before = None
     if fixed.landmarks is not None and moving.landmarks is not None:
@@ -95,10 +97,11 @@ def measure(inputs: Inputs, transform: sitk.Transform, start: sitk.Transform, gr
 
 
 def linear_start(transform: sitk.Transform) -> sitk.Transform:
-    """Return the linear transform that a composite applies last, such as its affine step; else the identity."""
-    if transform.IsLinear():
-        return transform
-    if transform.GetTransformEnum() == sitk.sitkComposite:
+    """Return the linear transform that a composite applies last, such as its affine step; else the identity.
+
+    A transform that is linear as a whole is no start of its own: before it there was nothing.
+    """
+    if not transform.IsLinear() and transform.GetTransformEnum() == sitk.sitkComposite:
         parts = sitk.CompositeTransform(transform)
         if parts.GetNumberOfTransforms() and parts.GetNthTransform(0).IsLinear():
             return parts.GetNthTransform(0)
@@ -110,21 +113,27 @@ def measuring_grid(inputs: Inputs, transform: sitk.Transform, preset: str) -> Ge
 
     On those voxels the Jacobian is the one that the field was made with. A transform without a field is measured on the
     working grid that `preset` would give.
+
+    Raises
+    ------
+    InputError : there is no such preset, or the transform's field or linear part is of no use.
     """
     fixed, moving = inputs.fixed, inputs.moving
     start = linear_start(transform)
     field = field_of(transform)
     if field is None:
-        return working_grid(
-            fixed.foreground, moving.foreground, start, working_spacing(fixed.image, fixed.foreground, preset)
-        )
+        spacing = working_spacing(fixed.image, fixed.foreground, preset)
+        return working_grid(fixed.foreground, moving.foreground, transform if transform.IsLinear() else start, spacing)
     lattice = Geometry.of(field)
-    points = [points_of(fixed.foreground), transformed_points(start.GetInverse(), points_of(moving.foreground))]
+    if min(lattice.size) < 3:
+        raise InputError(f"The displacement field has {lattice.size} voxels: it needs at least 3 along every axis.")
+    back = inverted(start, lattice)
+    points = [points_of(fixed.foreground), transformed_points(back, points_of(moving.foreground))]
     places = lattice.to_index(np.concatenate(points))
     first = np.clip(np.floor(places.min(axis=0)).astype(int) - 4, 0, None)
     last = np.clip(np.ceil(places.max(axis=0)).astype(int) + 4, None, np.array(lattice.size) - 1)
     if (last - first < 3).any():
-        return lattice
+        raise InputError("The displacement field lies beside the anatomy of the fixed image: is it of another pair?")
     return lattice.padded(-first, last - (np.array(lattice.size) - 1))
 
 

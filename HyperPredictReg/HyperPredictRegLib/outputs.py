@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import glob
 import logging
 import os
 import shutil
@@ -21,51 +21,50 @@ from HyperPredictRegLib.records import from_json, to_json
 from HyperPredictRegLib.transforms import write_transform
 
 REPORT_NAME = "report.json"
+_OWN_NAMES = (REPORT_NAME, "transform.h5", "inverse.h5", "warped.nrrd", "jacobian.nrrd", "warped-labels.nrrd")
 _STALE_SECONDS = 24 * 3600
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def prepared_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a hidden folder beside `out` to write results into, and remove it again whatever happens.
+def prepared_folder(out: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> Iterator[Path]:
+    """Give a hidden folder on the disk of `out` to write results into, and remove it again whatever happens.
 
     Parameters
     ----------
     out : the output folder of a job.
     overwrite : whether results of an earlier job may be in it.
+    inputs : files that must never be written over.
 
     Raises
     ------
-    InputError : `out` cannot be written to, is full, or holds earlier results and `overwrite` is false.
+    InputError : `out` cannot be written to, is full, or holds what must stay.
     """
-    out = Path(os.path.abspath(out))  # noqa: PTH100 - Path.resolve would follow a link that is to stay one
-    if out.exists() and not out.is_dir():
-        raise InputError(f"The output folder '{out}' is a file: choose another name.")
-    if (out / REPORT_NAME).exists() and not overwrite:
-        raise InputError(f"The output folder '{out}' holds the results of an earlier job: choose another, or say --overwrite.")
-    made = _missing_parents(out.parent)
+    made: list[Path] = []
     staging: Path | None = None
     try:
         try:
+            out = real_folder(out)
+            if out.exists() and not out.is_dir():
+                raise InputError(f"The output folder '{out}' is a file: choose another name.")
+            _check_targets(out, _OWN_NAMES, overwrite, inputs)
+            made = _missing_parents(out.parent)
             out.parent.mkdir(parents=True, exist_ok=True)
-            _remove_stale(out)
-            staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+            # Inside an existing folder, which may be a mounted disk of its own; else beside it, to become it.
+            place = out if out.is_dir() else out.parent
+            _remove_stale(place, out.name)
+            staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=place))
             # mkdtemp keeps others out; results are as open as any new folder.
             umask = os.umask(0)
             os.umask(umask)
             staging.chmod(0o777 & ~umask)
-            if out.is_dir():
-                (_probe := out / f".{staging.name}").touch()
-                _probe.unlink()
         except OSError as error:
             raise InputError(f"The output folder '{out}' cannot be written to ({error.strerror}): choose another one.") from error
         try:
             yield staging
         except OSError as error:
-            if error.errno is None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
-                raise InputError(f"The results could not be written to '{out}': {error}. Nothing was kept.") from error
-            raise
+            raise InputError(f"The results could not be written to '{out}': {error}. Nothing was kept.") from error
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
@@ -73,6 +72,11 @@ def prepared_folder(out: Path, overwrite: bool) -> Iterator[Path]:
             # Only folders that are still empty go: with results in them, rmdir refuses.
             with suppress(OSError):
                 folder.rmdir()
+
+
+def real_folder(out: Path) -> Path:
+    """Return the folder that `out` means, links followed, so that it and its parent lie where they seem to."""
+    return Path(os.path.realpath(out))
 
 
 def write_files(
@@ -109,39 +113,63 @@ def write_files(
     return report
 
 
-def publish(staging: Path, out: Path, report: Report) -> None:
+def publish(staging: Path, out: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
     """Move complete results from `staging` to `out`, the report last, so that where there is a report there is all of it.
+
+    Earlier results step aside first and come back if the move fails.
 
     Raises
     ------
+    InputError : `out` has come to hold what must stay.
     OSError : the move failed.
     """
+    out = real_folder(out)
     if not out.exists():
-        staging.replace(out)
+        staging.rename(out)
         return
-    _remove_earlier(out)
-    for path in sorted(staging.iterdir(), key=lambda p: p.name == REPORT_NAME):
-        target = out / path.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        path.replace(target)
-
-
-def _remove_earlier(out: Path) -> None:
-    """Remove the report and the files it names, the report first: files without a report are no result."""
-    report_path = out / REPORT_NAME
-    if not report_path.exists():
-        return
+    names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == REPORT_NAME)
+    _check_targets(out, names, overwrite, inputs)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out))
+    moved: list[tuple[Path, Path]] = []
     try:
-        names = from_json(Report, report_path.read_text(encoding="utf-8"), str(report_path)).outputs
-    except (InputError, UnicodeDecodeError):
-        names = {}
-    report_path.unlink()
-    for name in names.values():
-        # A report is a text file that anyone may have edited: nothing outside the folder is touched.
-        if Path(name).name == name:
+        # The report goes first: files without a report are no result.
+        for name in [REPORT_NAME, *sorted({*_earlier_names(out), *names} - {REPORT_NAME})]:
+            if (out / name).exists():
+                moved.append((out / name, aside / name))
+                (out / name).rename(aside / name)
+        for name in names:
+            moved.append((staging / name, out / name))
+            (staging / name).rename(out / name)
+    except OSError:
+        for before, after in reversed(moved):
             with suppress(OSError):
-                (out / name).unlink()
+                after.rename(before)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_targets(out: Path, names: Sequence[str], overwrite: bool, inputs: Sequence[Path]) -> None:
+    """Raise `InputError` if writing `names` into `out` would destroy an input, or anything at all without `overwrite`."""
+    for name in names:
+        target = out / name
+        if not target.exists():
+            continue
+        if any(given.exists() and given.samefile(target) for given in inputs):
+            raise InputError(f"The results would be written over the input '{target}': choose another output folder.")
+        if not overwrite:
+            what = "the results of an earlier job" if name == REPORT_NAME else f"a file '{name}'"
+            raise InputError(f"The output folder '{out}' holds {what}: choose another, or say --overwrite.")
+
+
+def _earlier_names(out: Path) -> set[str]:
+    """Return the names of the files of an earlier job."""
+    try:
+        report = from_json(Report, (out / REPORT_NAME).read_text(encoding="utf-8"), REPORT_NAME)
+    except (InputError, OSError, UnicodeDecodeError):
+        return set()
+    # A report is a text file that anyone may have edited: nothing outside the folder is touched.
+    return {name for name in report.outputs.values() if Path(name).name == name}
 
 
 def _missing_parents(folder: Path) -> list[Path]:
@@ -152,8 +180,8 @@ def _missing_parents(folder: Path) -> list[Path]:
     return missing
 
 
-def _remove_stale(out: Path) -> None:
+def _remove_stale(place: Path, name: str) -> None:
     """Remove what a run that was killed outright left behind a day ago or earlier."""
-    for path in out.parent.glob(f".{out.name}.partial-*"):
+    for path in place.glob(f".{glob.escape(name)}.partial-*"):
         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(path, ignore_errors=True)

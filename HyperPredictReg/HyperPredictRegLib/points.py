@@ -33,9 +33,11 @@ def read_points(path: Path | str, role: str) -> np.ndarray:
     if path.suffix.lower() not in readers:
         raise InputError(f"The {role} '{path}' is not a point file that can be read: give .mrk.json, .fcsv or .csv.")
     try:
-        points = np.array(readers[path.suffix.lower()](path), dtype=float).reshape(-1, 3)
+        points = np.array(readers[path.suffix.lower()](path), dtype=float)
+        if points.size and (points.ndim != 2 or points.shape[1] != 3):
+            raise ValueError(f"rows of shape {points.shape}")
     except (ValueError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
-        raise InputError(f"The {role} '{path}' could not be read as points: it should hold three numbers per point.") from error
+        raise InputError(f"The {role} '{path}' could not be read as points: give one list, three numbers each.") from error
     if not len(points) or not np.isfinite(points).all():
         raise InputError(f"The {role} '{path}' holds no points, or some of its coordinates are not numbers.")
     return points
@@ -57,7 +59,10 @@ def write_points(points_lps: np.ndarray, path: Path) -> None:
 
 
 def _from_markups(path: Path) -> list[list[float]]:
-    markup = json.loads(path.read_text())["markups"][0]
+    markups = json.loads(path.read_text(encoding="utf-8"))["markups"]
+    markup = markups[0]
+    if len(markups) > 1 or any(p.get("positionStatus", "defined") != "defined" for p in markup["controlPoints"]):
+        raise ValueError("several lists, or points without a position")
     points = np.array([p["position"] for p in markup["controlPoints"]], dtype=float).reshape(-1, 3)
     return (points if markup.get("coordinateSystem", "LPS") in ("LPS", "1") else points * _RAS_TO_LPS).tolist()
 
@@ -72,7 +77,7 @@ def _from_fcsv(path: Path) -> list[list[float]]:
 
 
 def _from_csv(path: Path) -> list[list[float]]:
-    with path.open(newline="") as stream:
+    with path.open(newline="", encoding="utf-8-sig") as stream:
         rows = [row for row in csv.reader(stream) if row]
     names = [name.strip().lower() for name in rows[0]]
     if {"x", "y", "z"} <= set(names):

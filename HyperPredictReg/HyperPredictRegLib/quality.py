@@ -55,7 +55,8 @@ def folding_percent(jacobian: sitk.Image, foreground: sitk.Image) -> FoldingPerc
     jacobian : result of `jacobian_determinant`.
     foreground : uint8 image on the same grid.
     """
-    folded = sitk.GetArrayViewFromImage(jacobian) <= 0
+    # Not "<= 0": what is not a number is no proper voxel either.
+    folded = ~(sitk.GetArrayViewFromImage(jacobian) > 0)
     inside = sitk.GetArrayViewFromImage(foreground) != 0
     return FoldingPercent(foreground=100 * float(folded[inside].mean()), box=100 * float(folded.mean()))
 
@@ -116,7 +117,11 @@ def surface_distances(one: np.ndarray, other: np.ndarray, spacing: tuple[float, 
 
 
 def dice_measure(
-    fixed_labels: sitk.Image, aligned_labels: sitk.Image, warped_labels: sitk.Image, names: Mapping[int, str]
+    fixed_labels: sitk.Image,
+    aligned_labels: sitk.Image,
+    warped_labels: sitk.Image,
+    names: Mapping[int, str],
+    moving_labels: sitk.Image | None = None,
 ) -> DiceMeasure:
     """Compare label maps on one grid: per structure Dice before and after, surface distances and volumes.
 
@@ -125,17 +130,25 @@ def dice_measure(
     fixed_labels : the reference.
     aligned_labels, warped_labels : the moving labels after the affine step, and after registration.
     names : name of each label; a label without one is called "label N".
+    moving_labels : on their own grid, to tell a structure that the moving image never had, which is left out, from one that the
+        transform has lost, whose Dice is 0; if left out, the aligned labels stand for them.
     """
     before, after = dice_coefficients(fixed_labels, aligned_labels), dice_coefficients(fixed_labels, warped_labels)
     fixed, warped = sitk.GetArrayViewFromImage(fixed_labels), sitk.GetArrayViewFromImage(warped_labels)
     spacing = Geometry.of(fixed_labels).spacing
     voxel_ml = float(np.prod(spacing)) / 1000
     fixed_boxes, warped_boxes = _boxes(fixed), _boxes(warped)
+    had = moving_labels if moving_labels is not None else aligned_labels
+    moving_present = {int(label) for label in np.unique(sitk.GetArrayViewFromImage(had))} - {0}
     structures, absent = [], []
-    for label in sorted(after):
+    for label in sorted(set(fixed_boxes) | moving_present):
         name = names.get(label, f"label {label}")
-        if label not in fixed_boxes or label not in warped_boxes:
+        if label not in fixed_boxes or label not in moving_present:
             absent.append(name)
+            continue
+        if label not in warped_boxes:
+            volume = float((fixed[fixed_boxes[label]] == label).sum()) * voxel_ml
+            structures.append(StructureMeasure(label, name, 0.0, before.get(label, 0.0), None, None, volume, 0.0))
             continue
         box = tuple(
             slice(min(a.start, b.start), max(a.stop, b.stop))

@@ -32,6 +32,8 @@ def read_transform(path: Path | str, role: str) -> sitk.Transform:
         transform = _read_field(path, role)
     if transform.GetDimension() != 3:
         raise InputError(f"The {role} '{path}' is a {transform.GetDimension()}-D transform: a 3-D one is needed.")
+    if not _is_finite(transform):
+        raise InputError(f"The {role} '{path}' has parameters that are NaN or infinite, so it leads nowhere.")
     return transform
 
 
@@ -241,6 +243,13 @@ def _read_field(path: Path, role: str) -> sitk.Transform:
     if not np.isfinite(sitk.GetArrayViewFromImage(field)).all():
         raise InputError(f"The {role} '{path}' is a displacement field with NaN or infinite values.")
     return field_transform(field)
+
+
+def _is_finite(transform: sitk.Transform) -> bool:
+    if transform.GetTransformEnum() == sitk.sitkComposite:
+        parts = sitk.CompositeTransform(transform)
+        return all(_is_finite(parts.GetNthTransform(n)) for n in range(parts.GetNumberOfTransforms()))
+    return bool(np.isfinite(transform.GetParameters()).all() and np.isfinite(transform.GetFixedParameters()).all())
 
 
 def _same_numbers(one: sitk.Transform, other: sitk.Transform) -> bool:

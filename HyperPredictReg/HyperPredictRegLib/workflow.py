@@ -21,7 +21,9 @@ from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.engines.base import Engine, Registration, complete_hyperparameters, settings_hash
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.inputs import Inputs, Side, read_inputs
+from HyperPredictRegLib.grid import MARGIN_VOXELS, PRESETS, working_spacing
+from HyperPredictRegLib.inputs import Inputs, check_memory, input_paths, read_inputs
+from HyperPredictRegLib.intensity import background_value, points_of
 from HyperPredictRegLib.job import AlignmentUsed, EngineUsed, GridUsed, Job, Measured, Report, StabilityMeasure
 from HyperPredictRegLib.measurement import measure
 from HyperPredictRegLib.memory import peak_mb
@@ -66,24 +68,33 @@ def run(
     RegistrationError : no valid result came out.
     Cancelled : the caller asked to stop.
     """
-    with prepared_folder(Path(job.out), overwrite) as staging:
-        outcome = compute(job, progress=progress, cancelled=cancelled)
+    plan = _Plan.of(job)
+    if not job.out.strip():
+        raise InputError("The job names no output folder: give one.")
+    out, inputs = Path(job.out), [Path(name) for name in input_paths(job)]
+    with prepared_folder(out, overwrite, inputs) as staging:
+        outcome = _compute(plan, progress, cancelled)
         progress(ProgressEvent("write", 0.0, "writing results"))
         report = write_files(outcome, staging, writers)
         stop_if(cancelled)
-        publish(staging, Path(job.out), report)
+        publish(staging, out, overwrite, inputs)
     progress(ProgressEvent("write", 1.0, "done"))
     return report
 
 
 def compute(job: Job, *, progress: Progress = silent, cancelled: CancelCheck = never) -> Outcome:
     """Do a job in memory and write nothing; see `run`."""
-    plan = _Plan.of(job)
+    return _compute(_Plan.of(job), progress, cancelled)
+
+
+def _compute(plan: _Plan, progress: Progress, cancelled: CancelCheck) -> Outcome:
+    job = plan.job
     with threads(1 if job.reproducible else None):
         clock = _Clock()
         with clock.stage("read"):
             progress(ProgressEvent("read", 0.0, "reading images"))
             inputs = read_inputs(job)
+            _check_grid_memory(plan, inputs)
         stop_if(cancelled)
         with clock.stage("align"):
             images = inputs.fixed.normalised, inputs.moving.normalised
@@ -130,6 +141,10 @@ class _Plan:
             raise InputError(
                 "The seed is 0, which SimpleITK takes for the clock, so that no result could be repeated: choose another number."
             )
+        if job.preset not in PRESETS:
+            raise InputError(f"There is no preset '{job.preset}': choose one of {', '.join(PRESETS)}.")
+        if job.stability_seeds < 0 or job.stability_seeds == 1:
+            raise InputError(f"A stability check with {job.stability_seeds} seeds says nothing: give 2 or more, or 0 for none.")
         engine = get_engine(job.engine)
         return cls(
             job=job,
@@ -153,6 +168,16 @@ class _Clock:
             yield
         finally:
             self.seconds[name] = time.perf_counter() - started
+
+
+def _check_grid_memory(plan: _Plan, inputs: Inputs) -> None:
+    """Refuse a preset that cannot fit before the affine step: the grid will hold at least the fixed anatomy."""
+    fixed = inputs.fixed
+    spacing = working_spacing(fixed.image, fixed.foreground, plan.job.preset)
+    points = points_of(fixed.foreground)
+    grid = Geometry.of(fixed.image).covering(points, spacing, MARGIN_VOXELS * spacing)
+    images = fixed.image.GetNumberOfPixels() + inputs.moving.image.GetNumberOfPixels()
+    check_memory(images, grid.voxel_count, f"The preset '{plan.job.preset}'", plan.engine.extra_bytes)
 
 
 def _belongings(inputs: Inputs) -> dict[str, Any]:
@@ -181,11 +206,12 @@ def _measured_outcome(
     used = _alignment_used(plan, alignment, spread)
     warnings = (*used.warnings, *registration.warnings, *_result_warnings(found.measured, alignment, plan))
     fixed, moving = inputs.fixed, inputs.moving
+    nothing = background_value(moving.image, moving.foreground)
     return Outcome(
         report=_report(plan, inputs, used, pair, registration, found.measured, warnings, clock),
         fixed=fixed.image,
         moving=moving.image,
-        warped=Geometry.of(fixed.image).resample(moving.image, transform, default_value=_background(moving)),
+        warped=Geometry.of(fixed.image).resample(moving.image, transform, default_value=nothing),
         transform=transform,
         inverse=found.inverse,
         fixed_on_grid=found.fixed_on_grid,
@@ -273,10 +299,3 @@ def _report(
         },
         outputs={},
     )
-
-
-def _background(side: Side) -> float:
-    """Return the intensity of nothing: 0 for MR, air for CT."""
-    voxels = sitk.GetArrayViewFromImage(side.image)
-    outside = voxels[sitk.GetArrayViewFromImage(side.foreground) == 0]
-    return float(np.median(outside)) if outside.size else float(voxels.min())

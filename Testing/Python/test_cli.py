@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import blob_image, blob_labels
+from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.points import read_points, write_points
 from HyperPredictRegLib.transforms import transformed_points
@@ -151,7 +152,8 @@ BAD = [
     (("register", "fixed.nii.gz", "moving.nii.gz", "--out", "fixed.nii.gz"), "is a file"),
     (("register", "--job", "absent.json"), "could not be read"),
     (("register", "--job", "fixed.nii.gz"), "not valid JSON"),
-    (("register", "--job", "done/report.json", "fixed.nii.gz"), "not both"),
+    (("register", "--job", "done/report.json", "fixed.nii.gz"), "cannot stand beside --job"),
+    (("register", "--job", "done/report.json", "--weight", "2"), "cannot stand beside --job"),
     (("measure", "fixed.nii.gz", "moving.nii.gz", "--transform", "fixed.nii.gz"), "three values per voxel"),
     (("apply", "done/transform.h5", "--out", "x"), "nothing to apply"),
     (("apply", "done/transform.h5", "--image", "moving.nii.gz", "--out", "x"), "--reference"),
@@ -187,6 +189,13 @@ def test_points_in_ras_are_turned_to_lps(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_points(tmp_path / "ras.mrk.json", "points"), [[-1, -2, 3]])
     np.testing.assert_array_equal(read_points(tmp_path / "old.fcsv", "points"), [[-1, -2, 3]])
     np.testing.assert_array_equal(read_points(tmp_path / "new.fcsv", "points"), [[1, 2, 3]])
+
+
+@pytest.mark.parametrize("text", ["1,2\n3,4\n5,6\n", "7\n8\n9\n", "x,y,z\n1,2,up\n", "x,y,z\n"])
+def test_rows_that_are_no_points_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.csv").write_text(text)
+    with pytest.raises(InputError, match="points"):
+        read_points(tmp_path / "bad.csv", "points")
 
 
 def test_columns_of_a_point_table_are_found_by_name(tmp_path: Path) -> None:

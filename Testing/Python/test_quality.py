@@ -103,13 +103,33 @@ def test_absent_structures_are_named_and_left_out_of_the_mean() -> None:
     fixed, warped = np.zeros((8, 8, 8), np.uint16), np.zeros((8, 8, 8), np.uint16)
     fixed[2:6, 2:6, 2:6], warped[3:7, 2:6, 2:6] = 7, 7
     fixed[0, 0, 0], warped[7, 7, 7] = 9, 4
-    images = [sitk.GetImageFromArray(a) for a in (fixed, fixed, warped)]
+    aligned = np.where(fixed == 9, 4, fixed)
+    images = [sitk.GetImageFromArray(a) for a in (fixed, aligned, warped)]
     found = dice_measure(*images, {7: "liver", 9: "spleen"})
     assert found.absent == ("label 4", "spleen")
     assert found.mean == pytest.approx(0.75)
     assert found.mean_before == pytest.approx(1.0)
     assert [s.name for s in found.structures] == ["liver"]
     assert found.structures[0].fixed_volume_ml == pytest.approx(0.064)
+
+
+def test_a_structure_that_the_transform_loses_counts_as_zero() -> None:
+    both = np.zeros((8, 8, 8), np.uint16)
+    both[2:6, 2:6, 2:6], both[0, 0, 0] = 7, 9
+    lost = np.where(both == 9, 0, both)
+    images = [sitk.GetImageFromArray(a) for a in (both, both, lost)]
+    found = dice_measure(*images, {}, images[0])
+    assert found.absent == ()
+    assert [s.dice for s in found.structures] == [1.0, 0.0]
+    assert found.structures[1].hd95_mm is None
+    assert found.mean == pytest.approx(0.5)
+
+
+def test_what_is_not_a_number_counts_as_folded(oblique: Geometry) -> None:
+    voxels = np.ones(oblique.size[::-1], np.float32)
+    voxels[0, 0, 0] = np.nan
+    jacobian = oblique.apply_to(sitk.GetImageFromArray(voxels))
+    assert folding_percent(jacobian, ones(oblique)).box == pytest.approx(100 / voxels.size)
 
 
 def test_surface_distances_of_parallel_plates_are_their_distance() -> None:

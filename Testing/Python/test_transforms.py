@@ -130,6 +130,15 @@ def test_bad_transform_files_get_a_sentence(tmp_path: Path, name: str, content: 
         tr.read_transform(tmp_path / name, "transform")
 
 
+def test_a_transform_with_nan_is_refused(tmp_path: Path, oblique: Geometry) -> None:
+    voxels = np.zeros((*oblique.size[::-1], 3))
+    voxels[3, 4, 5, 0] = np.nan
+    field = tr.field_transform(oblique.apply_to(sitk.GetImageFromArray(voxels, isVector=True)))
+    sitk.WriteTransform(tr.composed(sitk.AffineTransform(3), field), str(tmp_path / "nan.h5"))
+    with pytest.raises(InputError, match="NaN or infinite"):
+        tr.read_transform(tmp_path / "nan.h5", "transform")
+
+
 def test_an_image_is_no_displacement_field(tmp_path: Path, oblique: Geometry) -> None:
     sitk.WriteImage(oblique.apply_to(sitk.Image(oblique.size, sitk.sitkFloat32)), str(tmp_path / "image.nrrd"))
     with pytest.raises(InputError, match="three values per voxel"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +20,13 @@ from conftest import blob_image, blob_labels
 from HyperPredictRegLib import outputs, workflow
 from HyperPredictRegLib.errors import Cancelled, InputError
 from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.inputs import read_inputs
 from HyperPredictRegLib.job import Job, Report
+from HyperPredictRegLib.measurement import measure
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.progress import ProgressEvent
 from HyperPredictRegLib.records import from_json, to_json
-from HyperPredictRegLib.transforms import read_transform
+from HyperPredictRegLib.transforms import composed, displacement_field, field_transform, read_transform
 
 FIXED_GRID = Geometry((36, 32, 30), (2.0, 2.0, 2.0), (-30.0, 11.0, 5.0))
 MOVING_GRID = Geometry((30, 34, 26), (2.4, 2.0, 2.6), (-33.0, 4.0, 2.0), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
@@ -75,7 +78,7 @@ def test_the_report_holds_what_was_promised(finished: tuple[Report, Path]) -> No
     assert data["schema_version"] == 1
     assert data["job"]["seed"] == 20240901
     assert data["engine"]["name"] == "demons"
-    assert data["hyperparameters"] == {"regularization_weight": pytest.approx(data["hyperparameters"]["regularization_weight"])}
+    assert data["hyperparameters"] == {"regularization_weight": 0.7}
     stage = data["alignment"]["stages"][0]
     assert stage["values"]
     assert stage["stop_reason"]
@@ -128,11 +131,50 @@ def test_the_bspline_engine_does_the_whole_job_too(files: Path, tmp_path: Path) 
     assert list(report.hyperparameters) == ["control_point_spacing"]
 
 
-def test_masks_are_used(files: Path, tmp_path: Path) -> None:
+def test_masks_keep_a_disturbance_out(files: Path, tmp_path: Path, finished: tuple[Report, Path]) -> None:
+    # A bright bar beside the organ, in the moving image only, spoils the alignment unless the masks leave it out.
+    moving = sitk.ReadImage(str(files / "moving.nrrd"))
+    voxels = sitk.GetArrayFromImage(moving)
+    voxels[:, :, :4] = 3000
+    spoiled = sitk.GetImageFromArray(voxels)
+    spoiled.CopyInformation(moving)
+    sitk.WriteImage(spoiled, str(tmp_path / "spoiled.nrrd"))
     masks = {"fixed_mask": str(files / "fixed-mask.nrrd"), "moving_mask": str(files / "moving-mask.nrrd")}
-    report = workflow.run(job_of(files, tmp_path / "out", **masks))
-    assert report.measured.dice is not None
-    assert report.measured.dice.mean > report.measured.dice.mean_before
+    job = job_of(files, tmp_path / "with", moving=str(tmp_path / "spoiled.nrrd"))
+    dice = {}
+    for name, given in (("without", {}), ("with", masks)):
+        measured = workflow.run(replace(job, out=str(tmp_path / name), **given)).measured
+        assert measured.dice is not None
+        dice[name] = measured.dice.mean
+    clean = finished[0].measured.dice
+    assert clean is not None
+    assert dice["with"] > clean.mean - 0.03
+    assert dice["without"] < dice["with"] - 0.03
+
+
+def test_before_and_after_are_measured_apart(files: Path) -> None:
+    inputs = read_inputs(job_of(files, Path("unused")))
+    way = MOVING_GRID.centre_lps - FIXED_GRID.centre_lps
+    start = sitk.TranslationTransform(3, way.tolist())
+    push = sitk.TranslationTransform(3, (0.0, 2.0, 0.0))
+    field = displacement_field(push, FIXED_GRID)
+    transform = composed(start, field_transform(field))
+    found = measure(inputs, transform, start, FIXED_GRID.padded((-8, -8, -8), (-8, -8, -8)))
+    measured = found.measured
+    assert measured.displacement_mm.mean == pytest.approx(2.0)
+    assert measured.folding_percent.box == 0.0
+    assert measured.jacobian_minimum == pytest.approx(1.0, abs=1e-4)
+    fixed, moving = inputs.fixed.landmarks, inputs.moving.landmarks
+    assert fixed is not None
+    assert moving is not None
+    assert measured.tre_before_mm is not None
+    assert measured.tre_mm is not None
+    assert measured.tre_before_mm.mean == pytest.approx(np.linalg.norm(fixed + way - moving))
+    assert measured.tre_mm.mean == pytest.approx(np.linalg.norm(fixed + way + np.array([0.0, 2.0, 0.0]) - moving))
+    assert measured.inverse_consistency_mm.mean < 1e-3
+    assert measured.similarity_before != measured.similarity_after
+    assert measured.dice is not None
+    assert measured.dice.mean_before != measured.dice.mean
 
 
 def test_an_initial_transform_replaces_the_start(files: Path, tmp_path: Path, finished: tuple[Report, Path]) -> None:
@@ -171,6 +213,7 @@ def test_cancelling_at_any_stage_leaves_nothing(files: Path, tmp_path: Path, sta
     ("changes", "match"),
     [
         ({"seed": 0}, "the clock"),
+        ({"stability_seeds": 1}, "says nothing"),
         ({"engine": "magic"}, "no engine 'magic'"),
         ({"preset": "quick"}, "no preset 'quick'"),
         ({"hyperparameters": {"regularization_weight": 99.0}}, "choose a value from"),
@@ -191,6 +234,11 @@ def test_bad_jobs_are_refused_and_leave_nothing(files: Path, tmp_path: Path, cha
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_job_without_an_output_folder_is_refused(files: Path) -> None:
+    with pytest.raises(InputError, match="names no output folder"):
+        workflow.run(replace(job_of(files, Path("unused")), out=" "))
+
+
 def test_a_job_of_another_schema_is_refused() -> None:
     with pytest.raises(InputError, match="schema version 2"):
         Job("a", "b", "c", schema_version=2)
@@ -207,6 +255,71 @@ def test_earlier_results_are_kept_unless_overwritten(files: Path, tmp_path: Path
     workflow.run(job_of(files, out), overwrite=True)
     assert json.loads((out / "report.json").read_text())["schema_version"] == 1
     assert (out / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_input_is_never_written_over(files: Path, tmp_path: Path, overwrite: bool) -> None:
+    shutil.copy(files / "moving.nrrd", tmp_path / "warped.nrrd")
+    before = (tmp_path / "warped.nrrd").read_bytes()
+    job = job_of(files, tmp_path, moving=str(tmp_path / "warped.nrrd"), moving_labels=None, fixed_labels=None)
+    with pytest.raises(InputError, match="written over the input"):
+        workflow.run(job, overwrite=overwrite)
+    assert (tmp_path / "warped.nrrd").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["warped.nrrd"]
+
+
+def test_a_file_of_the_same_name_as_a_result_is_kept(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "transform.h5").write_text("mine")
+    with pytest.raises(InputError, match=r"holds a file 'transform\.h5'"):
+        workflow.run(job_of(files, tmp_path))
+    assert (tmp_path / "transform.h5").read_text() == "mine"
+
+
+def test_earlier_results_come_back_when_the_new_ones_cannot_be_moved(
+    tmp_path: Path, finished: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[1], out)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.parent.name == "staging" and self.name == "warped.nrrd":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    staging = tmp_path / "staging"
+    shutil.copytree(finished[1], staging)
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        outputs.publish(staging, out, overwrite=True)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_results_that_another_run_has_put_there_meanwhile_are_kept(tmp_path: Path, finished: tuple[Report, Path]) -> None:
+    out, staging = tmp_path / "out", tmp_path / "staging"
+    shutil.copytree(finished[1], out)
+    shutil.copytree(finished[1], staging)
+    with pytest.raises(InputError, match="choose another, or say --overwrite"):
+        outputs.publish(staging, out, overwrite=False)
+
+
+def test_a_link_to_a_folder_is_followed(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    workflow.run(job_of(files, tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "report.json").exists()
+
+
+def test_names_of_segments_come_from_the_segmentation_file(files: Path, tmp_path: Path) -> None:
+    for side in ("fixed", "moving"):
+        labels = sitk.ReadImage(str(files / f"{side}-labels.nrrd"))
+        for number, name in enumerate(("Organ", "Tumour", "Oedema")):
+            labels.SetMetaData(f"Segment{number}_Name", name)
+            labels.SetMetaData(f"Segment{number}_LabelValue", str(number + 1))
+        sitk.WriteImage(labels, str(tmp_path / f"{side}.seg.nrrd"))
+    job = job_of(files, tmp_path / "out", label_names=None, moving_labels=str(tmp_path / "moving.seg.nrrd"))
+    assert read_inputs(job).label_names == {1: "Organ", 2: "Tumour", 3: "Oedema"}
 
 
 def test_files_that_only_the_earlier_job_made_go_with_it(files: Path, tmp_path: Path) -> None:

@@ -259,6 +259,11 @@ def wrapped(error: RuntimeError) -> RegistrationError:
             "With this start the fixed and the moving image (or their masks) do not overlap: "
             "choose the start 'moments', or check the positions in the files and the masks."
         )
+    if "number of pixels along direction" in text:
+        return RegistrationError(
+            "The images are too small or too thin for the levels of the alignment: use fewer of them, for example "
+            "shrink_factors=[1], smoothing_sigmas=[0], iterations=[60] and sampling_percentages=[100]."
+        )
     last = text.strip().splitlines()[-1]
     return RegistrationError(f"SimpleITK could not align the images ({last[:200]}): check the masks and the settings.")
 

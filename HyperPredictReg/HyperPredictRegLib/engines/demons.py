@@ -208,7 +208,8 @@ class _LevelRun:
             smoothing_sigma_mm=self.smoothing_mm(fixed.GetSpacing()[0]),
             metric="mean squared intensity difference",
             values=tuple(values),
-            end_value=float(demons.GetMetric()),
+            # The filter's metric belongs to the field before its last update.
+            end_value=None,
             iteration_limit=limit,
             stop_reason=reason,
             seconds=time.perf_counter() - started,
