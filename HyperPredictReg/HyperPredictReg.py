@@ -65,7 +65,7 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget):
 class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
     """Registers volume nodes of the scene; works without the panel."""
 
-    def process(self, fixedVolume, movingVolume, **choices):
+    def process(self, fixedVolume, movingVolume, movingSegmentation=None, **choices):
         """Register two volumes and add all that came out to the scene, in one subject hierarchy folder.
 
         The transform goes on the moving volume to bring it onto the fixed one. Inputs are not changed; a linear parent
@@ -74,6 +74,7 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
         Parameters
         ----------
         fixedVolume, movingVolume : vtkMRMLScalarVolumeNode.
+        movingSegmentation : vtkMRMLSegmentationNode to carry over to the fixed volume, segment by segment, or None.
         choices : fields of `HyperPredictRegLib.job.Job`, for example preset="standard" or reproducible=True.
 
         Returns
@@ -98,7 +99,13 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
             for role, node in (("fixed", fixedVolume), ("moving", movingVolume)):
                 sitk.WriteImage(from_volume_node(node), paths[role])
             outcome = workflow.compute(Job(**paths, out=str(Path(name) / "out"), **choices))
-        return add_outcome(fixedVolume.GetScene(), outcome, fixed_node=fixedVolume, moving_node=movingVolume)
+        return add_outcome(
+            fixedVolume.GetScene(),
+            outcome,
+            fixed_node=fixedVolume,
+            moving_node=movingVolume,
+            segmentation_node=movingSegmentation,
+        )
 
 
 class HyperPredictRegTest(ScriptedLoadableModuleTest):

@@ -119,8 +119,8 @@ def test_volumes_become_a_job_and_the_outcome_goes_to_their_scene(
         seen.update(job=job, moving=sitk.ReadImage(job.moving))
         return "the outcome"
 
-    def add_outcome(scene: Any, outcome: str, *, fixed_node: Any, moving_node: Any) -> str:
-        seen.update(scene=scene, outcome=outcome, nodes=(fixed_node, moving_node))
+    def add_outcome(scene: Any, outcome: str, *, fixed_node: Any, moving_node: Any, segmentation_node: Any) -> str:
+        seen.update(scene=scene, outcome=outcome, nodes=(fixed_node, moving_node), segmentation=segmentation_node)
         return "the nodes"
 
     monkeypatch.setattr(workflow, "compute", compute)

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
 from HyperPredictRegLib.errors import InputError  # noqa: E402
+from HyperPredictRegLib.geometry import Geometry  # noqa: E402
 from HyperPredictRegLib.slicerbridge.provenance import (  # noqa: E402
     ENGINE,
     HYPERPARAMETERS,
@@ -31,7 +32,7 @@ from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
     save_scene,
     write_scene,
 )
-from HyperPredictRegLib.slicerbridge.segmentations import from_segmentation_node  # noqa: E402
+from HyperPredictRegLib.slicerbridge.segmentations import from_segmentation_node, to_segmentation_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.tables import add_table_node, add_trace  # noqa: E402
 from HyperPredictRegLib.slicerbridge.transforms import (  # noqa: E402
     cubic_reload_difference_mm,
@@ -208,6 +209,28 @@ def test_existing_volumes_are_used_and_left_alone() -> None:
     assert nodes.warped.GetParentTransformNode() is None
     assert fixed.GetAttribute(ENGINE) is None
     assert nodes.transform.GetNodeReferenceID(slicer.vtkMRMLTransformNode.GetFixedNodeReferenceRole()) == fixed.GetID()
+
+
+def test_a_segmentation_node_is_carried_over_with_its_segments() -> None:
+    scene, done = slicer.vtkMRMLScene(), outcome()
+    with application_logic(scene):
+        moving = to_volume_node(done.moving, scene, "My moving")
+        mine = to_segmentation_node(done.moving_labels, scene, "Mine", names={17: "Hippocampus"})
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        study = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "My study")
+        hierarchy.CreateItem(study, mine)
+        nodes = add_outcome(scene, done, moving_node=moving, segmentation_node=mine)
+    assert nodes.moving_segmentation is mine
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(mine)) == study
+    before, after = (node.GetSegmentation() for node in (mine, nodes.propagated_segmentation))
+    assert after.GetNumberOfSegments() == before.GetNumberOfSegments() > 0
+    for number in range(before.GetNumberOfSegments()):
+        assert after.GetNthSegmentID(number) == before.GetNthSegmentID(number)
+        assert after.GetNthSegment(number).GetName() == before.GetNthSegment(number).GetName()
+    direct = from_segmentation_node(nodes.propagated_segmentation, Geometry.of(done.fixed)).image
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(direct) != 0, sitk.GetArrayFromImage(done.warped_labels) != 0
+    )
 
 
 def test_a_file_in_the_way_is_replaced_and_a_failure_leaves_it(tmp_path, _vtk_errors) -> None:

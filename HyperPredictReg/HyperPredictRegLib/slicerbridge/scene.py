@@ -19,7 +19,7 @@ from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.slicerbridge.provenance import add_report_node, link_images, record_provenance
-from HyperPredictRegLib.slicerbridge.segmentations import register_conversions, to_segmentation_node
+from HyperPredictRegLib.slicerbridge.segmentations import propagate, register_conversions, to_segmentation_node
 from HyperPredictRegLib.slicerbridge.tables import TraceNodes, add_measures_table, add_structures_table, add_trace
 from HyperPredictRegLib.slicerbridge.transforms import (
     cubic_reload_difference_mm,
@@ -126,7 +126,9 @@ def open_scene(path: Path) -> Any:
     return scene
 
 
-def add_outcome(scene: Any, outcome: Outcome, *, fixed_node: Any = None, moving_node: Any = None) -> OutcomeNodes:
+def add_outcome(
+    scene: Any, outcome: Outcome, *, fixed_node: Any = None, moving_node: Any = None, segmentation_node: Any = None
+) -> OutcomeNodes:
     """Add a registration to `scene`: images, transform, segmentations, tables, charts and report, in one folder.
 
     The moving volume is not put under the transform and the warped one has no parent transform either, so that nothing is
@@ -137,9 +139,12 @@ def add_outcome(scene: Any, outcome: Outcome, *, fixed_node: Any = None, moving_
     scene : vtkMRMLScene, the application's or a new one.
     outcome : what to add.
     fixed_node, moving_node : the volumes if they are in the scene already; they are left as they are.
+    segmentation_node : a segmentation of the moving volume to propagate instead of the outcome's labels, with its segments'
+        ids, names, colours, terminology and overlaps; it is left as it is.
     """
     report = outcome.report
     names = outcome.label_names
+    grid = Geometry.of(outcome.fixed)
 
     def segmentation(labels: Any, name: str) -> Any | None:
         return None if labels is None else to_segmentation_node(labels, scene, name, names=names)
@@ -152,8 +157,10 @@ def add_outcome(scene: Any, outcome: Outcome, *, fixed_node: Any = None, moving_
         jacobian=to_volume_node(outcome.jacobian, scene, "Jacobian determinant"),
         transform=to_transform_node(outcome.transform, scene, "Moving to fixed"),
         fixed_segmentation=segmentation(outcome.fixed_labels, "Fixed segmentation"),
-        moving_segmentation=segmentation(outcome.moving_labels, "Moving segmentation"),
-        propagated_segmentation=segmentation(outcome.warped_labels, "Propagated segmentation"),
+        moving_segmentation=segmentation_node or segmentation(outcome.moving_labels, "Moving segmentation"),
+        propagated_segmentation=segmentation(outcome.warped_labels, "Propagated segmentation")
+        if segmentation_node is None
+        else propagate(segmentation_node, outcome.transform, grid, scene, "Propagated segmentation"),
         structures=add_structures_table(scene, dice.structures) if dice is not None else None,
         measures=add_measures_table(scene, report.measured),
         alignment_trace=add_trace(scene, report.alignment.stages, "Alignment metric"),
@@ -165,13 +172,15 @@ def add_outcome(scene: Any, outcome: Outcome, *, fixed_node: Any = None, moving_
         (nodes.moving_segmentation, nodes.moving),
         (nodes.propagated_segmentation, nodes.fixed),
     ):
-        if node is not None:
+        if node is not None and node is not segmentation_node:
             node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     nodes.transform.SetDescription(_reload_note(outcome))
     link_images(nodes.transform, nodes.fixed, nodes.moving)
     inputs = (nodes.fixed, nodes.moving, nodes.fixed_segmentation, nodes.moving_segmentation)
     record_provenance([node for node in nodes.all() if not any(node is i for i in inputs)], report)
-    put_in_folder(scene, nodes.all(), f"Registration with {report.engine.name}")
+    theirs = [node for node in (fixed_node, moving_node, segmentation_node) if node is not None]
+    ours = [node for node in nodes.all() if not any(node is other for other in theirs)]
+    put_in_folder(scene, ours, f"Registration with {report.engine.name}")
     return nodes
 
 
