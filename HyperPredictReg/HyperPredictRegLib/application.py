@@ -15,6 +15,7 @@ from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.images import read_image, read_labels, write_image
 from HyperPredictRegLib.intensity import background_value, foreground
 from HyperPredictRegLib.points import read_points, write_points
+from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
 from HyperPredictRegLib.transforms import InversePoints, inverse_points, inverted, read_transform, transformed_points
 
 _UNSAFE_RESIDUAL_MM = 1.0
@@ -50,7 +51,9 @@ class Applied:
     warnings: tuple[str, ...]
 
 
-def apply(task: Application, *, overwrite: bool = False) -> Applied:
+def apply(
+    task: Application, *, overwrite: bool = False, progress: Progress = silent, cancelled: CancelCheck = never
+) -> Applied:
     """Carry everything that `task` names; write all of it or nothing.
 
     Images and labels are resampled, so that a voxel of the result looks up its place in the input; points move the other
@@ -59,9 +62,11 @@ def apply(task: Application, *, overwrite: bool = False) -> Applied:
     Raises
     ------
     InputError : an input cannot be used, or a result exists already and `overwrite` is false.
+    Cancelled : the caller asked to stop; nothing was written.
     """
     if not (task.images or task.labels or task.points):
         raise InputError("There is nothing to apply the transform to: give --image, --labels or --points.")
+    progress(ProgressEvent("read", 0.0, task.transform))
     forward = read_transform(task.transform, "transform")
     reference = None if task.reference is None else read_image(task.reference, "reference image")
     if reference is None and (task.images or task.labels):
@@ -73,16 +78,24 @@ def apply(task: Application, *, overwrite: bool = False) -> Applied:
     results: list[tuple[Path, sitk.Image | np.ndarray]] = []
     warnings: list[str] = []
     out = Path(task.out)
+
+    def step(name: str) -> None:
+        stop_if(cancelled)
+        progress(ProgressEvent("apply", len(results) / len([*task.images, *task.labels, *task.points]), name))
+
     if reference is not None:
         target = Geometry.of(reference)
         for name in task.images:
+            step(name)
             image = read_image(name, "image")
             results.append((_result_path(out, name, ".nrrd"), target.resample(image, lookup, default_value=_nothing(image))))
         for name in task.labels:
+            step(name)
             labels = _labels(name)
             warped = target.resample(labels, lookup, interpolator=sitk.sitkNearestNeighbor)
             results.append((_result_path(out, name, ".nrrd"), warped))
     for name in task.points:
+        step(name)
         points = read_points(name, "points")
         moved = transformed_points(move, points)
         if not task.backward:

@@ -123,6 +123,7 @@ def apply(  # noqa: PLR0913 - one parameter per option of the command
     inverse: Annotated[bool, typer.Option("--inverse", help="Carry from the fixed to the moving image's space.")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Carry images, label maps and points from the moving to the fixed image's space, or back with --inverse."""
     from HyperPredictRegLib import application
@@ -130,7 +131,8 @@ def apply(  # noqa: PLR0913 - one parameter per option of the command
     task = application.Application(
         transform, out, tuple(image or ()), tuple(labels or ()), tuple(points or ()), reference, backward=inverse
     )
-    done = application.apply(task, overwrite=overwrite)
+    with _watched(quiet or as_json) as (progress, cancelled):
+        done = application.apply(task, overwrite=overwrite, progress=progress, cancelled=cancelled)
     if as_json:
         typer.echo(json.dumps({"files": done.files, "warnings": done.warnings}, indent=2, ensure_ascii=False))
         return
@@ -154,20 +156,26 @@ def measure(  # noqa: PLR0913 - one parameter per option of the command
     label_names: LabelNames = None,
     preset: Annotated[str, typer.Option(help="Grid for a transform that is not a displacement field.")] = "fast",
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure any transform on a pair: Dice, surface distances, landmarks, folding, Jacobian, inverse consistency."""
     from HyperPredictRegLib import measurement, transforms
     from HyperPredictRegLib.inputs import read_inputs
     from HyperPredictRegLib.job import Job
+    from HyperPredictRegLib.progress import ProgressEvent, stop_if
     from HyperPredictRegLib.records import to_json
 
     task = Job(
         fixed, moving, "", fixed_labels, moving_labels, fixed_mask, moving_mask, fixed_landmarks, moving_landmarks, label_names
     )
-    inputs = read_inputs(task)
-    found = transforms.read_transform(transform, "transform")
-    grid = measurement.measuring_grid(inputs, found, preset)
-    measured = measurement.measure(inputs, found, measurement.linear_start(found), grid).measured
+    with _watched(quiet or as_json) as (progress, cancelled):
+        progress(ProgressEvent("read", 0.0))
+        inputs = read_inputs(task)
+        found = transforms.read_transform(transform, "transform")
+        stop_if(cancelled)
+        progress(ProgressEvent("measure", 0.0))
+        grid = measurement.measuring_grid(inputs, found, preset)
+        measured = measurement.measure(inputs, found, measurement.linear_start(found), grid).measured
     if as_json:
         typer.echo(to_json(measured), nl=False)
     else:
@@ -302,6 +310,7 @@ def _watched(quiet: bool) -> Iterator[tuple[Progress, CancelCheck]]:
 
     def show(event: ProgressEvent) -> None:
         if event.stage not in tasks:
+            # What has begun something new has ended what went before.
             for earlier in tasks.values():
                 bars.update(earlier, completed=1.0, note="")
             tasks[event.stage] = bars.add_task(event.stage, total=1.0, note="")
@@ -311,6 +320,8 @@ def _watched(quiet: bool) -> Iterator[tuple[Progress, CancelCheck]]:
     try:
         with bars:
             yield show, stop.is_set
+            for begun in tasks.values():
+                bars.update(begun, completed=1.0, note="")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
