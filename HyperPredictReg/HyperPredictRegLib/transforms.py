@@ -249,7 +249,14 @@ def _is_finite(transform: sitk.Transform) -> bool:
     if transform.GetTransformEnum() == sitk.sitkComposite:
         parts = sitk.CompositeTransform(transform)
         return all(_is_finite(parts.GetNthTransform(n)) for n in range(parts.GetNumberOfTransforms()))
-    return bool(np.isfinite(transform.GetParameters()).all() and np.isfinite(transform.GetFixedParameters()).all())
+    return bool(np.isfinite(_numbers(transform)).all() and np.isfinite(transform.GetFixedParameters()).all())
+
+
+def _numbers(transform: sitk.Transform) -> np.ndarray:
+    """Return the parameters of one transform; those of a field as its voxels, not as a tuple of millions of Python numbers."""
+    if transform.GetTransformEnum() == sitk.sitkDisplacementField:
+        return sitk.GetArrayFromImage(sitk.DisplacementFieldTransform(transform).GetDisplacementField())
+    return np.array(transform.GetParameters())
 
 
 def _same_numbers(one: sitk.Transform, other: sitk.Transform) -> bool:
@@ -259,4 +266,4 @@ def _same_numbers(one: sitk.Transform, other: sitk.Transform) -> bool:
         return count == others.GetNumberOfTransforms() and all(
             _same_numbers(ones.GetNthTransform(n), others.GetNthTransform(n)) for n in range(count)
         )
-    return np.allclose(one.GetParameters(), other.GetParameters())
+    return bool(np.allclose(_numbers(one), _numbers(other)))
