@@ -9,7 +9,17 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from HyperPredictRegLib.alignment.frame import Frame, Item, Level, Pyramid, in_frame, make_frame, make_item, make_pyramid
+from HyperPredictRegLib.alignment.frame import (
+    Frame,
+    Item,
+    Level,
+    Pyramid,
+    in_frame,
+    make_frame,
+    make_item,
+    make_pyramid,
+    object_size_mm,
+)
 from HyperPredictRegLib.alignment.multistart import find_start
 from HyperPredictRegLib.alignment.settings import AlignmentSettings, check_seed
 from HyperPredictRegLib.alignment.stages import affine_of, matrix_of, run_level
@@ -242,9 +252,10 @@ def _overlap(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray) -> float
 
 def _check_overlap(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray, when: str) -> None:
     if _overlap(pair, frame, matrix) < _LEAST_OVERLAP:
+        sizes = " and ".join(f"{object_size_mm(item):.3g} mm" for item in pair)
         raise InputError(
-            f"The fixed and the moving image do not overlap {when} of the alignment: choose the start 'moments', "
-            "which lays their centres onto each other, or another initial transform."
+            f"The fixed and the moving image do not overlap {when} of the alignment (their anatomy is {sizes} across): check "
+            "that both are in millimetres and of the same anatomy, and that the start is 'moments' unless positions can be trusted."
         )
 
 

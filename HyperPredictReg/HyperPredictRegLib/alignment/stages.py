@@ -257,7 +257,7 @@ def wrapped(error: RuntimeError) -> RegistrationError:
     if re.search("outside|valid points|too few|sampled ?point", text, flags=re.IGNORECASE):
         return RegistrationError(
             "With this start the fixed and the moving image (or their masks) do not overlap: "
-            "choose the start 'moments', or check the positions in the files and the masks."
+            "check the masks, the units and the positions in the files, or choose the start 'moments'."
         )
     if "number of pixels along direction" in text:
         return RegistrationError(
