@@ -233,6 +233,13 @@ def test_progress_grows_to_one_and_carries_the_metric():
     assert sum(e.metric is not None for e in events) > 10
 
 
+def test_images_too_small_for_the_levels_are_refused():
+    voxels = np.random.default_rng(1).normal(size=(8, 8, 8)).astype(np.float32)
+    image = Geometry((8, 8, 8), (2.0, 2.0, 2.0)).apply_to(sitk.GetImageFromArray(voxels))
+    with pytest.raises(InputError, match="too small or too thin"):
+        align(image, image, seed=1)
+
+
 def test_nothing_of_a_run_stays_in_memory():
     class Listener:
         def __call__(self, event: ProgressEvent) -> None:

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.alignment.frame import Level
 from HyperPredictRegLib.alignment.settings import AlignmentSettings
-from HyperPredictRegLib.errors import Cancelled, RegistrationError
+from HyperPredictRegLib.errors import Cancelled, HyperPredictRegError, InputError, RegistrationError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.trace import LevelTrace
 
@@ -251,7 +251,7 @@ def _evaluated(method: sitk.ImageRegistrationMethod, level: Level, increment: si
     return value[0]
 
 
-def wrapped(error: RuntimeError) -> RegistrationError:
+def wrapped(error: RuntimeError) -> HyperPredictRegError:
     """Return SimpleITK's long message as one sentence."""
     text = str(error)
     if re.search("outside|valid points|too few|sampled ?point", text, flags=re.IGNORECASE):
@@ -260,7 +260,7 @@ def wrapped(error: RuntimeError) -> RegistrationError:
             "check the masks, the units and the positions in the files, or choose the start 'moments'."
         )
     if "number of pixels along direction" in text:
-        return RegistrationError(
+        return InputError(
             "The images are too small or too thin for the levels of the alignment: use fewer of them, for example "
             "shrink_factors=[1], smoothing_sigmas=[0], iterations=[60] and sampling_percentages=[100]."
         )
