@@ -7,11 +7,19 @@ missing=""
 need() { missing="$missing $1"; }
 has_library() { { ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null; } | grep -q "$1"; }
 
+# Mesa's drivers: swrast_dri.so up to Debian 12, libgallium from 13 on.
+has_mesa() {
+    for file in /usr/lib/*/dri/swrast_dri.so /usr/lib/*/libgallium-*.so; do
+        [ -e "$file" ] && return 0
+    done
+    return 1
+}
+
 python=${PYTHON:-python3}
 "$python" -c 'import ensurepip, venv' 2>/dev/null || need python3-venv
 if [ "$(uname -s)" = Linux ]; then
     has_library libOSMesa.so.8 || has_library libEGL.so.1 || need libegl1
-    has_library libOSMesa.so.8 || ls /usr/lib/*/dri/swrast_dri.so /usr/lib/*/libgallium-*.so >/dev/null 2>&1 || need libgl1-mesa-dri
+    has_library libOSMesa.so.8 || has_mesa || need libgl1-mesa-dri
 fi
 command -v cmake >/dev/null 2>&1 || need cmake
 command -v make >/dev/null 2>&1 || need make
