@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.grid import on_grid, working_grid, working_spacing
-from HyperPredictRegLib.inputs import Inputs
+from HyperPredictRegLib.inputs import Inputs, check_memory
 from HyperPredictRegLib.intensity import points_of
 from HyperPredictRegLib.job import Measured
 from HyperPredictRegLib.quality import (
@@ -116,14 +116,18 @@ def measuring_grid(inputs: Inputs, transform: sitk.Transform, preset: str) -> Ge
 
     Raises
     ------
-    InputError : there is no such preset, or the transform's field or linear part is of no use.
+    InputError : there is no such preset, or the transform's field or linear part is of no use, or leads too far away.
     """
     fixed, moving = inputs.fixed, inputs.moving
     start = linear_start(transform)
     field = field_of(transform)
     if field is None:
         spacing = working_spacing(fixed.image, fixed.foreground, preset)
-        return working_grid(fixed.foreground, moving.foreground, transform if transform.IsLinear() else start, spacing)
+        grid = working_grid(fixed.foreground, moving.foreground, transform if transform.IsLinear() else start, spacing)
+        # A transform that leads far away asks for a grid that reaches there.
+        images = fixed.image.GetNumberOfPixels() + moving.image.GetNumberOfPixels()
+        check_memory(images, grid.voxel_count, f"Measuring this transform (a grid of {grid.size} voxels)")
+        return grid
     lattice = Geometry.of(field)
     if min(lattice.size) < 3:
         raise InputError(f"The displacement field has {lattice.size} voxels: it needs at least 3 along every axis.")

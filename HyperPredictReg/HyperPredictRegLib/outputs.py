@@ -134,19 +134,21 @@ def publish(staging: Path, out: Path, overwrite: bool, inputs: Sequence[Path] = 
     try:
         # The report goes first: files without a report are no result.
         for name in [REPORT_NAME, *sorted({*_earlier_names(out), *names} - {REPORT_NAME})]:
-            if (out / name).exists():
+            if (out / name).exists() and not _is_one_of(inputs, out / name):
                 moved.append((out / name, aside / name))
                 (out / name).rename(aside / name)
         for name in names:
             moved.append((staging / name, out / name))
             (staging / name).rename(out / name)
-    except OSError:
+    except BaseException:
+        # An interrupt between two moves must not cost the earlier results either. What cannot come back stays aside.
         for before, after in reversed(moved):
             with suppress(OSError):
                 after.rename(before)
+        with suppress(OSError):
+            aside.rmdir()
         raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _check_targets(out: Path, names: Sequence[str], overwrite: bool, inputs: Sequence[Path]) -> None:
@@ -155,11 +157,15 @@ def _check_targets(out: Path, names: Sequence[str], overwrite: bool, inputs: Seq
         target = out / name
         if not target.exists():
             continue
-        if any(given.exists() and given.samefile(target) for given in inputs):
+        if _is_one_of(inputs, target):
             raise InputError(f"The results would be written over the input '{target}': choose another output folder.")
         if not overwrite:
             what = "the results of an earlier job" if name == REPORT_NAME else f"a file '{name}'"
             raise InputError(f"The output folder '{out}' holds {what}: choose another, or say --overwrite.")
+
+
+def _is_one_of(inputs: Sequence[Path], target: Path) -> bool:
+    return any(given.exists() and given.samefile(target) for given in inputs)
 
 
 def _earlier_names(out: Path) -> set[str]:

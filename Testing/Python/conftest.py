@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from HyperPredictRegLib import workflow
 from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.job import Job, Report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -55,3 +58,48 @@ def blob_labels(image: sitk.Image) -> sitk.Image:
     result = sitk.GetImageFromArray(labels)
     result.CopyInformation(image)
     return result
+
+
+FIXED_GRID = Geometry((36, 32, 30), (2.0, 2.0, 2.0), (-30.0, 11.0, 5.0))
+MOVING_GRID = Geometry((30, 34, 26), (2.4, 2.0, 2.6), (-33.0, 4.0, 2.0), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+FAST = {"multi_start": False}
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pair of organs with labels, a mask and landmarks."""
+    folder = tmp_path_factory.mktemp("pair")
+    fixed, moving = blob_image(FIXED_GRID), blob_image(MOVING_GRID, shift_mm=(4.0, -3.0, 2.0), bend=0.4)
+    for name, image in (("fixed", fixed), ("moving", moving)):
+        sitk.WriteImage(sitk.Cast(image * 5, sitk.sitkInt16), str(folder / f"{name}.nrrd"))
+        sitk.WriteImage(blob_labels(image), str(folder / f"{name}-labels.nrrd"))
+        sitk.WriteImage(sitk.Cast(image > 10, sitk.sitkUInt8), str(folder / f"{name}-mask.nrrd"))
+    centre = FIXED_GRID.centre_lps
+    (folder / "fixed.csv").write_text("x,y,z\n" + ",".join(map(str, centre)) + "\n")
+    # The bend moves the organ's centre by a quarter of itself, in units of half the grid's shortest edge.
+    there = MOVING_GRID.centre_lps + np.array([4.0 + 0.1 * min(MOVING_GRID.extent_mm) / 2, -3.0, 2.0])
+    (folder / "moving.csv").write_text("x,y,z\n" + ",".join(map(str, there)) + "\n")
+    (folder / "names.csv").write_text("label,name\n1,body\n2,bright\n3,dark\n")
+    return folder
+
+
+def job_of(files: Path, out: Path, **changes: object) -> Job:
+    job = Job(
+        fixed=str(files / "fixed.nrrd"),
+        moving=str(files / "moving.nrrd"),
+        out=str(out),
+        fixed_labels=str(files / "fixed-labels.nrrd"),
+        moving_labels=str(files / "moving-labels.nrrd"),
+        fixed_landmarks=str(files / "fixed.csv"),
+        moving_landmarks=str(files / "moving.csv"),
+        label_names=str(files / "names.csv"),
+        alignment=FAST,
+        reproducible=True,
+    )
+    return replace(job, **changes)
+
+
+@pytest.fixture(scope="session")
+def finished(files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    out = tmp_path_factory.mktemp("job") / "results"
+    return workflow.run(job_of(files, out)), out

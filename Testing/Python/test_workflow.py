@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,61 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import blob_image, blob_labels
+from conftest import FAST, FIXED_GRID, MOVING_GRID, job_of
 from HyperPredictRegLib import outputs, workflow
 from HyperPredictRegLib.errors import Cancelled, InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.inputs import read_inputs
 from HyperPredictRegLib.job import Job, Report
-from HyperPredictRegLib.measurement import measure
+from HyperPredictRegLib.measurement import measure, measuring_grid
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.progress import ProgressEvent
 from HyperPredictRegLib.records import from_json, to_json
 from HyperPredictRegLib.transforms import composed, displacement_field, field_transform, read_transform
-
-FIXED_GRID = Geometry((36, 32, 30), (2.0, 2.0, 2.0), (-30.0, 11.0, 5.0))
-MOVING_GRID = Geometry((30, 34, 26), (2.4, 2.0, 2.6), (-33.0, 4.0, 2.0), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
-FAST = {"multi_start": False}
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pair of organs with labels, a mask and landmarks."""
-    folder = tmp_path_factory.mktemp("pair")
-    fixed, moving = blob_image(FIXED_GRID), blob_image(MOVING_GRID, shift_mm=(4.0, -3.0, 2.0), bend=0.4)
-    for name, image in (("fixed", fixed), ("moving", moving)):
-        sitk.WriteImage(sitk.Cast(image * 5, sitk.sitkInt16), str(folder / f"{name}.nrrd"))
-        sitk.WriteImage(blob_labels(image), str(folder / f"{name}-labels.nrrd"))
-        sitk.WriteImage(sitk.Cast(image > 10, sitk.sitkUInt8), str(folder / f"{name}-mask.nrrd"))
-    centre = FIXED_GRID.centre_lps
-    (folder / "fixed.csv").write_text("x,y,z\n" + ",".join(map(str, centre)) + "\n")
-    # The bend moves the organ's centre by a quarter of itself, in units of half the grid's shortest edge.
-    there = MOVING_GRID.centre_lps + np.array([4.0 + 0.1 * min(MOVING_GRID.extent_mm) / 2, -3.0, 2.0])
-    (folder / "moving.csv").write_text("x,y,z\n" + ",".join(map(str, there)) + "\n")
-    (folder / "names.csv").write_text("label,name\n1,body\n2,bright\n3,dark\n")
-    return folder
-
-
-def job_of(files: Path, out: Path, **changes: object) -> Job:
-    job = Job(
-        fixed=str(files / "fixed.nrrd"),
-        moving=str(files / "moving.nrrd"),
-        out=str(out),
-        fixed_labels=str(files / "fixed-labels.nrrd"),
-        moving_labels=str(files / "moving-labels.nrrd"),
-        fixed_landmarks=str(files / "fixed.csv"),
-        moving_landmarks=str(files / "moving.csv"),
-        label_names=str(files / "names.csv"),
-        alignment=FAST,
-        reproducible=True,
-    )
-    return replace(job, **changes)
-
-
-@pytest.fixture(scope="module")
-def finished(files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
-    out = tmp_path_factory.mktemp("job") / "results"
-    return workflow.run(job_of(files, out)), out
 
 
 def test_the_report_holds_what_was_promised(finished: tuple[Report, Path]) -> None:
@@ -257,58 +212,13 @@ def test_earlier_results_are_kept_unless_overwritten(files: Path, tmp_path: Path
     assert (out / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_an_input_is_never_written_over(files: Path, tmp_path: Path, overwrite: bool) -> None:
-    shutil.copy(files / "moving.nrrd", tmp_path / "warped.nrrd")
-    before = (tmp_path / "warped.nrrd").read_bytes()
-    job = job_of(files, tmp_path, moving=str(tmp_path / "warped.nrrd"), moving_labels=None, fixed_labels=None)
-    with pytest.raises(InputError, match="written over the input"):
-        workflow.run(job, overwrite=overwrite)
-    assert (tmp_path / "warped.nrrd").read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["warped.nrrd"]
-
-
-def test_a_file_of_the_same_name_as_a_result_is_kept(files: Path, tmp_path: Path) -> None:
-    (tmp_path / "transform.h5").write_text("mine")
-    with pytest.raises(InputError, match=r"holds a file 'transform\.h5'"):
-        workflow.run(job_of(files, tmp_path))
-    assert (tmp_path / "transform.h5").read_text() == "mine"
-
-
-def test_earlier_results_come_back_when_the_new_ones_cannot_be_moved(
-    tmp_path: Path, finished: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch
+def test_a_transform_that_leads_far_away_is_not_measured_on_a_grid_that_reaches_there(
+    files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out"
-    shutil.copytree(finished[1], out)
-    before = {p.name: p.read_bytes() for p in out.iterdir()}
-    rename = Path.rename
-
-    def fail(self: Path, target: Path) -> Path:
-        if self.parent.name == "staging" and self.name == "warped.nrrd":
-            raise OSError(errno.EIO, "Input/output error")
-        return rename(self, target)
-
-    staging = tmp_path / "staging"
-    shutil.copytree(finished[1], staging)
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OSError, match="Input/output error"):
-        outputs.publish(staging, out, overwrite=True)
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-
-
-def test_results_that_another_run_has_put_there_meanwhile_are_kept(tmp_path: Path, finished: tuple[Report, Path]) -> None:
-    out, staging = tmp_path / "out", tmp_path / "staging"
-    shutil.copytree(finished[1], out)
-    shutil.copytree(finished[1], staging)
-    with pytest.raises(InputError, match="choose another, or say --overwrite"):
-        outputs.publish(staging, out, overwrite=False)
-
-
-def test_a_link_to_a_folder_is_followed(files: Path, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    workflow.run(job_of(files, tmp_path / "link"))
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "real" / "report.json").exists()
+    inputs = read_inputs(job_of(files, Path("unused")))
+    monkeypatch.setattr("HyperPredictRegLib.inputs.available_bytes", lambda: 4e9)
+    with pytest.raises(InputError, match="Measuring this transform"):
+        measuring_grid(inputs, sitk.TranslationTransform(3, (2000.0, 2000.0, 2000.0)), "fast")
 
 
 def test_names_of_segments_come_from_the_segmentation_file(files: Path, tmp_path: Path) -> None:
