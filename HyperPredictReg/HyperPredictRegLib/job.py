@@ -10,6 +10,51 @@ from HyperPredictRegLib.trace import LevelTrace
 
 SCHEMA_VERSION = 1
 
+RULES = ("plateau", "maximum", "knee")
+DOMAINS = ("foreground", "box")
+COMBINATIONS = ("mean", "worst")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """How λ* is chosen from the foreseen curves, and which folding limit must hold in the end.
+
+    Attributes
+    ----------
+    rule : "plateau": the largest λ whose Dice lies within `tolerance` of the best that the limit allows;
+        "maximum": the λ of highest Dice that the limit allows (HyperPredict, MELBA 2024, Equation 3);
+        "knee": the point of the Pareto front of Dice against folding that lies farthest from its chord.
+    folding_limit : folded voxels in percent that may not be exceeded; None is no limit.
+    domain : what the percentage is of: "foreground" or "box" (the whole working grid, as in the paper).
+    cautious : hold the upper end of the 90 % band under the limit, not just the best guess.
+    structures : weight of each structure that counts, by name; empty is the plain mean of all.
+    combine : "mean", weighted, or "worst": the lowest Dice among the structures counts.
+    tolerance : Dice that may be given up for a smoother field, rule "plateau" only.
+    """
+
+    rule: str = "plateau"
+    folding_limit: float | None = 0.5
+    domain: str = "foreground"
+    cautious: bool = True
+    structures: dict[str, float] = field(default_factory=dict)
+    combine: str = "mean"
+    tolerance: float = 0.003
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("rule", self.rule, RULES),
+            ("domain", self.domain, DOMAINS),
+            ("way to combine structures", self.combine, COMBINATIONS),
+        ):
+            if value not in choices:
+                raise InputError(f"There is no {name} '{value}' to choose λ by: take one of {', '.join(choices)}.")
+        if self.folding_limit is not None and not 0 < self.folding_limit <= 100:
+            raise InputError(f"The folding limit is {self.folding_limit:g} %: give more than 0 and at most 100, or none.")
+        if not 0 <= self.tolerance < 1:
+            raise InputError(f"The Dice tolerance is {self.tolerance:g}: give 0 or more, and less than 1.")
+        if any(not weight >= 0 for weight in self.structures.values()) or (self.structures and not any(self.structures.values())):
+            raise InputError("The weights of the structures must be 0 or more, and at least one of them above 0.")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -24,7 +69,10 @@ class Job:
     label_names : CSV of label,name for tables and segment names.
     initial_transform : transform file that maps fixed to moving points (LPS), used instead of a computed start.
     engine : name of a registered engine.
-    hyperparameters : values by name; an engine's default stands in for each one left out.
+    hyperparameters : values by name; an engine's default stands in for each one left out. Empty: λ is chosen by `criterion`,
+        and corrected until the folding limit holds.
+    predictor : "bundled", the folder of another bundle, or "none": start from the engine's fixed default instead.
+    criterion : how λ* is chosen where no hyperparameters are given.
     engine_settings : fields of the engine's settings that differ from the preset's.
     preset : "fast", "standard" or "fine": the spacing of the working grid.
     alignment : fields of `AlignmentSettings` that differ from its defaults.
@@ -49,6 +97,8 @@ class Job:
     engine: str = "demons"
     hyperparameters: dict[str, float] = field(default_factory=dict)
     engine_settings: dict[str, Any] = field(default_factory=dict)
+    predictor: str = "bundled"
+    criterion: Criterion = field(default_factory=Criterion)
     preset: str = "fast"
     alignment: dict[str, Any] = field(default_factory=dict)
     seed: int = 20240901
@@ -181,8 +231,67 @@ class InputUsed:
 
 
 @dataclass(frozen=True)
+class BandValue:
+    """A foreseen number with its 90 % band."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the predictor foresaw at the chosen λ, before anything was registered. Folding in percent; Dice by structure name."""
+
+    predictor: str
+    hyperparameters: dict[str, float]
+    mean_dice: BandValue
+    dice: dict[str, BandValue]
+    folding_foreground: BandValue
+    folding_box: BandValue
+    sd_log_jacobian: BandValue
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the pair is like those that the predictor was trained on.
+
+    Attributes
+    ----------
+    light : "green", "amber" (unusual: bands are wider) or "red" (no suggestion is made, the fixed λ is used).
+    reasons : sentences; for amber and red the most unusual features in words.
+    """
+
+    light: str
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One registration of the closed loop: its λ, and what it measured. Folding in percent of foreground and box."""
+
+    hyperparameters: dict[str, float]
+    folding_percent: FoldingPercent
+    sd_log_jacobian: float
+    within_limit: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Report:
-    """Everything that came out of a job, with the job itself. `outputs` maps a role to a file name in the output folder."""
+    """Everything that came out of a job, with the job itself.
+
+    Attributes
+    ----------
+    outputs : maps a role to a file name in the output folder.
+    chosen_by : who chose λ: "user", "predictor", or "fixed" (no prediction could be used).
+    choice : why this λ, in a sentence.
+    limit_kept : whether the measured folding is within the criterion's limit; None where there is none.
+    criterion : what λ was chosen by; None where the user gave it.
+    predicted : what was foreseen at the first λ that was tried, or None.
+    verdict : the predictor's traffic light, or None.
+    trials : every λ that was registered with, in order; the last one is the result.
+    """
 
     job: Job
     engine: EngineUsed
@@ -197,4 +306,11 @@ class Report:
     warnings: tuple[str, ...]
     versions: dict[str, str]
     outputs: dict[str, str]
+    chosen_by: str = "user"
+    choice: str = ""
+    limit_kept: bool | None = None
+    criterion: Criterion | None = None
+    predicted: Predicted | None = None
+    verdict: Verdict | None = None
+    trials: tuple[Trial, ...] = ()
     schema_version: int = SCHEMA_VERSION

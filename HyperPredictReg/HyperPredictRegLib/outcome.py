@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import SimpleITK as sitk
 
+from HyperPredictRegLib.curves import Curves
 from HyperPredictRegLib.job import Report
 
 
@@ -29,6 +30,7 @@ class Outcome:
     moving_labels : label map on the moving image's grid, or None.
     warped_labels : `moving_labels` propagated to the fixed image's grid, or None.
     label_names : name of each label value that has one.
+    curves : what was foreseen before λ was chosen, or None.
     """
 
     report: Report
@@ -46,3 +48,4 @@ class Outcome:
     moving_labels: sitk.Image | None = None
     warped_labels: sitk.Image | None = None
     label_names: Mapping[int, str] = field(default_factory=dict)
+    curves: Curves | None = None
