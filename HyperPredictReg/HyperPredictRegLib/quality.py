@@ -93,7 +93,9 @@ class SurfaceDistances:
     mean_mm: float
 
 
-def surface_distances(one: np.ndarray, other: np.ndarray, spacing: tuple[float, float, float]) -> SurfaceDistances:
+def surface_distances(
+    one: np.ndarray, other: np.ndarray, spacing: tuple[float, float, float], most_points: int | None = None
+) -> SurfaceDistances:
     """Measure how far the surfaces of two structures lie apart.
 
     A surface is the set of a structure's voxels with a face neighbour outside of it (beyond the array counts as outside).
@@ -104,12 +106,14 @@ def surface_distances(one: np.ndarray, other: np.ndarray, spacing: tuple[float, 
     ----------
     one, other : boolean arrays, order (k, j, i), neither of them empty.
     spacing : voxel size along (i, j, k) in mm.
+    most_points : measure from this many points of each surface at most, evenly picked, for speed; None is all.
     """
     surfaces = [part & ~ndimage.binary_erosion(part) for part in (one, other)]
     # A tree of the surfaces' points is several times faster than distance maps of the boxes around cortex or white matter.
     points = [np.argwhere(surface) * spacing[::-1] for surface in surfaces]
-    there = cKDTree(points[1]).query(points[0])[0]
-    back = cKDTree(points[0]).query(points[1])[0]
+    strides = [1 if most_points is None else -(-len(part) // most_points) for part in points]
+    there = cKDTree(points[1]).query(points[0][:: strides[0]])[0]
+    back = cKDTree(points[0]).query(points[1][:: strides[1]])[0]
     return SurfaceDistances(
         hd95_mm=float(max(np.percentile(there, 95), np.percentile(back, 95))),
         mean_mm=float(np.concatenate([there, back]).mean()),

@@ -1,0 +1,1 @@
+"""What happens before a predictor ships: training pairs, sweeps over hyperparameters, evaluation."""

@@ -1,0 +1,225 @@
+"""A sweep as a user runs it: real worker processes, a killed run that goes on, pairs that fail, folders that do not fit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from conftest import FIXED_GRID, blob_image, blob_labels
+from HyperPredictRegLib.cli import app
+from HyperPredictRegLib.engines import get_engine
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.experiments.design import Design
+from HyperPredictRegLib.experiments.manifest import read_manifest
+from HyperPredictRegLib.experiments.runs import SweepSettings
+from HyperPredictRegLib.experiments.sweep import part_name, sweep
+from HyperPredictRegLib.predictor.examples import read_examples
+from typer.testing import CliRunner
+
+COLUMNS = ("pair", "fixed", "moving", "fixed_labels", "moving_labels", "fixed_subject", "moving_subject", "group")
+OPTIONS = ("--values", "0.7,2", "--workers", "1", "--set-alignment", "multi_start=false", "--quiet")
+
+
+def command(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "HyperPredictRegLib.cli", *map(str, words)]
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words), capture_output=True, text=True, check=False)
+
+
+def write_manifest(path: Path, pairs: list[tuple[str, str, str]], **changes: str) -> Path:
+    """List pairs of (name, fixed subject, moving subject) of the folder's organs; `changes` spoil the last one's row."""
+    rows = [
+        {
+            "pair": name, "fixed": f"{a}.nrrd", "moving": f"{b}.nrrd", "fixed_labels": f"{a}-labels.nrrd",
+            "moving_labels": f"{b}-labels.nrrd", "fixed_subject": a, "moving_subject": b, "group": "usual",
+        }
+        for name, a, b in pairs
+    ]  # fmt: skip
+    rows[-1].update(changes)
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three organs with labels, and an image that cannot be registered."""
+    folder = tmp_path_factory.mktemp("organs")
+    for name, bend in (("anna", 0.0), ("bert", 0.3), ("carl", -0.3)):
+        image = blob_image(FIXED_GRID, bend=bend)
+        sitk.WriteImage(sitk.Cast(image * 5, sitk.sitkInt16), str(folder / f"{name}.nrrd"))
+        sitk.WriteImage(blob_labels(image), str(folder / f"{name}-labels.nrrd"))
+    empty = FIXED_GRID.apply_to(sitk.GetImageFromArray(np.zeros(FIXED_GRID.size[::-1], np.int16)))
+    sitk.WriteImage(empty, str(folder / "empty.nrrd"))
+    return folder
+
+
+def tables(out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return pd.read_parquet(out / "runs.parquet"), pd.read_parquet(out / "features.parquet")
+
+
+def stopped(words: tuple[str | Path, ...], out: Path, parts: int, number: int) -> tuple[int, str]:
+    """Run a sweep until so many pairs are finished, send the signal to it and its workers; return its exit code and words."""
+    streams: dict = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command(*words), **streams, start_new_session=True) as it:
+        deadline = time.monotonic() + 60
+        while len(list(out.glob("parts/runs/*.parquet"))) < parts and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if number == signal.SIGKILL:
+            it.kill()  # it alone: its workers must notice by themselves
+        else:
+            os.killpg(it.pid, number)
+        said = it.communicate(timeout=30)[1]
+    return it.returncode, said
+
+
+def test_a_stopped_sweep_goes_on_and_a_bad_pair_is_a_row_with_its_reason(folder: Path, tmp_path: Path) -> None:
+    pairs = [("one", "anna", "bert"), ("two", "bert", "carl"), ("three", "carl", "bert"), ("odd", "carl", "anna")]
+    manifest = write_manifest(folder / "stopped.csv", pairs, moving="empty.nrrd")
+    out = tmp_path / "sweep"
+    words = ("sweep", manifest, "--out", out, *OPTIONS)
+    assert stopped(words, out, 1, signal.SIGKILL)[0] == -signal.SIGKILL
+    # As Ctrl+C in a terminal, which reaches the workers too.
+    code, said = stopped(words, out, 2, signal.SIGINT)
+    assert code == 130, said
+    assert said.endswith("Stopped. Finished pairs are kept: the same command goes on with the rest.\n")
+    assert "Traceback" not in said
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("parts/runs/*.parquet")}
+    assert 2 <= len(finished) < 4
+    assert not (out / "runs.parquet").exists()
+
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert "6 registrations in" in done.stdout
+    assert "1 pair failed" in done.stdout
+    assert "registrations per hour and core" in done.stdout
+    assert "Failed: odd: " in done.stderr
+    # What was finished is not done again.
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    runs, features = tables(out)
+    good, odd = runs[runs["pair"] != "odd"], runs[runs["pair"] == "odd"]
+    rows = [(row.pair, row.regularization_weight) for row in good.itertuples()]
+    assert sorted(rows) == [(pair, weight) for pair in ("one", "three", "two") for weight in (0.7, 2.0)]
+    assert (good["error"] == "").all()
+    assert len(odd) == 1
+    assert "empty.nrrd' is constant" in odd["error"].iloc[0]
+    bent = runs[runs["pair"] == "two"]
+    assert (bent["dice"] > bent[["affine_1", "affine_2", "affine_3"]].mean(axis=1)).all()
+    assert (bent["seconds"] > 0).all()
+    described = features[(features["label"] == 0) & (features["error"] == "")]
+    assert sorted(described["pair"]) == ["one", "three", "two"]
+    assert read_examples(out).mean_dice.shape == (3, 2)
+
+    _idle_run_says_so(words)
+    _another_set_is_refused(out, manifest)
+
+
+def _idle_run_says_so(words: tuple[str | Path, ...]) -> None:
+    started = time.monotonic()
+    done = run(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["runs"], list(found["failed_pairs"]), found["registrations_per_hour_per_core"]) == (6, ["odd"], None)
+    assert time.monotonic() - started < 20
+
+
+def _another_set_is_refused(out: Path, manifest: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    own, design = SweepSettings(alignment={"multi_start": False}), Design(values=(0.7, 2.0))
+    for settings, other in (
+        (own, Design(values=(0.7, 3.0))),
+        (replace(own, preset="standard"), design),
+        (replace(own, seed=5), design),
+        (replace(own, alignment={}), design),
+        (replace(own, engine_settings={"iterations": [5, 5, 5]}), design),
+    ):
+        with pytest.raises(InputError, match="holds a sweep with another engine, settings or design"):
+            sweep(manifest, out, settings=settings, design=other)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"moving": "absent.nrrd"}, "Line 3 of the manifest 'bad.csv' names the moving 'absent.nrrd', which does not exist"),
+        ({"fixed_subject": " "}, "Line 3 of the manifest 'bad.csv' has no fixed_subject"),
+        ({"pair": "one"}, "names the pair 'one' twice"),
+    ],
+)
+def test_a_bad_row_is_refused_before_any_work(folder: Path, tmp_path: Path, changes: dict[str, str], match: str) -> None:
+    manifest = write_manifest(folder / "bad.csv", [("one", "anna", "bert"), ("two", "bert", "carl")], **changes)
+    with pytest.raises(InputError) as caught:
+        sweep(manifest, tmp_path / "out")
+    assert match in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("fixed,moving\na,b\n", "lacks the columns fixed_labels, moving_labels, fixed_subject, moving_subject"),
+        ("fixed,moving,fixed_labels,moving_labels,fixed_subject,moving_subject\n", "lists no pairs"),
+        ("", "lacks the columns fixed, moving"),
+    ],
+)
+def test_a_manifest_without_its_columns_is_refused(tmp_path: Path, text: str, match: str) -> None:
+    (tmp_path / "pairs.csv").write_text(text)
+    with pytest.raises(InputError, match=match):
+        read_manifest(tmp_path / "pairs.csv")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_manifest(tmp_path / "absent.csv")
+
+
+def test_names_and_groups_may_be_left_out_and_paths_are_the_manifests(folder: Path) -> None:
+    path = write_manifest(folder / "plain.csv", [("", "anna", "bert")], group="")
+    (pair,) = read_manifest(path)
+    assert (pair.pair, pair.group, pair.fixed) == ("anna-bert", "", str(folder / "anna.nrrd"))
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--values", "0.7", "--count", "3"), "leave out one of the two"),
+        (("--values", ""), "names no λ"),
+        (("--values", "0.7,x"), "should be numbers"),
+        (("--values", "0.01"), "choose a value from"),
+        (("--count", "1"), "show no curve"),
+        (("--scheduler", "tcp://127.0.0.1:1", "--workers", "2"), "leave out one of the two"),
+        (("--scheduler", "nonsense"), "No dask scheduler answers at 'nonsense'"),
+    ],
+)
+def test_designs_and_schedulers_that_cannot_be(folder: Path, tmp_path: Path, words: tuple[str, ...], match: str) -> None:
+    manifest = write_manifest(folder / "fine.csv", [("one", "anna", "bert")])
+    done = CliRunner().invoke(app, ["sweep", str(manifest), "--out", str(tmp_path / "out"), "--quiet", *words])
+    assert isinstance(done.exception, InputError), done.exception
+    assert match in str(done.exception)
+
+
+def test_a_pairs_draw_depends_on_its_name_and_the_seed_alone() -> None:
+    engine = get_engine("demons")
+    drawn = [Design(seed=seed).settings(engine, name) for seed, name in ((1, "a"), (1, "a"), (1, "b"), (2, "a"))]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] not in drawn[2:]
+    values = [setting["regularization_weight"] for setting in drawn[0]]
+    assert len(values) == 7
+    assert values == sorted(values)
+
+
+def test_parts_of_pairs_with_like_names_stay_apart() -> None:
+    assert part_name("a/b") != part_name("a_b")
+    assert "/" not in part_name("a/b")
