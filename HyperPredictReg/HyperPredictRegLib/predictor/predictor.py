@@ -1,0 +1,165 @@
+"""The predictor as it is used: features of a pair in, curves over λ and a traffic light out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from HyperPredictRegLib.curves import Band, Curves
+from HyperPredictRegLib.engines.base import Engine, settings_hash
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.job import Verdict
+from HyperPredictRegLib.predictor.bundle import Bundle, load_bundle
+from HyperPredictRegLib.predictor.ensemble import Foreseen, named_row
+from HyperPredictRegLib.predictor.examples import LEAST_FOLDING
+from HyperPredictRegLib.predictor.features import VERSION, PairFeatures
+from HyperPredictRegLib.predictor.novelty import AMBER_WIDENING
+
+GRID = 300
+"""λ per curve where none are asked for: finer than any difference that could be seen."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Curves of one pair, the traffic light, and warnings about structures."""
+
+    curves: Curves
+    verdict: Verdict
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A loaded bundle."""
+
+    bundle: Bundle
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Predictor:
+        """Load a bundle; see `load_bundle`."""
+        return cls(load_bundle(folder))
+
+    @property
+    def name(self) -> str:
+        """Name and version, for reports."""
+        return f"{self.bundle.card.name} {self.bundle.card.version}"
+
+    def check(self, engine: Engine, settings: Any, preset: str) -> None:
+        """Make sure that this predictor foresees just this engine.
+
+        Raises
+        ------
+        InputError : it was trained for another engine, version, settings or preset, or reads other features.
+        """
+        card = self.bundle.card
+        for what, has, wants in (
+            ("engine", card.engine, engine.name),
+            ("engine version", card.engine_version, engine.version),
+            ("preset", card.preset, preset),
+            ("engine settings", card.settings_hash, settings_hash(engine, settings)),
+            ("version of the features", card.features_version, VERSION),
+        ):
+            if has != wants:
+                raise InputError(f"The predictor '{card.name}' foresees another {what} ({has}, this job has {wants}).")
+
+    @cached_property
+    def _default_values(self) -> np.ndarray:
+        return np.geomspace(self.bundle.card.lower, self.bundle.card.upper, GRID)
+
+    def forecast(
+        self, features: PairFeatures, values: np.ndarray | None = None, names: Mapping[int, str] | None = None
+    ) -> Forecast:
+        """Foresee Dice, folding and SD log-Jacobian for all λ in one call.
+
+        Parameters
+        ----------
+        features : of the pair; its tokens decide which structures are foreseen. Without any, those that were trained on are.
+        values : λ, shape (n,) or (n, 1), rising; default: `GRID` over the trained range.
+        names : of structures, by label value; the bundle's where it has none.
+
+        Raises
+        ------
+        InputError : a λ lies outside of the range that the predictor was trained on.
+        """
+        card, ensemble = self.bundle.card, self.bundle.ensemble
+        values = self._default_values if values is None else np.asarray(values, dtype=float).reshape(-1)
+        self._check_range(values)
+        labels = tuple(features.tokens) or ensemble.labels
+        reading = ensemble.reading
+        row = named_row(features.pair, reading.features)[None]
+        tokens = np.array([[named_row(features.tokens.get(label, {}), reading.tokens) for label in labels]])
+        numbers = ensemble.structure_numbers(labels)
+        found = ensemble.foresee(ensemble.coefficients(row, tokens, numbers[None]), values)
+        verdict = self.bundle.novelty.verdict(features.pair)
+        curves = self._curves(found, values, labels, names or {}, bool(features.tokens), verdict)
+        unknown = [self._name(label, names or {}) for label, number in zip(labels, numbers, strict=True) if number == 0]
+        warnings = []
+        if unknown:
+            warnings.append(
+                f"Not among the structures that the predictor '{card.name}' was trained on, so foreseen from their shape "
+                f"and edges alone: {', '.join(unknown)}."
+            )
+        return Forecast(curves, verdict, tuple(warnings))
+
+    def _check_range(self, values: np.ndarray) -> None:
+        card = self.bundle.card
+        outside = values[(values < card.lower * (1 - 1e-9)) | (values > card.upper * (1 + 1e-9)) | np.isnan(values)]
+        if outside.size:
+            raise InputError(
+                f"λ = {outside[0]:g} lies outside of what the predictor '{card.name}' was trained on ({card.lower:g} to "
+                f"{card.upper:g}): it will not extrapolate."
+            )
+
+    def _curves(
+        self,
+        found: Foreseen,
+        values: np.ndarray,
+        labels: tuple[int, ...],
+        names: Mapping[int, str],
+        segmented: bool,
+        verdict: Verdict,
+    ) -> Curves:
+        widths = self.bundle.widths
+        wide = 1.0 if verdict.light == "green" else AMBER_WIDENING
+        dice_width = widths.dice if segmented else widths.dice_unsegmented
+        mean_width = widths.mean_dice if segmented else widths.mean_dice_unsegmented
+        mean = found.mean_dice[0]
+        reach = wide * mean_width * found.mean_scale[0]
+        return Curves(
+            names=(self.bundle.card.hyperparameter,),
+            values=values[:, None],
+            structures=tuple(self._name(label, names) for label in labels),
+            labels=labels,
+            dice=_dice_band(found.dice_logit[0], wide * dice_width * found.dice_scale[0]),
+            mean_dice=Band(mean, np.clip(mean - reach, 0, 1), np.clip(mean + reach, 0, 1)),
+            folding_foreground=_falling_band(found, 0, wide * widths.curves[0]),
+            folding_box=_falling_band(found, 1, wide * widths.curves[1]),
+            sd_log_jacobian=_log_band(found.curves[0, 2], wide * widths.curves[2] * found.curves_scale[0, 2]),
+        )
+
+    def _name(self, label: int, names: Mapping[int, str]) -> str:
+        return names.get(label) or self.bundle.card.structures.get(str(label)) or f"label {label}"
+
+
+def _dice_band(logit: np.ndarray, reach: np.ndarray) -> Band:
+    centre = torch.as_tensor(logit)
+    half = torch.as_tensor(reach)
+    return Band(*(torch.sigmoid(part).numpy() for part in (centre, centre - half, centre + half)))
+
+
+def _log_band(logarithm: np.ndarray, reach: np.ndarray) -> Band:
+    return Band(np.exp(logarithm), np.exp(logarithm - reach), np.exp(logarithm + reach))
+
+
+def _falling_band(found: Foreseen, number: int, width: float) -> Band:
+    """Folding in percent; less than can be told from none is none. The bands, too, must not rise with λ."""
+    band = _log_band(found.curves[0, number], width * found.curves_scale[0, number])
+    lower = np.minimum.accumulate(band.lower)
+    upper = np.maximum.accumulate(band.upper[::-1])[::-1]
+    return Band(*(np.where(part < LEAST_FOLDING, 0.0, np.minimum(part, 100.0)) for part in (band.value, lower, upper)))

@@ -1,0 +1,112 @@
+"""Probes: the real engine at half the resolution, a fraction of a second each, whose outcome foretells the real run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from HyperPredictRegLib.aligned_pair import AlignedPair
+from HyperPredictRegLib.engines.base import Engine
+from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.grid import on_grid
+from HyperPredictRegLib.measurement import nearest
+from HyperPredictRegLib.progress import CancelCheck, never
+from HyperPredictRegLib.quality import jacobian_determinant
+from HyperPredictRegLib.transforms import displacement_field
+
+SHARES = (0.02, 0.25, 0.6)
+"""Where the probes lie in a hyperparameter's range: where folding is certain, near its onset, and at the stiff end."""
+
+
+@dataclass(frozen=True)
+class HalfPair:
+    """An aligned pair on a grid of twice the spacing; arrays are (k, j, i).
+
+    Attributes
+    ----------
+    grid : the coarser grid.
+    fixed, moving : float32 images on it.
+    foreground : of the fixed image, boolean array.
+    """
+
+    grid: Geometry
+    fixed: sitk.Image
+    moving: sitk.Image
+    foreground: np.ndarray
+
+    @classmethod
+    def of(cls, pair: AlignedPair, foreground: sitk.Image) -> HalfPair:
+        """Halve the resolution of a pair; `foreground` is the fixed image's, on the pair's grid."""
+        spacing = 2 * pair.grid.spacing[0]
+        centres = np.array([pair.grid.to_lps((0, 0, 0)), pair.grid.to_lps(np.array(pair.grid.size) - 1)])
+        grid = pair.grid.covering(centres, spacing, 0.0)
+        inside = sitk.GetArrayFromImage(nearest(foreground, grid)) != 0
+        return cls(grid, on_grid(pair.fixed, grid), on_grid(pair.moving, grid), inside)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One registration at half resolution.
+
+    Attributes
+    ----------
+    hyperparameters : its λ.
+    field : displacement field, LPS mm, on the half grid.
+    displacement : the same in voxels of the half grid, shape (k, j, i, 3).
+    jacobian : Jacobian determinant, shape (k, j, i).
+    warped : the moving image after it, shape (k, j, i).
+    """
+
+    hyperparameters: dict[str, float]
+    field: sitk.Image
+    displacement: np.ndarray
+    jacobian: np.ndarray
+    warped: np.ndarray
+
+
+def probe_values(engine: Engine) -> tuple[dict[str, float], ...]:
+    """Return the hyperparameters of the probes, stiffest last.
+
+    `SHARES` of the first hyperparameter's range, on its scale. Further hyperparameters keep their default.
+    """
+    first = engine.hyperparameters[0]
+    low, high = first.lower, first.upper
+    values = [low * (high / low) ** share if first.scale == "log" else low + share * (high - low) for share in SHARES]
+    others = {h.name: h.default for h in engine.hyperparameters[1:]}
+    return tuple({first.name: round(float(value), 4), **others} for value in values)
+
+
+def run_probes(
+    engine: Engine,
+    settings: Any,
+    half: HalfPair,
+    values: Sequence[dict[str, float]],
+    *,
+    seed: int,
+    cancelled: CancelCheck = never,
+) -> tuple[Probe, ...]:
+    """Register the half pair with each of `values`.
+
+    Raises
+    ------
+    RegistrationError : a probe diverged.
+    Cancelled : the caller asked to stop.
+    """
+    return tuple(_probe(engine, settings, half, value, seed, cancelled) for value in values)
+
+
+def _probe(engine: Engine, settings: Any, half: HalfPair, value: dict[str, float], seed: int, cancelled: CancelCheck) -> Probe:
+    found = engine.register(half.fixed, half.moving, value, settings, seed=seed, cancelled=cancelled)
+    field = displacement_field(found.transform, half.grid)
+    to_index = np.linalg.inv(half.grid.index_to_lps[:3, :3])
+    return Probe(
+        hyperparameters=value,
+        field=field,
+        displacement=(sitk.GetArrayViewFromImage(field) @ to_index.T).astype(np.float32),
+        jacobian=sitk.GetArrayFromImage(jacobian_determinant(field)),
+        warped=sitk.GetArrayFromImage(half.grid.resample(half.moving, found.transform)),
+    )

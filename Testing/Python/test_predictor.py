@@ -1,0 +1,283 @@
+"""The predictor: bases, network, training, calibration, traffic light and bundle, on examples with a known answer."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from HyperPredictRegLib.engines import engine_settings, get_engine
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.predictor.basis import basis_at, basis_size, knots_for
+from HyperPredictRegLib.predictor.building import Description, build, train_by_folds
+from HyperPredictRegLib.predictor.bundle import load_bundle
+from HyperPredictRegLib.predictor.calibration import band_widths, curve_scores, dice_scores, subject_quantile
+from HyperPredictRegLib.predictor.card import read_card
+from HyperPredictRegLib.predictor.features import PairFeatures
+from HyperPredictRegLib.predictor.folds import subject_folds
+from HyperPredictRegLib.predictor.network import falling, falling_steps
+from HyperPredictRegLib.predictor.novelty import broken_rules, novelty_of
+from HyperPredictRegLib.predictor.population import at_values, dense_grid, fixed_value, folding_at
+from HyperPredictRegLib.predictor.predictor import Predictor
+from HyperPredictRegLib.predictor.wording import feature_words
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from predictor_samples import QUICK, planted_examples, planted_training, small_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_bundle(tmp_path_factory.mktemp("bundle") / "planted")
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle: Path) -> Predictor:
+    return Predictor.load(bundle)
+
+
+def features(hard: float = 0.0, overlap: float = 0.95, **tokens: dict[str, float]) -> PairFeatures:
+    named = {int(label[1:]): token for label, token in tokens.items()}
+    return PairFeatures({"hard": hard, "idle": 0.0, "foreground_overlap": overlap}, named)
+
+
+def test_basis_sums_to_one_and_is_constant_beyond_its_knots() -> None:
+    knots = knots_for(np.log(np.geomspace(0.4, 4.5, 50)), 7)
+    basis = basis_at(np.linspace(-3, 3, 40), knots)
+    assert basis.shape == (40, basis_size(knots))
+    np.testing.assert_allclose(basis.sum(axis=1), 1, atol=1e-6)
+    assert (basis >= 0).all()
+    np.testing.assert_array_equal(basis[0], basis[1])
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=12))
+def test_falling_never_rises_and_can_be_inverted(steps: list[float]) -> None:
+    fallen = falling(torch.tensor(steps, dtype=torch.float64))
+    assert (fallen.diff() <= 0).all()
+    torch.testing.assert_close(falling(falling_steps(fallen, least=1e-9)), fallen, atol=1e-6, rtol=1e-6)
+
+
+def test_folds_are_even_repeatable_and_need_two_people_each() -> None:
+    names = [f"p{n}" for n in range(23)]
+    folds = subject_folds(names)
+    assert folds == subject_folds(reversed(names))
+    assert sorted(np.bincount(list(folds.values())).tolist()) == [4, 4, 5, 5, 5]
+    with pytest.raises(InputError, match="9 subjects are too few"):
+        subject_folds(names[:9])
+
+
+def test_members_never_see_their_fold() -> None:
+    """A member's weights must not change when the pairs of its fold change."""
+    examples = planted_examples(pairs=60)
+    trained = train_by_folds(examples, replace(QUICK, epochs=3), replicas=1)
+    of = np.array([[trained.folds[a], trained.folds[b]] for a, b in examples.subjects])
+    spoiled = examples.dice.copy()
+    spoiled[(of == 0).any(axis=1)] = 0.01
+    again = train_by_folds(replace(examples, dice=spoiled), replace(QUICK, epochs=3), replicas=1)
+    one, other = (t.ensemble.network.state_dict().values() for t in (trained, again))
+    weights = list(zip(one, other, strict=True))
+    same = [all(torch.equal(a[member], b[member]) for a, b in weights) for member in range(5)]
+    assert same == [True, False, False, False, False]
+
+
+def test_training_finds_the_planted_relation() -> None:
+    held_out = planted_training().held_out(planted_examples())
+    examples, foreseen = held_out.examples, held_out.segmented
+    error = np.abs(foreseen.mean_dice - examples.mean_dice).mean()
+    spread = np.abs(examples.mean_dice - examples.mean_dice.mean()).mean()
+    assert error < 0.4 * spread
+    folds = examples.folding_foreground > 0.05
+    logs = np.log(examples.folding_foreground[folds])
+    assert np.abs(foreseen.curves[:, 0][folds] - logs).mean() < 0.5 * logs.std()
+
+
+def test_training_repeats_itself_exactly() -> None:
+    runs = [train_by_folds(planted_examples(pairs=50), replace(QUICK, epochs=4), replicas=1) for _ in range(2)]
+    one, other = (run.ensemble.network.state_dict() for run in runs)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_bands_hold_nine_of_ten_on_people_that_calibrated_them_and_on_new_ones() -> None:
+    trained = planted_training()
+    widths = band_widths(trained.held_out(planted_examples()))
+    fresh = planted_examples(pairs=80, seed=99)
+    ensemble = trained.ensemble
+    numbers = np.tile(ensemble.structure_numbers(fresh.labels), (len(fresh.pairs), 1))
+    foreseen = ensemble.foresee(ensemble.coefficients(fresh.features, fresh.tokens, numbers), fresh.values)
+    dice, mean = dice_scores(foreseen, fresh)
+    assert 0.82 < (dice <= widths.dice).mean() <= 1
+    assert 0.82 < (mean <= widths.mean_dice).mean() <= 1
+    assert 0.82 < (curve_scores(foreseen, fresh) <= np.array(widths.curves)[None, :, None]).mean() <= 1
+
+
+def test_subject_quantile_weighs_people_not_pairs() -> None:
+    """One person in very many pairs with large errors must not widen everybody's band."""
+    subjects = np.array([["a", "a"]] * 900 + [[f"p{n}", f"p{n}"] for n in range(19)])
+    scores = np.concatenate([np.full(900, 9.0), np.linspace(0, 1, 19)])[:, None]
+    assert np.quantile(scores, 0.9) == 9.0
+    assert subject_quantile(scores, subjects) <= 1.0
+
+
+def test_too_few_people_to_calibrate_are_refused() -> None:
+    held_out = planted_training().held_out(planted_examples())
+    few = held_out.examples.subjects.copy()
+    few[:] = "only one"
+    with pytest.raises(InputError, match="too few to calibrate"):
+        band_widths(replace(held_out, examples=replace(held_out.examples, subjects=few)))
+
+
+def test_curves_are_smooth_banded_and_folding_never_rises(predictor: Predictor) -> None:
+    curves = predictor.forecast(features(hard=1.0)).curves
+    assert curves.values.shape == (300, 1)
+    for band in (curves.folding_foreground, curves.folding_box):
+        for part in (band.value, band.lower, band.upper):
+            assert (np.diff(part) <= 1e-12).all()
+    for band in (curves.dice, curves.mean_dice, curves.folding_foreground, curves.sd_log_jacobian):
+        assert (band.lower <= band.value).all() and (band.value <= band.upper).all()
+    assert np.abs(np.diff(curves.mean_dice.value, n=2)).max() < 2e-3
+    np.testing.assert_allclose(curves.dice.value.mean(axis=0), curves.mean_dice.value, atol=1e-6)
+
+
+def test_forecast_follows_the_pair_and_the_structure(predictor: Predictor) -> None:
+    easy, hard = (predictor.forecast(features(hard=h)).curves for h in (-1.0, 1.5))
+    assert easy.mean_dice.value.mean() > hard.mean_dice.value.mean() + 0.04
+    assert hard.folding_foreground.value[5] > 2 * easy.folding_foreground.value[5]
+    best = easy.values[easy.dice.value.argmax(axis=1), 0]
+    assert best[0] < 0.9 < 1.1 < best[1]
+
+
+def test_tokens_decide_which_structures_are_foreseen(predictor: Predictor) -> None:
+    seen = features(s17={"helpful": 1.0, "kind": 1.0}, s99={"helpful": 0.0, "kind": 0.0})
+    found = predictor.forecast(seen, names={99: "cyst"})
+    assert found.curves.labels == (17, 99)
+    assert found.curves.structures == ("left hippocampus", "cyst")
+    assert "cyst" in found.warnings[0] and "hippocampus" not in found.warnings[0]
+
+
+def test_a_lambda_outside_of_the_trained_range_is_refused(predictor: Predictor) -> None:
+    predictor.forecast(features(), np.array([0.6, 2.0]))
+    with pytest.raises(InputError, match="will not extrapolate"):
+        predictor.forecast(features(), np.array([0.6, 9.0]))
+
+
+def test_many_lambdas_agree_with_few(predictor: Predictor) -> None:
+    many = predictor.forecast(features(), np.geomspace(0.6, 3, 8001)).curves
+    few = predictor.forecast(features(), np.array([0.6, 3.0])).curves
+    np.testing.assert_allclose(many.dice.value[:, [0, -1]], few.dice.value, atol=1e-5)
+
+
+def test_traffic_light_turns_with_distance_and_names_the_reason(predictor: Predictor) -> None:
+    assert predictor.forecast(features()).verdict.light == "green"
+    far = predictor.forecast(features(hard=25.0)).verdict
+    assert far.light == "red"
+    assert any("standard deviations" in reason for reason in far.reasons)
+    overlap = predictor.forecast(features(overlap=0.3)).verdict
+    assert overlap.light == "red" and "overlap by 30 %" in overlap.reasons[0]
+
+
+def test_amber_widens_the_bands(predictor: Predictor) -> None:
+    novelty = predictor.bundle.novelty
+    wary = Predictor(replace(predictor.bundle, novelty=replace(novelty, amber=0.0, red=1e9)))
+    usual, unusual = (p.forecast(features()).curves.mean_dice for p in (predictor, wary))
+    np.testing.assert_allclose(unusual.value - unusual.lower, 1.5 * (usual.value - usual.lower), rtol=1e-4)
+
+
+def test_novelty_thresholds_come_from_other_folds() -> None:
+    random = np.random.default_rng(0)
+    points, folds = random.normal(size=(200, 4)), np.repeat(random.integers(0, 5, 200)[:, None], 2, axis=1)
+    novelty = novelty_of(points, ("a", "b", "c", "d"), folds)
+    share = (novelty.distance(random.normal(size=(2000, 4))) >= novelty.red).mean()
+    assert novelty.amber < novelty.red and share < 0.03
+    assert broken_rules({"moving_log_anisotropy": float(np.log(8))})[0].startswith("Slices of the moving image")
+
+
+NAMES = (
+    "fixed_roughness",
+    "moving_p25",
+    "probe0_folding",
+    "probe2_local1_p10",
+    "start_edges",
+    "log_volume_ratio",
+    "probe1_to_next",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_have_words(name: str) -> None:
+    sentence = feature_words(name, 2.0)
+    assert "_" not in sentence and sentence.endswith("(+2.0 standard deviations).")
+
+
+def test_population_reads_between_measurements_and_respects_the_limit() -> None:
+    examples = planted_examples()
+    np.testing.assert_allclose(at_values(examples, examples.dice, examples.values[3])[3], examples.dice[3], atol=1e-9)
+    grid = dense_grid(examples)
+    free, limited = (fixed_value(examples, grid, limit=limit, structures=(2,)) for limit in (None, 0.01))
+    assert limited > free
+    over = folding_at(examples, examples.folding_foreground, np.array([limited])) > 0.01
+    assert over.mean() <= 0.1
+    loose, stiff = (fixed_value(examples, grid, limit=None, structures=(label,)) for label in (2, 17))
+    assert loose < 1.2 < stiff
+
+
+def test_bundle_is_small_and_keeps_every_figure(bundle: Path, tmp_path: Path, predictor: Predictor) -> None:
+    again = build(planted_examples(), tmp_path / "again", Description(name="planted", licence="none"), QUICK)
+    card = read_card(bundle)
+    assert again.accuracy == card.accuracy and again.fixed_value == card.fixed_value
+    assert sum(file.stat().st_size for file in bundle.iterdir()) < 5_000_000
+    assert card.subjects == dict(sorted(card.subjects.items())) and len(card.subjects) == 20
+    assert set(card.structures) == {"2", "17"}
+
+
+def test_predictor_checks_what_it_foresees(predictor: Predictor) -> None:
+    demons, bspline = get_engine("demons"), get_engine("bspline")
+    predictor.check(demons, engine_settings(demons, {}), "fast")
+    for engine, own, preset, what in (
+        (bspline, {}, "fast", "another engine"),
+        (demons, {}, "fine", "another preset"),
+        (demons, {"maximum_step_voxels": 1.0}, "fast", "another engine settings"),
+    ):
+        with pytest.raises(InputError, match=what):
+            predictor.check(engine, engine_settings(engine, own), preset)
+
+
+def damaged(bundle: Path, folder: Path, model: bytes, honest_card: bool) -> Path:
+    """Copy a bundle with another model; with an honest card its checksum is that of the new model."""
+    import hashlib
+
+    folder.mkdir()
+    card = json.loads((bundle / "card.json").read_text())
+    if honest_card:
+        card["model_sha256"] = hashlib.sha256(model).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+    (folder / "model.pt").write_bytes(model)
+    return folder
+
+
+def test_a_damaged_model_is_refused(bundle: Path, tmp_path: Path) -> None:
+    model = (bundle / "model.pt").read_bytes()
+    with pytest.raises(InputError, match="damaged, incomplete or was exchanged"):
+        load_bundle(damaged(bundle, tmp_path / "cut", model[:-100], honest_card=False))
+    with pytest.raises(InputError, match="does not hold the tensors"):
+        load_bundle(damaged(bundle, tmp_path / "truncated", model[:2000], honest_card=True))
+    with pytest.raises(InputError, match="is no predictor"):
+        load_bundle(tmp_path)
+
+
+def test_a_hostile_pickle_is_refused_and_not_run(bundle: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "was-run"
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (Path(trace),)  # type: ignore[return-value]
+
+    torch.save({"network": Hostile()}, tmp_path / "hostile.pt")
+    for model in (pickle.dumps(Hostile(), protocol=2), (tmp_path / "hostile.pt").read_bytes()):
+        folder = tmp_path / f"bundle-{len(model)}"
+        with pytest.raises(InputError, match="does not hold the tensors"):
+            load_bundle(damaged(bundle, folder, model, honest_card=True))
+    assert not trace.exists()
