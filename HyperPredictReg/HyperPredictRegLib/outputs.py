@@ -21,7 +21,7 @@ from HyperPredictRegLib.records import from_json, to_json
 from HyperPredictRegLib.transforms import write_transform
 
 REPORT_NAME = "report.json"
-_OWN_NAMES = (REPORT_NAME, "transform.h5", "inverse.h5", "warped.nrrd", "jacobian.nrrd", "warped-labels.nrrd")
+_OWN_NAMES = (REPORT_NAME, "transform.h5", "inverse.h5", "warped.nrrd", "jacobian.nrrd", "warped-labels.nrrd", "prediction.json")
 _STALE_SECONDS = 24 * 3600
 
 _log = logging.getLogger(__name__)

@@ -37,4 +37,4 @@ def never() -> bool:
 def stop_if(cancelled: CancelCheck) -> None:
     """Raise `Cancelled` if the user asked to stop."""
     if cancelled():
-        raise Cancelled("The registration was cancelled; nothing was written.")
+        raise Cancelled("Cancelled; nothing was written.")

@@ -93,6 +93,7 @@ def job_of(files: Path, out: Path, **changes: object) -> Job:
         fixed_landmarks=str(files / "fixed.csv"),
         moving_landmarks=str(files / "moving.csv"),
         label_names=str(files / "names.csv"),
+        predictor="none",
         alignment=FAST,
         reproducible=True,
     )

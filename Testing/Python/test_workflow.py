@@ -42,7 +42,7 @@ def test_the_report_holds_what_was_promised(finished: tuple[Report, Path]) -> No
     assert data["measured"]["folding_percent"] == {"foreground": 0.0, "box": 0.0}
     assert data["measured"]["sd_log_jacobian"] > 0
     assert data["measured"]["tre_mm"]["mean"] < 2.0
-    assert set(data["seconds"]) == {"read", "align", "register", "measure", "write"}
+    assert set(data["seconds"]) == {"read", "align", "predict", "register", "measure", "write"}
     assert {"hyperpredictreg", "SimpleITK", "numpy", "scipy", "python"} == set(data["versions"])
     assert isinstance(data["warnings"], list)
 
@@ -151,10 +151,10 @@ def test_stability_over_seeds_is_reported(files: Path, tmp_path: Path, finished:
 def test_progress_names_the_stages_in_order(files: Path, tmp_path: Path) -> None:
     events: list[ProgressEvent] = []
     workflow.run(job_of(files, tmp_path / "out"), progress=events.append)
-    assert list(dict.fromkeys(e.stage for e in events)) == ["read", "align", "register", "measure", "write"]
+    assert list(dict.fromkeys(e.stage for e in events)) == ["read", "align", "predict", "register", "measure", "write"]
 
 
-@pytest.mark.parametrize("stage", ["read", "align", "register", "measure", "write"])
+@pytest.mark.parametrize("stage", ["read", "align", "predict", "register", "measure", "write"])
 def test_cancelling_at_any_stage_leaves_nothing(files: Path, tmp_path: Path, stage: str) -> None:
     seen: set[str] = set()
     with pytest.raises(Cancelled):

@@ -104,6 +104,7 @@ class Engine(Protocol):
         seed: int,
         fixed_mask: sitk.Image | None = None,
         moving_mask: sitk.Image | None = None,
+        start: sitk.Transform | None = None,
         progress: Progress = ...,
         cancelled: CancelCheck = ...,
     ) -> Registration:
@@ -116,6 +117,7 @@ class Engine(Protocol):
         settings : an instance of `settings_type`.
         seed : non-zero; fixes every random choice.
         fixed_mask, moving_mask : where the metric is evaluated, uint8 on the same grid.
+        start : an earlier result for these images with another λ; an engine may save its coarse levels by starting from it.
         progress, cancelled : see `progress`; `Cancelled` is raised within two seconds of `cancelled()` being true.
 
         Raises

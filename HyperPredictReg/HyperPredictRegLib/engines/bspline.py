@@ -138,6 +138,7 @@ class BSplineEngine:
         seed: int,
         fixed_mask: sitk.Image | None = None,
         moving_mask: sitk.Image | None = None,
+        start: sitk.Transform | None = None,
         progress: Progress = silent,
         cancelled: CancelCheck = never,
     ) -> Registration:

@@ -16,9 +16,12 @@ from HyperPredictRegLib.errors import Cancelled, InputError, RegistrationError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
 from HyperPredictRegLib.trace import LevelTrace
-from HyperPredictRegLib.transforms import field_transform
+from HyperPredictRegLib.transforms import displacement_field, field_transform
 
 VARIANTS = ("fast_symmetric", "diffeomorphic")
+
+WARM_LEVELS = 2
+"""Levels that are run again from an earlier result."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,14 @@ class DemonsEngine:
         seed: int,
         fixed_mask: sitk.Image | None = None,
         moving_mask: sitk.Image | None = None,
+        start: sitk.Transform | None = None,
         progress: Progress = silent,
         cancelled: CancelCheck = never,
     ) -> Registration:
         """Register `moving` to `fixed`; see `Engine.register`.
 
-        Outside its mask an image counts as background; an image without a mask takes the other one's.
+        Outside its mask an image counts as background; an image without a mask takes the other one's. From `start` only the
+        `WARM_LEVELS` finest levels are run.
         """
         started = time.perf_counter()
         values = complete_hyperparameters(self, hyperparameters)
@@ -116,13 +121,14 @@ class DemonsEngine:
         grid = Geometry.of(fixed)
         factors = _shrink_factors(grid, settings.coarsest_voxels)
         levels: list[LevelTrace] = []
-        field: sitk.Image | None = None
-        for number, factor in enumerate(factors):
+        field = None if start is None else displacement_field(start, grid)
+        first = 0 if start is None else max(0, len(factors) - WARM_LEVELS)
+        for number, factor in list(enumerate(factors))[first:]:
             stop_if(cancelled)
             level_grid = _coarser(grid, factor)
             run = _LevelRun(settings, values["regularization_weight"], number, factors, progress, cancelled)
-            start = _zero_field(level_grid) if field is None else level_grid.resample(field)
-            field, trace = run.execute(run.view(fixed, level_grid), run.view(moving, level_grid), start)
+            before = _zero_field(level_grid) if field is None else level_grid.resample(field)
+            field, trace = run.execute(run.view(fixed, level_grid), run.view(moving, level_grid), before)
             levels.append(trace)
         if field is None:
             raise RegistrationError("The demons had no level to run.")

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import platform
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy
 import SimpleITK as sitk
 
 import HyperPredictRegLib
-from HyperPredictRegLib.aligned_pair import AlignedPair
-from HyperPredictRegLib.alignment import Alignment, AlignmentSettings, Stability, align, stability
-from HyperPredictRegLib.engines import engine_settings, get_engine
-from HyperPredictRegLib.engines.base import Engine, Registration, complete_hyperparameters, settings_hash
+from HyperPredictRegLib.alignment import Alignment, Stability, stability
+from HyperPredictRegLib.engines.base import settings_hash
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.grid import MARGIN_VOXELS, PRESETS, working_spacing
-from HyperPredictRegLib.inputs import Inputs, check_memory, input_paths, read_inputs
-from HyperPredictRegLib.intensity import background_value, points_of
+from HyperPredictRegLib.inputs import input_paths
+from HyperPredictRegLib.intensity import background_value
 from HyperPredictRegLib.job import AlignmentUsed, EngineUsed, GridUsed, Job, Measured, Report, StabilityMeasure
 from HyperPredictRegLib.measurement import measure
 from HyperPredictRegLib.memory import peak_mb
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.outputs import prepared_folder, publish, write_files
+from HyperPredictRegLib.predictor.choosing import ChosenLambda, choose_lambda
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
-from HyperPredictRegLib.records import from_plain, to_plain
+from HyperPredictRegLib.records import to_plain
+from HyperPredictRegLib.selection import within_limit
 from HyperPredictRegLib.threads import threads
 from HyperPredictRegLib.transforms import linear_matrix
+from HyperPredictRegLib.workflow.loop import Registered, register_within_limit
+from HyperPredictRegLib.workflow.plan import Clock, Plan, Ready, belongings, made_ready
 
 FOLDING_WARNING_PERCENT = 0.5
 """Above this share of the foreground a registration is called implausible: the limit of HyperPredict (MELBA 2024)."""
@@ -68,7 +66,7 @@ def run(
     RegistrationError : no valid result came out.
     Cancelled : the caller asked to stop.
     """
-    plan = _Plan.of(job)
+    plan = Plan.of(job)
     if not job.out.strip():
         raise InputError("The job names no output folder: give one.")
     out, inputs = Path(job.out), [Path(name) for name in input_paths(job)]
@@ -84,131 +82,56 @@ def run(
 
 def compute(job: Job, *, progress: Progress = silent, cancelled: CancelCheck = never) -> Outcome:
     """Do a job in memory and write nothing; see `run`."""
-    return _compute(_Plan.of(job), progress, cancelled)
+    return _compute(Plan.of(job), progress, cancelled)
 
 
-def _compute(plan: _Plan, progress: Progress, cancelled: CancelCheck) -> Outcome:
+def _compute(plan: Plan, progress: Progress, cancelled: CancelCheck) -> Outcome:
     job = plan.job
     with threads(1 if job.reproducible else None):
-        clock = _Clock()
-        with clock.stage("read"):
-            progress(ProgressEvent("read", 0.0, "reading images"))
-            inputs = read_inputs(job)
-            _check_grid_memory(plan, inputs)
-        stop_if(cancelled)
-        with clock.stage("align"):
-            images = inputs.fixed.normalised, inputs.moving.normalised
-            belongings = _belongings(inputs)
-            alignment = align(
-                *images, plan.alignment, seed=job.seed, progress=progress, cancelled=cancelled, **belongings
-            )
+        clock = Clock()
+        ready = made_ready(plan, clock, progress, cancelled)
         spread = None
         if job.stability_seeds:
             with clock.stage("stability"):
-                seeds = [job.seed + n for n in range(job.stability_seeds)]
-                spread = stability(*images, plan.alignment, seeds=seeds, progress=progress, cancelled=cancelled, **belongings)
-        pair = AlignedPair.of(inputs, alignment.transform, job.preset, plan.engine.extra_bytes)
+                spread = stability(
+                    ready.inputs.fixed.normalised,
+                    ready.inputs.moving.normalised,
+                    plan.alignment,
+                    seeds=[job.seed + n for n in range(job.stability_seeds)],
+                    progress=progress,
+                    cancelled=cancelled,
+                    **belongings(ready.inputs),
+                )
+        with clock.stage("predict"):
+            if not job.hyperparameters:
+                progress(ProgressEvent("predict", 0.0, "choosing λ"))
+            chosen = choose_lambda(
+                job, plan.engine, plan.engine_settings, ready.inputs, ready.pair, ready.alignment.transform, cancelled=cancelled
+            )
         with clock.stage("register"):
-            registration = plan.engine.register(
-                pair.fixed,
-                pair.moving,
-                plan.hyperparameters,
-                plan.engine_settings,
-                seed=job.seed,
-                fixed_mask=pair.fixed_mask,
-                moving_mask=pair.moving_mask,
-                progress=progress,
-                cancelled=cancelled,
-            )
-        stop_if(cancelled)
+            registered = register_within_limit(plan, ready, chosen, progress, cancelled)
         progress(ProgressEvent("measure", 0.0, "measuring"))
-        return _measured_outcome(plan, inputs, alignment, spread, pair, registration, clock)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A job whose every option has been checked."""
-
-    job: Job
-    engine: Engine
-    hyperparameters: dict[str, float]
-    engine_settings: Any
-    alignment: AlignmentSettings
-
-    @classmethod
-    def of(cls, job: Job) -> _Plan:
-        if job.seed == 0:
-            raise InputError(
-                "The seed is 0, which SimpleITK takes for the clock, so that no result could be repeated: choose another number."
-            )
-        if job.preset not in PRESETS:
-            raise InputError(f"There is no preset '{job.preset}': choose one of {', '.join(PRESETS)}.")
-        if job.stability_seeds < 0 or job.stability_seeds == 1:
-            raise InputError(f"A stability check with {job.stability_seeds} seeds says nothing: give 2 or more, or 0 for none.")
-        engine = get_engine(job.engine)
-        return cls(
-            job=job,
-            engine=engine,
-            hyperparameters=complete_hyperparameters(engine, job.hyperparameters),
-            engine_settings=engine_settings(engine, job.engine_settings),
-            alignment=from_plain(AlignmentSettings, job.alignment, "the alignment settings"),
-        )
-
-
-class _Clock:
-    """Wall-clock seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = time.perf_counter() - started
-
-
-def _check_grid_memory(plan: _Plan, inputs: Inputs) -> None:
-    """Refuse a preset that cannot fit before the affine step: the grid will hold at least the fixed anatomy."""
-    fixed = inputs.fixed
-    spacing = working_spacing(fixed.image, fixed.foreground, plan.job.preset)
-    points = points_of(fixed.foreground)
-    grid = Geometry.of(fixed.image).covering(points, spacing, MARGIN_VOXELS * spacing)
-    images = fixed.image.GetNumberOfPixels() + inputs.moving.image.GetNumberOfPixels()
-    check_memory(images, grid.voxel_count, f"The preset '{plan.job.preset}'", plan.engine.extra_bytes)
-
-
-def _belongings(inputs: Inputs) -> dict[str, Any]:
-    """Return what `align` and `stability` take beside the images."""
-    return {
-        "fixed_foreground": inputs.fixed.foreground,
-        "moving_foreground": inputs.moving.foreground,
-        "fixed_mask": inputs.fixed.mask,
-        "moving_mask": inputs.moving.mask,
-        "initial_transform": inputs.initial_transform,
-    }
+        return _measured_outcome(plan, ready, spread, chosen, registered, clock)
 
 
 def _measured_outcome(
-    plan: _Plan,
-    inputs: Inputs,
-    alignment: Alignment,
-    spread: Stability | None,
-    pair: AlignedPair,
-    registration: Registration,
-    clock: _Clock,
+    plan: Plan, ready: Ready, spread: Stability | None, chosen: ChosenLambda, registered: Registered, clock: Clock
 ) -> Outcome:
-    transform = pair.whole_transform(registration, alignment.transform)
+    inputs, alignment, pair = ready.inputs, ready.alignment, ready.pair
+    transform = pair.whole_transform(registered.registration, alignment.transform)
     with clock.stage("measure"):
         found = measure(inputs, transform, alignment.transform, pair.grid)
     used = _alignment_used(plan, alignment, spread)
-    warnings = (*used.warnings, *registration.warnings, *_result_warnings(found.measured, alignment, plan))
+    warnings = (
+        *used.warnings,
+        *chosen.warnings,
+        *registered.warnings,
+        *_result_warnings(found.measured, alignment, plan, chosen),
+    )
     fixed, moving = inputs.fixed, inputs.moving
     nothing = background_value(moving.image, moving.foreground)
     return Outcome(
-        report=_report(plan, inputs, used, pair, registration, found.measured, warnings, clock),
+        report=_report(plan, ready, used, chosen, registered, found.measured, warnings, clock),
         fixed=fixed.image,
         moving=moving.image,
         warped=Geometry.of(fixed.image).resample(moving.image, transform, default_value=nothing),
@@ -223,13 +146,17 @@ def _measured_outcome(
         moving_labels=moving.labels,
         warped_labels=found.warped_labels,
         label_names=inputs.label_names,
+        curves=None if chosen.forecast is None else chosen.forecast.curves,
     )
 
 
-def _result_warnings(measured: Measured, alignment: Alignment, plan: _Plan) -> list[str]:
+def _result_warnings(measured: Measured, alignment: Alignment, plan: Plan, chosen: ChosenLambda) -> list[str]:
     found = []
     folding = measured.folding_percent.foreground
-    if folding > FOLDING_WARNING_PERCENT:
+    limit = plan.job.criterion.folding_limit
+    if chosen.by != "user" and not within_limit(measured.folding_percent, plan.job.criterion):
+        found.append(f"The folding limit of {limit:g} % of the {plan.job.criterion.domain} could not be kept with any λ tried.")
+    elif folding > FOLDING_WARNING_PERCENT:
         found.append(
             f"{folding:.2f} % of the foreground is folded (more than {FOLDING_WARNING_PERCENT} %): choose a higher λ before you "
             "carry labels, points or models over."
@@ -249,7 +176,7 @@ def _result_warnings(measured: Measured, alignment: Alignment, plan: _Plan) -> l
     return found
 
 
-def _alignment_used(plan: _Plan, alignment: Alignment, spread: Stability | None) -> AlignmentUsed:
+def _alignment_used(plan: Plan, alignment: Alignment, spread: Stability | None) -> AlignmentUsed:
     return AlignmentUsed(
         settings=to_plain(plan.alignment),
         metric=alignment.metric,
@@ -264,15 +191,17 @@ def _alignment_used(plan: _Plan, alignment: Alignment, spread: Stability | None)
 
 
 def _report(
-    plan: _Plan,
-    inputs: Inputs,
+    plan: Plan,
+    ready: Ready,
     alignment: AlignmentUsed,
-    pair: AlignedPair,
-    registration: Registration,
+    chosen: ChosenLambda,
+    registered: Registered,
     measured: Measured,
     warnings: tuple[str, ...],
-    clock: _Clock,
+    clock: Clock,
 ) -> Report:
+    criterion = None if chosen.by == "user" else plan.job.criterion
+    limited = criterion is not None and criterion.folding_limit is not None
     return Report(
         job=plan.job,
         engine=EngineUsed(
@@ -281,11 +210,11 @@ def _report(
             settings=to_plain(plan.engine_settings),
             settings_hash=settings_hash(plan.engine, plan.engine_settings),
         ),
-        hyperparameters=dict(registration.hyperparameters),
-        inputs=inputs.used,
-        working_grid=GridUsed(**asdict(pair.grid)),
+        hyperparameters=dict(registered.registration.hyperparameters),
+        inputs=ready.inputs.used,
+        working_grid=GridUsed(**asdict(ready.pair.grid)),
         alignment=alignment,
-        registration=registration.levels,
+        registration=registered.registration.levels,
         measured=measured,
         seconds=clock.seconds,
         peak_memory_mb=peak_mb(),
@@ -298,4 +227,11 @@ def _report(
             "python": platform.python_version(),
         },
         outputs={},
+        chosen_by=chosen.by,
+        choice=chosen.sentence,
+        limit_kept=within_limit(measured.folding_percent, criterion) if limited and criterion else None,
+        criterion=criterion,
+        predicted=chosen.predicted,
+        verdict=chosen.verdict,
+        trials=registered.trials,
     )
