@@ -12,10 +12,12 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import SimpleITK as sitk
+from HyperPredictRegLib.curves import Band, Curves
 from HyperPredictRegLib.engines.base import Hyperparameter
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.job import (
     AlignmentUsed,
+    Criterion,
     DiceMeasure,
     Distances,
     EngineUsed,
@@ -26,10 +28,15 @@ from HyperPredictRegLib.job import (
     Measured,
     Report,
     StructureMeasure,
+    Trial,
+    Verdict,
 )
 from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.prediction import Foresight, Prediction, StructureChoice
 from HyperPredictRegLib.quality import jacobian_determinant
 from HyperPredictRegLib.reporting import captions, page
+from HyperPredictRegLib.selection import choose, foreseen, per_structure
+from HyperPredictRegLib.selection.readout import band_value
 from HyperPredictRegLib.trace import LevelTrace
 from PIL import Image
 
@@ -202,3 +209,103 @@ def render(outcome: Outcome, pictures: tuple[page.Picture, ...] | None = None, *
     if pictures is None:
         pictures = tuple(page.Picture(c, problem="left out in this test") for c in captions.captions(outcome).values())
     return page.render_page(outcome.report, pictures, options.get("hyperparameters", ()))
+
+
+# What was foreseen
+
+NAMES = (
+    "Left Hippocampus", "Right Hippocampus", "Left Thalamus", "Right Thalamus", "Left Caudate", "Right Caudate", "Left Putamen",
+    "Right Putamen", "Left Pallidum", "Right Pallidum", "Left Amygdala", "Right Amygdala", "Left Accumbens", "Right Accumbens",
+    "Left Lateral Ventricle", "Right Lateral Ventricle", "Left Inferior Lateral Ventricle", "Right Inferior Lateral Ventricle",
+    "3rd Ventricle", "4th Ventricle", "Brain Stem", "CSF", "Left Cerebellum Cortex", "Right Cerebellum Cortex",
+    "Left Cerebellum White Matter", "Right Cerebellum White Matter", "Left Cerebral Cortex", "Right Cerebral Cortex",
+    "Left Cerebral White Matter", "Right Cerebral White Matter",
+)
+LAMBDA = Hyperparameter("regularization_weight", "λ", "voxels", 0.4, 4.5, "log", 0.7, "Higher is stiffer.")
+
+
+def around(value: np.ndarray, below: float, above: float) -> Band:
+    return Band(value, np.clip(value - below, 0, 1), np.clip(value + above, 0, 1))
+
+
+def make_curves(names: tuple[str, ...] = NAMES, points: int = 48) -> Curves:
+    """Curves of one pair over λ from 0.4 to 4.5: folding falls steeply, every structure has its best λ elsewhere."""
+    weight = np.geomspace(0.4, 4.5, points)
+    peaks = np.geomspace(0.25, 1.3, len(names))
+    heights = 0.62 + 0.28 * np.abs(np.sin(1 + 2.3 * np.arange(len(names))))
+    dice = heights[:, None] - 0.025 * (np.log(weight) - np.log(peaks)[:, None]) ** 2
+    folding = np.minimum(9.0, 3.05 * (weight / 0.45) ** -9.0)
+    folding = np.where(folding < 2e-4, 0.0, folding)
+
+    def percent(share: float) -> Band:
+        return Band(share * folding, share * folding / 3, share * folding * 3)
+
+    return Curves(
+        names=("regularization_weight",),
+        values=weight[:, None],
+        structures=names,
+        labels=tuple(range(1, len(names) + 1)),
+        dice=around(dice, 0.03, 0.025),
+        mean_dice=around(dice.mean(axis=0), 0.02, 0.015),
+        folding_foreground=percent(1.0),
+        folding_box=percent(0.4),
+        sd_log_jacobian=around(0.4 * weight**-0.5, 0.03, 0.03),
+    )
+
+
+def make_foresight(curves: Curves | None = None, criterion: Criterion | None = None, **changes: object) -> Foresight:
+    """What `predict` hands over, chosen from made-up curves as the workflow would choose."""
+    curves, criterion = curves or make_curves(), criterion or Criterion()
+    choice = choose(curves, criterion)
+    structures = tuple(
+        StructureChoice(
+            own.label, own.structure, own.choice.hyperparameters, own.dice,
+            band_value(curves.dice, (curves.labels.index(own.label), choice.index)),
+        )
+        for own in per_structure(curves, criterion)
+    )
+    parts = {
+        "job": Job(fixed="data/fixed scan.nii.gz", moving="C:\\data\\moving.nrrd", out="out", seed=4711),
+        "engine": EngineUsed("demons", "1", {"iterations": [30, 20]}, "0123456789abcdef"),
+        "predictor": "brain-t1 1.0",
+        "verdict": Verdict("green"),
+        "criterion": criterion,
+        "hyperparameters": choice.hyperparameters,
+        "feasible": choice.feasible,
+        "choice": choice.sentence,
+        "predicted": foreseen(curves, choice.hyperparameters, "brain-t1 1.0"),
+        "structures": structures,
+        "fixed_hyperparameters": {"regularization_weight": 0.7},
+        "seconds": {"read": 1.25, "alignment": 8.0, "predict": 0.75},
+        "warnings": (),
+    }
+    return Foresight(Prediction(**{**parts, **changes}), curves)
+
+
+def make_red(curves: Curves | None = None, **changes: object) -> Foresight:
+    """What `predict` hands over for a pair that the predictor does not know."""
+    fixed = {"regularization_weight": 0.7}
+    reasons = ("The intensities correlate less than in 99 % of the training pairs.",)
+    parts = {
+        "verdict": Verdict("red", reasons), "hyperparameters": fixed, "predicted": None, "structures": (),
+        "choice": "No suggestion is made, so the fixed λ = 0.7 is taken.",
+    }
+    return make_foresight(curves, **{**parts, **changes})
+
+
+def trial(weight: float, foreground: float, limit: float = 0.5) -> Trial:
+    folding = FoldingPercent(foreground, 0.4 * foreground)
+    return Trial({"regularization_weight": weight}, folding, 0.31, foreground <= limit, 41.5)
+
+
+def with_choice(outcome: Outcome, trials: tuple[Trial, ...], **changes: object) -> Outcome:
+    """The outcome as the closed loop would hand it over after these trials, with curves and a prediction for the first λ."""
+    curves, criterion = make_curves(("shell", "core")), Criterion()
+    first, last = trials[0].hyperparameters, trials[-1]
+    parts = {
+        "hyperparameters": last.hyperparameters, "chosen_by": "predictor", "choice": "λ = 0.6: for a reason.",
+        "limit_kept": last.within_limit, "criterion": criterion, "predicted": foreseen(curves, first, "brain-t1 1.0"),
+        "verdict": Verdict("amber", ("The voxels are larger than in training.",)), "trials": trials,
+    }
+    changed = with_report(with_measured(outcome, folding_percent=last.folding_percent), **{**parts, **changes})
+    return dataclasses.replace(changed, curves=curves)

@@ -87,7 +87,7 @@ def test_pictures_beside_the_page_are_png_and_not_blank(written: tuple[Path, dic
 
 
 def test_writing_again_replaces_the_files(outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporting, "_pictures", lambda outcome: [])
+    monkeypatch.setattr(reporting, "_pictures", lambda *given: [])
     monkeypatch.setattr(page, "render_page", lambda *given: "new")
     (tmp_path / "report.html").write_text("old")
     reporting.write_report(outcome, tmp_path / "made" / "now")
@@ -183,7 +183,7 @@ def test_without_matplotlib(outcome: Outcome, tmp_path: Path, monkeypatch: pytes
 
 def test_without_jinja(outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.setattr(reporting, "_pictures", lambda outcome: [])
+    monkeypatch.setattr(reporting, "_pictures", lambda *given: [])
     reporting.write_report(outcome, tmp_path)
     check_page(
         (tmp_path / "report.html").read_text(encoding="utf-8"),

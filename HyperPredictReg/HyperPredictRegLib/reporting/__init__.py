@@ -10,10 +10,12 @@ from typing import Any
 
 from HyperPredictRegLib.engines.base import Hyperparameter
 from HyperPredictRegLib.outcome import Outcome
-from HyperPredictRegLib.reporting import captions, figures, outlines, page, traces
-from HyperPredictRegLib.reporting.sheet import DARK, LIGHT, compact, png
+from HyperPredictRegLib.reporting import captions, choice_wording, curve_figures, figures, outlines, page, traces
+from HyperPredictRegLib.reporting.foresight import write_prediction
+from HyperPredictRegLib.reporting.making import made_picture, reason, replace_file, write_pictures
+from HyperPredictRegLib.reporting.sheet import DARK, LIGHT, Theme
 
-__all__ = ["write_report"]
+__all__ = ["write_prediction", "write_report"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,31 +35,27 @@ def write_report(outcome: Outcome, folder: Path, hyperparameters: Sequence[Hyper
     Returns
     -------
     The file name in `folder` for each role: "report_page" always, and "overlay_picture", "checkerboard_picture",
-    "jacobian_picture", "deformed_grid_picture", "outlines_picture" and "trace_picture" where they could be made.
+    "jacobian_picture", "deformed_grid_picture", "outlines_picture", "curves_picture" and "trace_picture" where they could be
+    made.
 
     Raises
     ------
     OSError : the folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = _pictures(outcome)
-    written = {}
-    for picture in pictures:
-        if picture.png is not None:
-            role = picture.caption.role
-            written[role] = role.removesuffix("_picture") + ".png"
-            _replace(folder / written[role], picture.png)
+    pictures = _pictures(outcome, hyperparameters)
+    written = write_pictures(pictures, folder)
     try:
-        text = page.render_page(outcome.report, pictures, hyperparameters)
+        text = page.render_page(outcome.report, pictures, hyperparameters, outcome.curves)
     except Exception as error:  # a page without pictures is better than a job lost at its last step
         _log.warning("the report page could not be made", exc_info=True)
-        text = page.plain_page(outcome.report, _reason(error))
+        text = page.plain_page(outcome.report, reason(error))
     written["report_page"] = "report.html"
-    _replace(folder / "report.html", text.encode("utf-8", errors="replace"))
+    replace_file(folder / "report.html", text.encode("utf-8", errors="replace"))
     return written
 
 
-def _pictures(outcome: Outcome) -> list[page.Picture]:
+def _pictures(outcome: Outcome, hyperparameters: Sequence[Hyperparameter] = ()) -> list[page.Picture]:
     levels = (*outcome.report.alignment.stages, *outcome.report.registration)
     words = captions.captions(outcome)
     scene = functools.cache(lambda: figures.Scene.of(outcome))
@@ -67,30 +65,25 @@ def _pictures(outcome: Outcome) -> list[page.Picture]:
         "jacobian_picture": (lambda: figures.draw_jacobian(scene()),),
         "deformed_grid_picture": (lambda: figures.draw_deformed_grid(scene(), outcome),),
         "outlines_picture": (lambda: outlines.draw_outlines(outcome),),
+        "curves_picture": (
+            lambda: _draw_curves(outcome, hyperparameters, LIGHT), lambda: _draw_curves(outcome, hyperparameters, DARK),
+        ),
         "trace_picture": (lambda: traces.draw_trace(levels, LIGHT), lambda: traces.draw_trace(levels, DARK)),
     }
-    return [_picture(caption, *drawings[role]) for role, caption in words.items()]
+    return [made_picture(caption, *drawings[role]) for role, caption in words.items()]
 
 
-def _picture(caption: captions.Caption, draw: Callable[[], Any], draw_dark: Callable[[], Any] | None = None) -> page.Picture:
-    try:
-        light = png(draw())
-        dark = compact(png(draw_dark())) if draw_dark is not None else None
-        return page.Picture(caption, png=light, shown=compact(light), shown_dark=dark)
-    except Exception as error:  # whatever a drawing library may raise, the registration itself is fine
-        _log.warning("the picture '%s' could not be made", caption.role, exc_info=True)
-        return page.Picture(caption, problem=_reason(error))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ImportError):
-        library = (error.name or "a library").partition(".")[0]
-        return f"{library} could not be loaded; install it and write the report again."
-    return f"{error}" if str(error) else type(error).__name__
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write under a temporary name first, so that no half a file ever bears the right one."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+def _draw_curves(outcome: Outcome, hyperparameters: Sequence[Hyperparameter], theme: Theme) -> Any:
+    report, curves = outcome.report, outcome.curves
+    if curves is None:
+        raise ValueError("There are no curves to draw.")
+    name = curves.names[0]
+    marks = curve_figures.Marks(
+        chosen=report.predicted.hyperparameters.get(name) if report.predicted is not None else None,
+        fixed=report.trials[0].hyperparameters.get(name) if report.chosen_by == "fixed" and report.trials else None,
+        trials=report.trials,
+        measured_dice=choice_wording.measured_dice(report, curves),
+        trusted=report.verdict is None or choice_wording.light(report.verdict).colour != "red",
+        hyperparameter=next((h for h in hyperparameters if h.name == name), None),
+    )
+    return curve_figures.draw_curves(curves, report.criterion or report.job.criterion, marks, theme)

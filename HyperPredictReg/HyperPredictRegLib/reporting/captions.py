@@ -59,6 +59,7 @@ def captions(outcome: Outcome) -> dict[str, Caption]:
             "Behind them the fixed image on its own grid, in the slices that show most structures.",
             "Outlines of fixed and propagated structures on the fixed image in three planes",
         ),
+        curves_caption(trusted=outcome.report.verdict is None or outcome.report.verdict.light != "red"),
         Caption(
             "trace_picture",
             "Course of the optimisation",
@@ -69,8 +70,31 @@ def captions(outcome: Outcome) -> dict[str, Caption]:
     )
     labelled = outcome.fixed_labels is not None or outcome.warped_labels is not None
     traced = outcome.report.alignment.stages or outcome.report.registration
-    left_out = {"outlines_picture": not labelled, "trace_picture": not traced}
+    left_out = {"outlines_picture": not labelled, "trace_picture": not traced, "curves_picture": outcome.curves is None}
     return {caption.role: caption for caption in every if not left_out.get(caption.role, False)}
+
+
+def curves_caption(trusted: bool) -> Caption:
+    """Return the words of the foreseen curves."""
+    bands = "About 90 % of true values lie inside the bands." if trusted else "Neither curves nor bands hold for this pair."
+    return Caption(
+        "curves_picture",
+        "Foreseen curves",
+        f"What was foreseen for every λ before anything was registered. {bands} The scale of folding is logarithmic down to "
+        "0.001 %, which counts as none, and linear from there to 0.",
+        "Curves of mean Dice and of folding over λ, with their bands, the folding limit and the chosen λ",
+    )
+
+
+def structures_caption(trusted: bool) -> Caption:
+    """Return the words of the curves of every structure."""
+    own = " The blue line and figure are the λ that would suit that structure best under the same criterion." if trusted else ""
+    return Caption(
+        "structures_picture",
+        "Foreseen Dice of every structure",
+        f"All panels span the same difference of Dice, each around its own curve, so that slopes compare by eye.{own}",
+        "Small curves of the foreseen Dice of every structure over λ",
+    )
 
 
 def orientation_note(geometry: Geometry) -> str:

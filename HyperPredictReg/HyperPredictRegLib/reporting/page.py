@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from HyperPredictRegLib.curves import Curves
 from HyperPredictRegLib.engines.base import Hyperparameter
 from HyperPredictRegLib.job import Distances, Report, StructureMeasure
-from HyperPredictRegLib.reporting import wording
+from HyperPredictRegLib.reporting import choice_wording, wording
 from HyperPredictRegLib.reporting.captions import Caption
 from HyperPredictRegLib.trace import LevelTrace
 
@@ -73,7 +74,9 @@ class SettingRow:
     span: str
 
 
-def render_page(report: Report, pictures: Sequence[Picture], hyperparameters: Sequence[Hyperparameter]) -> str:
+def render_page(
+    report: Report, pictures: Sequence[Picture], hyperparameters: Sequence[Hyperparameter], curves: Curves | None = None
+) -> str:
     """Return the page as HTML text.
 
     Parameters
@@ -81,27 +84,24 @@ def render_page(report: Report, pictures: Sequence[Picture], hyperparameters: Se
     report : the numbers.
     pictures : in the order of the page; those without a PNG are named with their problem.
     hyperparameters : the engine's own description of its hyperparameters; without it names stand in for symbols.
+    curves : what was foreseen before λ was chosen; with it a corrected λ, too, has something foreseen for it.
 
     Raises
     ------
     ImportError : jinja2 is not installed; `plain_page` needs nothing.
     """
-    import jinja2
-
-    # select_autoescape goes by file endings and would leave a .jinja file unescaped.
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=_shown,
-    )
-    environment.filters.update(
-        number=wording.number, short=wording.short, percent=wording.percent, name=wording.name, file_name=wording.file_name,
-        role=lambda role: _ROLES.get(role, role.replace("_", " ")), words=lambda text: text.replace("_", " "),
-        bar=lambda value: f"{100 * min(1.0, max(0.0, value)):.1f}%" if value == value else "0%",
-    )
-    return environment.get_template("report.html.jinja").render(
+    return render_template(
+        "report.html.jinja",
         report=report,
         measured=report.measured,
-        style=(_FOLDER / "report.css").read_text(encoding="utf-8"),
+        first_line=choice_wording.first_line(report, curves),
+        was_chosen=choice_wording.was_chosen(report),
+        who_chose=choice_wording.who_chose(report),
+        light=choice_wording.light(report.verdict) if report.verdict is not None else None,
+        comparison=choice_wording.comparison_rows(report, curves),
+        trials=choice_wording.trial_rows(report),
+        criterion=choice_wording.criterion_words(report.criterion) if report.criterion is not None else "",
+        foreseen=choice_wording.foreseen_dice(report, curves),
         verdict=wording.verdict(report),
         why_no_overlap=wording.why_no_overlap(report),
         attention=wording.needs_attention(report),
@@ -119,15 +119,47 @@ def render_page(report: Report, pictures: Sequence[Picture], hyperparameters: Se
     )
 
 
+def render_template(template: str, **values: Any) -> str:
+    """Return a page from a template beside this file, given the style and the filters that all pages share.
+
+    Raises
+    ------
+    ImportError : jinja2 is not installed.
+    """
+    import jinja2
+
+    # select_autoescape goes by file endings and would leave a .jinja file unescaped.
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, finalize=_shown,
+    )
+    environment.filters.update(
+        number=wording.number, short=wording.short, percent=wording.percent, name=wording.name, file_name=wording.file_name,
+        role=lambda role: _ROLES.get(role, role.replace("_", " ")), words=lambda text: text.replace("_", " "),
+        bar=lambda value: f"{100 * min(1.0, max(0.0, value)):.1f}%" if value == value else "0%",
+        banded=choice_wording.banded,
+    )
+    style = (_FOLDER / "report.css").read_text(encoding="utf-8")
+    return environment.get_template(template).render(style=style, **values)
+
+
 def plain_page(report: Report, problem: str) -> str:
     """Return a bare page with the verdict alone, for where the full one cannot be made."""
-    title = html.escape(f"{wording.file_name(report.job.moving)} registered to {wording.file_name(report.job.fixed)}")
-    warnings = "".join(f"<li>{html.escape(wording.name(text))}</li>" for text in wording.all_warnings(report))
+    title = f"{wording.file_name(report.job.moving)} registered to {wording.file_name(report.job.fixed)}"
+    lines = (choice_wording.first_line(report), wording.verdict(report))
+    where = f"({wording.name(problem)}). All numbers are in report.json."
+    return plain_text_page(title, lines, wording.all_warnings(report), where)
+
+
+def plain_text_page(title: str, lines: Sequence[str], warnings: Sequence[str], problem: str) -> str:
+    """Return a bare page of sentences and warnings that ends with why the full one could not be made."""
+    title = html.escape(title)
+    first, *rest = [f"<p>{html.escape(wording.printable(line))}</p>" for line in lines if line]
+    items = "".join(f"<li>{html.escape(wording.name(text))}</li>" for text in warnings)
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><title>{title}</title></head><body><h1>{title}</h1>'
-        f"<p>{html.escape(wording.verdict(report))}</p>" + (f"<ul>{warnings}</ul>" if warnings else "")
-        + f"<p>The full page could not be made ({html.escape(wording.name(problem))}). All numbers are in report.json.</p>"
-        "</body></html>\n"
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><title>{title}</title></head><body>{first}'
+        f"<h1>{title}</h1>" + "".join(rest) + (f"<ul>{items}</ul>" if items else "")
+        + f"<p>The full page could not be made {html.escape(wording.printable(problem))}</p></body></html>\n"
     )
 
 

@@ -86,13 +86,14 @@ def verdict(report: Report) -> str:
 
 
 def needs_attention(report: Report) -> bool:
-    """Tell whether anything calls for a second look: folds, a warning, or an agreement that got worse."""
+    """Tell whether anything calls for a second look: folds beyond the limit, a warning, or an agreement that got worse."""
     measured = report.measured
     dice, landmarks, landmarks_before = measured.dice, measured.tre_mm, measured.tre_before_mm
     worse = dice is not None and dice.mean < dice.mean_before - _SAME_DICE
     astray = landmarks is not None and landmarks_before is not None and landmarks.mean > landmarks_before.mean
-    # Written so that a folding that could not be measured counts as well.
-    return worse or astray or measured.folding_percent.foreground != 0 or bool(all_warnings(report))
+    # Written so that a folding that could not be measured counts as well. Folds that the user's limit allows do not.
+    folded = report.limit_kept is not True and measured.folding_percent.foreground != 0
+    return worse or astray or folded or bool(all_warnings(report))
 
 
 def _agreement(report: Report) -> str:
@@ -130,6 +131,17 @@ def glossary(hyperparameters: Sequence[Hyperparameter]) -> tuple[tuple[str, str]
     own = tuple((f"{h.symbol} ({h.name.replace('_', ' ')})", h.meaning) for h in hyperparameters)
     return (*(own or (_WEIGHT,)), *_TERMS)
 
+
+def prediction_glossary(hyperparameters: Sequence[Hyperparameter]) -> tuple[tuple[str, str], ...]:
+    """Return (term, meaning) pairs for the reader of a prediction."""
+    used = ("Dice", "Jacobian determinant", "Folding", "Foreground and box")
+    return (*(pair for pair in glossary(hyperparameters) if pair not in _TERMS or pair[0] in used), _BAND)
+
+
+_BAND = (
+    "90 % band",
+    "About 9 in 10 true values are expected inside it, for pairs like those that the predictor was trained on.",
+)
 
 _WEIGHT = (
     "λ (regularisation weight)",
