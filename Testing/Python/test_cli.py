@@ -48,10 +48,10 @@ def test_help_names_the_commands_and_loads_nothing_heavy() -> None:
     script = (
         "import sys; from HyperPredictRegLib.cli import app\n"
         "try: app(['--help'])\nexcept SystemExit: pass\n"
-        "print(sorted({'torch', 'SimpleITK', 'numpy', 'matplotlib', 'slicer'} & set(sys.modules)))"
+        "print(sorted({'torch', 'SimpleITK', 'numpy', 'pandas', 'dask', 'matplotlib', 'slicer'} & set(sys.modules)))"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    for name in ("register", "apply", "measure"):
+    for name in ("register", "predict", "apply", "measure", "sweep", "synthesise", "train", "evaluate"):
         assert name in said
     assert said.strip().endswith("[]")
 

@@ -1,0 +1,304 @@
+"""How λ is chosen, as a user says it on the command line, and what the commands answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from HyperPredictRegLib import workflow
+from HyperPredictRegLib.cli import app
+from HyperPredictRegLib.cli.structures import structure_weights, user_names
+from HyperPredictRegLib.engines.demons import DemonsEngine
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.job import Criterion, Job
+from loop_samples import write_bundle, write_rough_pair
+from typer.testing import CliRunner, Result
+
+CHOICE = {
+    "--criterion": "knee", "--limit": "0.2", "--domain": "box", "--structures": "17", "--combine": "worst",
+    "--tolerance": "0.01", "--predictor": "none", "--not-cautious": None,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rough_pair(tmp_path_factory.mktemp("rough"))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "hopeful", best=1.0)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Catch the job instead of doing it."""
+    jobs: list[Job] = []
+
+    def catch(job: Job, **others: object) -> None:
+        jobs.append(job)
+        raise InputError("caught")
+
+    monkeypatch.setattr(workflow, "run", catch)
+    monkeypatch.setattr(workflow, "predict", catch)
+    return jobs
+
+
+def said_by(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+ROUGHLY = ("--set-alignment", "stages=[]")
+"""Where the result does not matter: no affine step beyond its start."""
+
+
+def words_of(pair: Path, command: str, out: Path, *more: str | Path) -> tuple[str | Path, ...]:
+    fast = ("--set-alignment", "multi_start=false", "--reproducible", "--quiet")
+    return (command, pair / "fixed.nrrd", pair / "moving.nrrd", "--out", out, *fast, *more)
+
+
+def test_options_left_out_are_the_jobs_own_defaults(asked: list[Job], pair: Path) -> None:
+    for command in ("register", "predict"):
+        said_by(command, pair / "fixed.nrrd", pair / "moving.nrrd", "--out", pair / "out")
+    for job in asked:
+        assert job == Job(str(pair / "fixed.nrrd"), str(pair / "moving.nrrd"), str(pair / "out"))
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("command", ["register", "predict"])
+def test_options_of_the_choice_reach_the_job(asked: list[Job], pair: Path, bundle: Path, command: str) -> None:
+    given = {**CHOICE, "--predictor": str(bundle), "--structures": "Left Hippocampus, 2:3"}
+    said_by(*words_of(pair, command, pair / "out", *[w for item in given.items() for w in item if w is not None]))
+    counted = {"left hippocampus": 1.0, "left cerebral white matter": 3.0}
+    assert asked[0].criterion == Criterion("knee", 0.2, "box", False, counted, "worst", 0.01)
+    assert asked[0].predictor == str(bundle)
+
+
+@pytest.mark.parametrize(("text", "limit"), [("none", None), ("0.3%", 0.3), ("2 %", 2.0)])
+def test_limits(asked: list[Job], pair: Path, text: str, limit: float | None) -> None:
+    said_by(*words_of(pair, "register", pair / "out", "--limit", text))
+    assert asked[0].criterion.folding_limit == limit
+
+
+@pytest.mark.parametrize("option", CHOICE)
+def test_a_given_weight_leaves_nothing_to_choose(asked: list[Job], pair: Path, option: str) -> None:
+    value = [] if CHOICE[option] is None else [CHOICE[option]]
+    done = said_by(*words_of(pair, "register", pair / "out", "--weight", "0.9", option, *value))
+    assert str(done.exception) == f"{option} says how λ is chosen, but --weight gives it: leave out one of the two."
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--criterion", "best"), "no rule 'best'"),
+        (("--limit", "little"), "--limit 'little' should be a number of percent"),
+        (("--limit", "0"), "more than 0"),
+        (("--domain", "brain"), "no domain 'brain'"),
+        (("--structures", "17,left hippocampus"), "names 'left hippocampus' twice"),
+        (("--structures", "left hipocampus"), "one of left hippocampus"),
+        (("--structures", "17:much"), "write NAME:NUMBER"),
+        (("--structures", " , "), "names no structure"),
+        (("--structures", "17:0"), "at least one of them above 0"),
+        (("--predictor", "absent"), "card.json' cannot be read"),
+    ],
+)
+def test_choices_that_cannot_be_made(asked: list[Job], pair: Path, bundle: Path, words: tuple[str, str], match: str) -> None:
+    predictor = () if "--predictor" in words else ("--predictor", bundle)
+    structures = () if "--structures" in words else ("--structures", "17")
+    done = said_by(*words_of(pair, "register", pair / "out", *words, *predictor, *structures))
+    assert isinstance(done.exception, InputError)
+    assert match in str(done.exception)
+    assert not asked
+
+
+def test_the_users_names_of_structures_win(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text("label,name\n17,Hippo: L\n900,odd one\n")
+    named, trained = user_names(str(tmp_path / "names.csv"), None), {17: "left hippocampus", 53: "right hippocampus"}
+    # The curves will call label 17 as the user does, so this is what the criterion must call it.
+    assert structure_weights("left-hippocampus:2,53", named, trained) == {"Hippo: L": 2.0, "right hippocampus": 1.0}
+    assert structure_weights("hippo: l,odd one:0.5,7", named, trained) == {"Hippo: L": 1.0, "odd one": 0.5, "label 7": 1.0}
+    assert structure_weights("anything", {}, {}) == {"anything": 1.0}
+
+
+def test_the_first_line_is_the_verdict(pair: Path, bundle: Path, tmp_path: Path) -> None:
+    done = said_by(*words_of(pair, "register", tmp_path / "out", "--predictor", bundle, "--no-page"))
+    assert done.exit_code == 0, done.exception
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("The folding limit was kept: ")
+    assert "was foreseen" in lines[0]
+    assert lines[1].startswith("The predictor hopeful 1 chose λ before anything was registered. λ = ")
+    assert lines[2].startswith("Light: green. ")
+    assert "\u00a0" not in done.stdout
+
+
+def test_a_limit_that_was_not_kept_is_a_warning_and_no_failure(
+    pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = replace(DemonsEngine.hyperparameters[0], default=0.4, upper=0.42)
+    monkeypatch.setattr(DemonsEngine, "hyperparameters", (weight,))
+    done = said_by(*words_of(pair, "register", tmp_path / "out", "--predictor", "none", "--limit", "0.1", "--no-page"))
+    assert done.exit_code == 0, done.exception
+    assert done.stdout.startswith("λ could not be chosen so that at most 0.1 % of the foreground is folded")
+    assert "  1. λ = 0.4 " in done.stdout
+    assert "  2. λ = 0.42 " in done.stdout
+    assert "Warning: The folding limit of 0.1 %" in done.stdout
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["limit_kept"] is False
+
+
+def test_a_prediction_is_printed_and_written(pair: Path, bundle: Path, tmp_path: Path) -> None:
+    labels = ("--moving-labels", pair / "moving-labels.nrrd", "--predictor", bundle)
+    done = said_by(*words_of(pair, "predict", tmp_path / "out", *labels, "--at", "0.5,1.2"))
+    assert done.exit_code == 0, done.exception
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"prediction.json", "curves.csv", "prediction.html"} <= written
+    found = json.loads((tmp_path / "out" / "prediction.json").read_text())
+    assert f"λ = {found['hyperparameters']['regularization_weight']:.3g} is suggested" in done.stdout.splitlines()[0]
+    assert "Light: green." in done.stdout
+    assert "At λ = 0.5:" in done.stdout
+    assert "At λ = 1.2:" in done.stdout
+    assert all(f"  {name}" in done.stdout for name in written)
+
+    again = said_by(*words_of(pair, "predict", tmp_path / "json", *labels, "--at", "0.5", "--json"))
+    told = json.loads(again.stdout)
+    (at,) = told.pop("at")
+    assert at["hyperparameters"] == {"regularization_weight": 0.5}
+    assert at["mean_dice"]["lower"] < at["mean_dice"]["value"] < at["mean_dice"]["upper"]
+    assert told == json.loads((tmp_path / "json" / "prediction.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--at", "9"), "choose a value from"),
+        (("--at", "much"), "--at 'much' should be numbers"),
+        (("--preset", "standard"), "foresees another preset (fast, this job has standard)"),
+        (("--engine", "bspline"), "foresees another engine (demons, this job has bspline)"),
+        (("--set-engine", "iterations=[5,5,5]"), "foresees another engine settings"),
+        (("--predictor", "none"), "the job asks for no prediction"),
+    ],
+)
+def test_what_cannot_be_foreseen_is_refused_and_leaves_nothing(
+    pair: Path, bundle: Path, tmp_path: Path, words: tuple[str, str], match: str
+) -> None:
+    predictor = () if "--predictor" in words else ("--predictor", bundle)
+    done = said_by(*words_of(pair, "predict", tmp_path / "out", *ROUGHLY, *predictor, *words))
+    assert isinstance(done.exception, InputError), done.exception
+    assert match in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Hostile:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch '{self.file}'",)
+
+
+def _with_checksum(folder: Path) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    card["model_sha256"] = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+def _truncate(folder: Path) -> None:
+    (folder / "model.pt").write_bytes((folder / "model.pt").read_bytes()[:5000])
+
+
+def _truncate_and_hide_it(folder: Path) -> None:
+    _truncate(folder)
+    _with_checksum(folder)
+
+
+def _make_hostile(folder: Path) -> None:
+    torch.save({"network": Hostile(folder.parent / "was-run")}, folder / "model.pt")
+    _with_checksum(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        (_truncate, "damaged, incomplete or was exchanged"),
+        (_truncate_and_hide_it, "nothing in it was run"),
+        (_make_hostile, "nothing in it was run"),
+        (lambda folder: (folder / "card.json").write_text("{"), "not valid JSON"),
+        (lambda folder: (folder / "model.pt").unlink(), "is no predictor"),
+    ],
+    ids=["truncated", "truncated, checksum right", "hostile", "card", "model missing"],
+)
+def test_a_bundle_that_cannot_be_trusted_is_refused(
+    pair: Path, bundle: Path, tmp_path: Path, damage: Callable[[Path], None], match: str
+) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for name in ("card.json", "model.pt"):
+        (folder / name).write_bytes((bundle / name).read_bytes())
+    damage(folder)
+    done = said_by(*words_of(pair, "register", tmp_path / "out", *ROUGHLY, "--predictor", folder))
+    assert isinstance(done.exception, InputError), done.exception
+    assert match in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad"]
+
+
+def test_the_hostile_bundle_would_have_run(tmp_path: Path) -> None:
+    torch.save(Hostile(tmp_path / "was-run"), tmp_path / "model.pt")
+    torch.load(tmp_path / "model.pt", weights_only=False)
+    assert (tmp_path / "was-run").exists()
+
+
+WITHOUT = """
+import sys
+from importlib.abc import MetaPathFinder
+class Blocker(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
+sys.meta_path.insert(0, Blocker())
+from HyperPredictRegLib.cli import main
+main()
+"""
+
+
+def without(blocked: set[str], *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process where some packages cannot be imported."""
+    code = WITHOUT.format(blocked=blocked)
+    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
+
+
+def test_without_torch_a_prediction_is_refused_and_a_registration_goes_on(pair: Path, bundle: Path, tmp_path: Path) -> None:
+    foreseen = without({"torch"}, *words_of(pair, "predict", tmp_path / "out", *ROUGHLY, "--predictor", bundle))
+    assert foreseen.returncode == 2, foreseen.stderr
+    assert "PyTorch is not installed, so nothing can be foreseen" in foreseen.stderr
+    assert "pip install torch" in foreseen.stderr
+    assert not (tmp_path / "out").exists()
+    given = without({"torch"}, *words_of(pair, "register", tmp_path / "out", *ROUGHLY, "--no-page", "--predictor", "none"))
+    assert given.returncode == 0, given.stderr
+
+
+@pytest.mark.parametrize(
+    ("blocked", "words", "install"),
+    [
+        ("distributed", ("sweep", "pairs.csv", "--out", "x"), "pip install 'hyperpredictreg[sweep]'"),
+        ("pandas", ("sweep", "pairs.csv", "--out", "x"), "pip install 'hyperpredictreg[sweep]'"),
+        ("torch", ("train", "sweep", "--out", "x"), "pip install torch"),
+        ("pyarrow", ("train", "sweep", "--out", "x"), "'hyperpredictreg[sweep]'"),
+    ],
+)
+def test_a_missing_package_is_named_with_what_to_install(blocked: str, words: tuple[str, ...], install: str) -> None:
+    done = without({blocked}, *words)
+    assert done.returncode == 2, done.stderr
+    assert f"needs the Python package '{blocked}'" in done.stderr
+    assert install in done.stderr
+    assert "Traceback" not in done.stderr
