@@ -85,7 +85,7 @@ def test_the_manifest_lists_pairs_that_a_sweep_can_read(pairs: Path) -> None:
     for row in rows:
         recipe = json.loads(row["recipe"])
         assert recipe["fixed"]["noise"] > 0
-        assert (row["fixed_subject"] == row["moving_subject"]) == (row["group"] == "rescan")
+        assert (row["fixed_subject"] == row["moving_subject"]) == (row["group"] in ("rescan", "relative"))
         for role in ("fixed", "moving"):
             image, labels = (sitk.ReadImage(str(pairs.parent / row[column])) for column in (role, f"{role}_labels"))
             assert Geometry.of(image).matches(Geometry.of(labels))
@@ -149,7 +149,7 @@ def test_few_people_are_all_paired_with_each_other() -> None:
         assert len(set(part)) == 6 and all(a != b for a, b in part)
     again = plan_pair(people, 0, seed=4, kinds={"rescan": 1}).maps
     assert again == (planned[0][0], planned[0][0])
-    assert plan_pair(people[:1], 0, seed=4, kinds={"usual": 1}).kind == "rescan"
+    assert plan_pair(people[:1], 0, seed=4, kinds={"usual": 1}).kind == "relative"
 
 
 def test_the_mix_of_kinds_is_the_one_asked_for() -> None:
@@ -166,7 +166,7 @@ def test_what_a_seed_draws_stays_the_same_in_later_versions() -> None:
     pair = plan_pair(people, 7, seed=3)
     fixed, moving = pair.recipes
     drawn = (pair.kind, pair.maps[0].name, fixed.noise, moving.warp_mm, moving.blur_mm, moving.translation_mm)
-    assert drawn == ("usual", "a.nii.gz", 0.0267, 0.427, 0.882, (14.481, -16.835, 15.2249))
+    assert drawn == ("relative", "a.nii.gz", 0.0267, 0.925, 0.882, (14.481, -16.835, 15.2249))
 
 
 def test_kinds_are_what_their_names_say() -> None:
@@ -180,7 +180,8 @@ def test_kinds_are_what_their_names_say() -> None:
     assert all((a.ventricle_growth_mm > 0) != (b.ventricle_growth_mm > 0) for a, b in drawn("atrophy"))
     assert all(max(a.slice_mm, b.slice_mm) > 1 for a, b in drawn("thick"))
     assert all(a.anatomy_seed == b.anatomy_seed and a.image_seed != b.image_seed for a, b in drawn("rescan"))
-    assert all(a.anatomy_seed != b.anatomy_seed for a, b in drawn("usual"))
+    assert all(a.anatomy_seed != b.anatomy_seed for a, b in (*drawn("usual"), *drawn("relative")))
+    assert all(a.cortex_growth_mm == b.cortex_growth_mm for a, b in drawn("relative"))
     assert all(np.linalg.norm(b.rotation_degrees) <= 15.01 for _, b in drawn("usual"))
 
 

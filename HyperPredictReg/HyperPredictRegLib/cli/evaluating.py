@@ -30,6 +30,7 @@ def evaluate(
         import pyarrow  # noqa: F401
 
         from HyperPredictRegLib.experiments import evaluation
+        from HyperPredictRegLib.experiments.paper_images import read_paper_images
         from HyperPredictRegLib.predictor.examples import read_examples
 
     page = Path(out) / "evaluation.md"
@@ -37,8 +38,14 @@ def evaluate(
         raise InputError(f"The folder '{out}' holds an evaluation: choose another, or say --overwrite.")
     examples = read_examples(train)
     named = {name: read_examples(folder) for name, folder in _by_name(tests).items()}
+    images = {name: read_paper_images(folder, named[name].pairs) for name, folder in _by_name(tests).items()}
     strangers = {name: evaluation.read_strangers(folder / "features.parquet") for name, folder in _by_name(stranger).items()}
-    chosen = evaluation.Options(strangers=strangers, quick=quick)
+    chosen = evaluation.Options(
+        paper_train_images=read_paper_images(train, examples.pairs),
+        paper_test_images={name: found for name, found in images.items() if found is not None},
+        strangers=strangers,
+        quick=quick,
+    )
     with watched(quiet) as (progress, cancelled):
         try:
             evaluation.evaluate(

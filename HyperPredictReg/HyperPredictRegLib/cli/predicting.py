@@ -35,7 +35,7 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command; `jobs.j
     domain: options.Domain = "foreground",
     structures: options.Structures = None,
     combine: options.Combine = "mean",
-    tolerance: options.Tolerance = 0.003,
+    tolerance: options.Tolerance = 0.001,
     predictor: options.PredictorName = "bundled",
     not_cautious: options.NotCautious = False,
     at: Annotated[str | None, typer.Option(metavar="λ,λ,...", help="Also print what is foreseen at these λ.")] = None,

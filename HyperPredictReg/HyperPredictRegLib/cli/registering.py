@@ -39,7 +39,7 @@ def register(  # noqa: PLR0913 - one parameter per option of the command; `jobs.
     domain: options.Domain = "foreground",
     structures: options.Structures = None,
     combine: options.Combine = "mean",
-    tolerance: options.Tolerance = 0.003,
+    tolerance: options.Tolerance = 0.001,
     predictor: options.PredictorName = "bundled",
     not_cautious: options.NotCautious = False,
     preset: options.Preset = "fast",

@@ -24,6 +24,9 @@ def train(  # noqa: PLR0913 - one parameter per option of the command
     version: Annotated[str, typer.Option(help="Of the predictor.")] = "1",
     licence: Annotated[str, typer.Option("--licence", "--license", help="Under which it may be used.")] = "unspecified",
     data_note: Annotated[str, typer.Option(help="Where the training data came from, for its card.")] = "unspecified",
+    label_noise: Annotated[
+        float | None, typer.Option(min=0, help="By how many mm labels are taken to stray from images; default: as in training.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples; a good number if left out.")] = None,
     labels: Annotated[str | None, typer.Option(metavar="N,...", help="Label values to learn; common ones if left out.")] = None,
     overwrite: options.Overwrite = False,
@@ -48,7 +51,7 @@ def train(  # noqa: PLR0913 - one parameter per option of the command
         raise InputError(f"--labels '{labels}' should be label values, which are whole numbers.")
     settings = TrainingSettings() if epochs is None else TrainingSettings(epochs=epochs)
     examples = read_examples(sweep, labels=tuple(int(number) for number in listed) or None)
-    described = Description(name, version, licence, data_note)
+    described = Description(name, version, licence, data_note, label_noise)
     with watched(quiet or as_json) as (progress, cancelled):
         try:
             card = build(examples, folder, described, settings, progress=progress, cancelled=cancelled)

@@ -22,6 +22,8 @@ class ManifestPair:
     fixed, moving, fixed_labels, moving_labels : files.
     fixed_subject, moving_subject : who they show; everything is split by subject, never by pair.
     group : a kind of pair, such as "usual" or "rescan"; free text.
+    label_noise_mm : by how much the two label maps' borders are known to stray from the images', standard deviation; None if
+        that is not known, as mostly.
     """
 
     pair: str
@@ -32,12 +34,13 @@ class ManifestPair:
     fixed_subject: str
     moving_subject: str
     group: str = ""
+    label_noise_mm: float | None = None
 
 
 def read_manifest(path: Path | str) -> list[ManifestPair]:
     """Read a manifest: CSV with the columns of `ManifestPair`; paths are relative to the manifest's folder.
 
-    `pair` and `group` may be left out; a pair's name is then made of its subjects.
+    `pair`, `group` and `label_noise_mm` may be left out; a pair's name is then made of its subjects.
 
     Raises
     ------
@@ -74,5 +77,12 @@ def _pair(row: dict[str, str], line: int, path: Path) -> ManifestPair:
             raise InputError(f"Line {line} of the manifest '{path.name}' names the {name} '{row[name]}', which does not exist.")
     subjects = row["fixed_subject"].strip(), row["moving_subject"].strip()
     name = (row.get("pair") or "").strip() or "-".join(subjects)
+    noise = (row.get("label_noise_mm") or "").strip()
+    try:
+        label_noise = float(noise) if noise else None
+    except ValueError as error:
+        raise InputError(f"Line {line} of the manifest '{path.name}': the label_noise_mm '{noise}' is no number.") from error
     group = (row.get("group") or "").strip()
-    return ManifestPair(name, **files, fixed_subject=subjects[0], moving_subject=subjects[1], group=group)
+    return ManifestPair(
+        name, **files, fixed_subject=subjects[0], moving_subject=subjects[1], group=group, label_noise_mm=label_noise
+    )

@@ -61,6 +61,7 @@ def common_columns(pair: ManifestPair, settings: SweepSettings) -> Row:
         "fixed_subject": pair.fixed_subject,
         "moving_subject": pair.moving_subject,
         "group": pair.group,
+        **({} if pair.label_noise_mm is None else {"label_noise_mm": pair.label_noise_mm}),
         "engine": engine.name,
         "settings_hash": settings_hash(engine, engine_settings(engine, settings.engine_settings)),
         "preset": settings.preset,

@@ -24,7 +24,8 @@ from HyperPredictRegLib.predictor.folds import subject_folds
 from HyperPredictRegLib.progress import Progress, ProgressEvent, silent
 
 COLUMNS = (
-    "pair", "fixed", "moving", "fixed_labels", "moving_labels", "fixed_subject", "moving_subject", "group", "recipe",
+    "pair", "fixed", "moving", "fixed_labels", "moving_labels", "fixed_subject", "moving_subject", "group",
+    "label_noise_mm", "recipe",
 )  # fmt: skip
 """Columns of the manifest; `group` is the kind of pair, `recipe` JSON of both images' recipes and the maps' names."""
 
@@ -62,6 +63,7 @@ class PlannedPair:
             "fixed_subject": fixed,
             "moving_subject": moving,
             "group": self.kind,
+            "label_noise_mm": f"{np.hypot(self.recipes[0].jitter_mm, self.recipes[1].jitter_mm):.4f}",
             "recipe": json.dumps(recipe, separators=(",", ":")),
         }
 

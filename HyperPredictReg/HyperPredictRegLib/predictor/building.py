@@ -21,9 +21,9 @@ from HyperPredictRegLib.predictor.calibration import (
 )
 from HyperPredictRegLib.predictor.card import FORMAT, Card
 from HyperPredictRegLib.predictor.ensemble import Ensemble
-from HyperPredictRegLib.predictor.examples import Examples
+from HyperPredictRegLib.predictor.examples import LABEL_NOISE, Examples
 from HyperPredictRegLib.predictor.folds import COUNT, subject_folds
-from HyperPredictRegLib.predictor.novelty import novelty_of
+from HyperPredictRegLib.predictor.novelty import Novelty, novelty_of
 from HyperPredictRegLib.predictor.population import dense_grid, fixed_value, trained_range
 from HyperPredictRegLib.predictor.structures import structure_name
 from HyperPredictRegLib.predictor.training import TrainingSettings, train
@@ -35,12 +35,16 @@ REPLICAS = 2
 
 @dataclass(frozen=True)
 class Description:
-    """What a bundle's card says of its origin."""
+    """What a bundle's card says of its origin, and what it assumes of labels.
+
+    `assumed_label_noise_mm` is the standard deviation by which labels are taken to stray from the images; None: as in training.
+    """
 
     name: str = "own"
     version: str = "1"
     licence: str = "unspecified"
     training_data: str = "unspecified"
+    assumed_label_noise_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ def build(
     widths = band_widths(held_out)
     of = np.array([[trained.folds[a], trained.folds[b]] for a, b in examples.subjects])
     lower, upper = trained_range(examples)
+    noise = description.assumed_label_noise_mm
     card = Card(
         format=FORMAT,
         name=description.name,
@@ -131,6 +136,7 @@ def build(
         lower=lower,
         upper=upper,
         structures={str(label): structure_name(label) for label in examples.labels},
+        assumed={} if noise is None else {LABEL_NOISE: noise},
         fixed_value=round(fixed_value(examples, dense_grid(examples)), 4),
         training_data=description.training_data,
         training=asdict(settings),
@@ -139,7 +145,13 @@ def build(
         registrations=int((~np.isnan(examples.values)).sum()),
         accuracy=accuracy(held_out, widths),
     )
-    return save_bundle(Bundle(card, trained.ensemble, widths, novelty_of(examples.features, examples.feature_names, of)), out)
+    return save_bundle(Bundle(card, trained.ensemble, widths, novelty_for(examples, of)), out)
+
+
+def novelty_for(examples: Examples, folds: np.ndarray) -> Novelty:
+    """Describe the features that a pair shows by itself; `folds` (P, 2) are those of its subjects."""
+    seen = [n for n, name in enumerate(examples.feature_names) if name != LABEL_NOISE]
+    return novelty_of(examples.features[:, seen], tuple(examples.feature_names[n] for n in seen), folds)
 
 
 def accuracy(held_out: HeldOut, widths: BandWidths) -> dict[str, float]:

@@ -60,6 +60,8 @@ def held_out_predictions(ensemble: Ensemble, examples: Examples, folds: dict[str
     folds : fold of each subject.
     member_folds : the fold that each member has not seen, shape (members,).
     """
+    # Users do not know how noisy labels are; neither may whoever judges the bands.
+    examples = examples.with_label_noise(np.nan)
     of = np.array([[folds[a], folds[b]] for a, b in examples.subjects])
     inside = of[:, 0] == of[:, 1]
     parts = []
@@ -148,6 +150,8 @@ def subject_quantile(scores: np.ndarray, subjects: np.ndarray, level: float = LE
             weights += mine / total
     rows, columns = np.nonzero(~np.isnan(flat))
     values, mass = flat[rows, columns], weights[rows]
+    if not values.size:
+        raise InputError("There is no finite error to calibrate bands on: the training failed.")
     order = np.argsort(values)
     shares = np.cumsum(mass[order]) / mass.sum()
     wanted = min(level * (len(people) + 1) / len(people), 1.0)

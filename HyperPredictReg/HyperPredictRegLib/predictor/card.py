@@ -26,6 +26,7 @@ class Card:
     hyperparameter : name of the λ it foresees.
     lower, upper : the range of λ it was trained on.
     structures : names of the structures it knows, by label value.
+    assumed : features that nobody can measure, such as how far labels stray from the image, by name.
     fixed_value : the cross-validated λ for those who cannot use a prediction.
     training_data : where the examples came from.
     training : settings of the training.
@@ -48,6 +49,7 @@ class Card:
     lower: float
     upper: float
     structures: dict[str, str]
+    assumed: dict[str, float]
     fixed_value: float
     training_data: str
     training: dict[str, Any]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 LEAST_FOLDING = 0.002
 """Percent. Below this, one voxel in fifty thousand, folding counts as none: its logarithm would be noise."""
 
+LABEL_NOISE = "label_noise_mm"
+"""A feature that only the makers of images know: by how much labels stray from them. Whoever uses a predictor assumes a value."""
+
 LEAST_PAIRS_PER_STRUCTURE = 0.5
 """A structure that fewer of the pairs have is not learned by name."""
 
@@ -67,6 +70,14 @@ class Examples:
     def mean_dice(self) -> np.ndarray:
         """Mean Dice over the structures that a pair has, shape (P, N)."""
         return np.nanmean(self.dice, axis=1)
+
+    def with_label_noise(self, millimetres: float) -> Examples:
+        """Return the examples as a user sees them: label noise is not known, but assumed (NaN: as large as in training)."""
+        if LABEL_NOISE not in self.feature_names:
+            return self
+        features = self.features.copy()
+        features[:, self.feature_names.index(LABEL_NOISE)] = millimetres
+        return replace(self, features=features)
 
     def chosen(self, rows: np.ndarray) -> Examples:
         """Return some of the pairs, by a mask or indices."""
@@ -155,10 +166,10 @@ def examples_from(
         **common,
         features_version=version,
         hyperparameter=name,
-        feature_names=feature_names,
+        feature_names=(*feature_names, LABEL_NOISE),
         token_names=token_names,
         labels=labels,
-        features=pair_rows[[f"pair_{f}" for f in feature_names]].to_numpy(dtype=float),
+        features=np.c_[pair_rows[[f"pair_{f}" for f in feature_names]].to_numpy(dtype=float), column(LABEL_NOISE)[:, 0]],
         tokens=_tokens(features, pairs, labels, token_names),
         values=column(name),
         dice=np.stack([column(f"dice_{label}") for label in labels], axis=1),

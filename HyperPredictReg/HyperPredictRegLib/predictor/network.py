@@ -99,6 +99,8 @@ class CurveNetwork(nn.Module):
         self.prior_curves = nn.Parameter(torch.zeros(m, 1, len(PAIR_CURVES), k))
         small = 0.1
         self.dice_head = MemberLinear(m, w, k, small)
+        # Straight from the features: with few examples much of what can be learned of folding is linear.
+        self.curves_skip = MemberLinear(m, s.pair_features, len(PAIR_CURVES) * k, small)
         self.token_skip = MemberLinear(m, s.token_features, k, small)
         self.dice_scale_head = MemberLinear(m, w, k, small)
         self.mean_scale_head = MemberLinear(m, w, k, small)
@@ -122,7 +124,8 @@ class CurveNetwork(nn.Module):
         described = nn.functional.gelu(self.token_layer(torch.cat([tokens, known], dim=-1)))
         both = torch.cat([hidden.unsqueeze(2).expand(-1, -1, described.shape[2], -1), described], dim=-1)
         joint = self.dropout(nn.functional.gelu(self.joint_layer(both)))
-        steps = self.prior_curves + self.curves_head(hidden).unflatten(-1, (len(PAIR_CURVES), -1))
+        steps = self.curves_head(hidden) + self.curves_skip(pairs)
+        steps = self.prior_curves + steps.unflatten(-1, (len(PAIR_CURVES), -1))
         return Coefficients(
             dice=self.prior[:, structures] + self.dice_head(joint) + self.token_skip(tokens),
             dice_scale=self.dice_scale_head(joint) - 2.0,

@@ -36,10 +36,11 @@ def at_values(examples: Examples, measured: np.ndarray, values: np.ndarray) -> n
     for row, own in enumerate(examples.values):
         known = ~np.isnan(own)
         x = np.log(own[known])
-        if len(x) < 2:
-            continue
         y = measured[row][..., known]
-        result[row] = PchipInterpolator(x, y, axis=-1)(np.clip(wanted, x[0], x[-1]))
+        whole = ~np.isnan(y).any(axis=-1)
+        if len(x) < 2 or not whole.any():
+            continue
+        result[row][whole] = PchipInterpolator(x, y[whole], axis=-1)(np.clip(wanted, x[0], x[-1]))
     return result
 
 

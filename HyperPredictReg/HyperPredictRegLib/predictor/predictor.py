@@ -92,7 +92,7 @@ class Predictor:
         self._check_range(values)
         labels = tuple(features.tokens) or ensemble.labels
         reading = ensemble.reading
-        row = named_row(features.pair, reading.features)[None]
+        row = named_row(card.assumed | features.pair, reading.features)[None]
         tokens = np.array([[named_row(features.tokens.get(label, {}), reading.tokens) for label in labels]])
         numbers = ensemble.structure_numbers(labels)
         found = ensemble.foresee(ensemble.coefficients(row, tokens, numbers[None]), values)
