@@ -1,4 +1,4 @@
-"""Register a brain to a warped, tilted, noisy copy of itself with another contrast, and compare with the known truth.
+"""Register a brain to a warped, tilted, shaded, noisy copy of itself, λ chosen by the predictor, and compare with the truth.
 
 Needs no data and no network: the brain is the MNI152 template that comes with the package nilearn.
 
@@ -29,6 +29,8 @@ SHIFT_MM = (9.0, -12.0, 6.0)
 LARGEST_WARP_MM = 7.0
 WARP_SMOOTHNESS_MM = 16.0
 NOISE = 0.03
+SHADING = 0.15
+GAMMA = 0.8
 
 
 def template(folder: Path) -> tuple[sitk.Image, sitk.Image]:
@@ -58,13 +60,13 @@ def true_warp(fixed: sitk.Image) -> sitk.Transform:
 
 
 def moving_scan(fixed: sitk.Image, labels: sitk.Image, to_fixed: sitk.Transform) -> tuple[sitk.Image, sitk.Image]:
-    """Return the brain as another scanner would see it: warped, tilted, with the contrast of a T2-weighted scan, and noisy."""
+    """Return the brain as another scanner would see it: warped, tilted, with less contrast, shaded and noisy."""
     grid = Geometry.of(fixed)
     wide = grid.covering(grid.corners_lps(), 1.1, 15.0)
     brain = sitk.GetArrayFromImage(wide.resample(fixed, to_fixed))
     inside = sitk.GetArrayFromImage(wide.resample(foreground(fixed), to_fixed, interpolator=sitk.sitkNearestNeighbor)) > 0
-    # Fluid bright, grey matter in between, white matter dark, as in a T2-weighted scan.
-    contrast = np.where(inside, 1.1 * np.exp(-(((brain - 0.3) / 0.35) ** 2)), 0.0)
+    shading = 1 + SHADING * np.linspace(-1, 1, brain.shape[1])[None, :, None]
+    contrast = np.where(inside, np.clip(brain, 0, None) ** GAMMA * shading, 0.0)
     noisy = np.abs(contrast + np.random.default_rng(SEED).normal(scale=NOISE, size=brain.shape))
     moving = wide.apply_to(sitk.GetImageFromArray(np.rint(1000 * noisy).astype(np.uint16)))
     return moving, wide.resample(labels, to_fixed, interpolator=sitk.sitkNearestNeighbor)
@@ -95,7 +97,7 @@ def main() -> int:
     (pair / "names.csv").write_text("label,name\n1,grey matter\n2,white matter\n")
 
     result = OUT / "result"
-    command = ["register", str(pair / "fixed.nrrd"), str(pair / "moving.nrrd"), "--engine", "bspline", "--out", str(result)]
+    command = ["register", str(pair / "fixed.nrrd"), str(pair / "moving.nrrd"), "--out", str(result)]
     command += ["--fixed-labels", str(pair / "fixed-labels.nrrd"), "--moving-labels", str(pair / "moving-labels.nrrd")]
     command += ["--label-names", str(pair / "names.csv"), "--scene", "scene.mrb", "--overwrite"]
     print("hyperpredictreg", *command)

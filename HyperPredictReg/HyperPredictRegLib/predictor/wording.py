@@ -41,7 +41,8 @@ def feature_words(name: str, standard: float) -> str:
     """Return a sentence on a feature that lies `standard` standard deviations from what is usual."""
     direction = "higher" if standard > 0 else "lower"
     how = "far " if abs(standard) > 4 else ""
-    return f"{_words(name).capitalize()} is {how}{direction} than usual ({standard:+.1f} standard deviations)."
+    amount = f"{standard:+.1f}" if abs(standard) < 20 else "more than 20"
+    return f"{_words(name).capitalize()} is {how}{direction} than usual ({amount} standard deviations)."
 
 
 def _words(name: str) -> str:
