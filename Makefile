@@ -7,7 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-real test lint bench system clean
+SWEEPS := benchmarks/results/sweeps
+STRANGERS := mouse hippocampus lesion-like other-contrast
+
+.PHONY: demo demo-real test lint bench evaluation system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -24,6 +27,10 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run_all.py
+
+evaluation: $(VENV)/.bench
+	$(BIN)/hyperpredictreg evaluate $(SWEEPS)/training $(SWEEPS)/real-people --out docs --overwrite \
+	    --bundle HyperPredictReg/Resources/Models/demons-fast $(foreach name,$(STRANGERS),--stranger $(SWEEPS)/$(name))
 
 system:
 	@sh Testing/system-packages.sh

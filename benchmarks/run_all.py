@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("HYPERPREDICTREG_DATA", REPOSITORY.parent / "shared" / "data"))
 BENCHMARKS = (
     ("one_pair.py",),
+    ("prediction.py",),
     ("hard_starts.py", "--data", str(DATA)),
     ("alignment_reproducibility.py", "--data", str(DATA)),
     ("lambda_table.py", "table", "--engine", "demons"),
