@@ -37,4 +37,4 @@ def never() -> bool:
 def stop_if(cancelled: CancelCheck) -> None:
     """Raise `Cancelled` if the user asked to stop."""
     if cancelled():
-        raise Cancelled("Cancelled; nothing was written.")
+        raise Cancelled("The work was cancelled; nothing was written.")
