@@ -68,7 +68,7 @@ def _from_markups(path: Path) -> list[list[float]]:
 
 
 def _from_fcsv(path: Path) -> list[list[float]]:
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     header = " ".join(line for line in lines if line.startswith("#"))
     system = header.partition("CoordinateSystem =")[2].split()[:1]
     points = np.array([row[1:4] for row in csv.reader(line for line in lines if line and not line.startswith("#"))], dtype=float)

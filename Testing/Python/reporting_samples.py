@@ -255,7 +255,7 @@ def make_curves(names: tuple[str, ...] = NAMES, points: int = 48) -> Curves:
 
 def make_foresight(curves: Curves | None = None, criterion: Criterion | None = None, **changes: object) -> Foresight:
     """What `predict` hands over, chosen from made-up curves as the workflow would choose."""
-    curves, criterion = curves or make_curves(), criterion or Criterion()
+    curves, criterion = curves or make_curves(), criterion or Criterion(tolerance=0.003)
     choice = choose(curves, criterion)
     structures = tuple(
         StructureChoice(
@@ -300,7 +300,7 @@ def trial(weight: float, foreground: float, limit: float = 0.5) -> Trial:
 
 def with_choice(outcome: Outcome, trials: tuple[Trial, ...], **changes: object) -> Outcome:
     """The outcome as the closed loop would hand it over after these trials, with curves and a prediction for the first λ."""
-    curves, criterion = make_curves(("shell", "core")), Criterion()
+    curves, criterion = make_curves(("shell", "core")), Criterion(tolerance=0.003)
     first, last = trials[0].hyperparameters, trials[-1]
     parts = {
         "hyperparameters": last.hyperparameters, "chosen_by": "predictor", "choice": "λ = 0.6: for a reason.",

@@ -57,8 +57,8 @@ def test_help_names_the_commands_and_loads_nothing_heavy() -> None:
 
 
 def test_json_on_standard_output_is_the_report(folder: Path) -> None:
-    said = json.loads((folder / "stdout.json").read_text())
-    assert said == json.loads((folder / "done" / "report.json").read_text())
+    said = json.loads((folder / "stdout.json").read_text(encoding="utf-8"))
+    assert said == json.loads((folder / "done" / "report.json").read_text(encoding="utf-8"))
     assert said["hyperparameters"] == {"regularization_weight": 0.9}
     assert said["alignment"]["settings"]["multi_start"] is False
 
@@ -71,7 +71,8 @@ def test_page_pictures_and_scene_are_there(folder: Path) -> None:
 def test_a_report_can_be_run_again(folder: Path, tmp_path: Path) -> None:
     done = command("register", "--job", folder / "done" / "report.json", "--out", tmp_path / "again", "--no-page")
     assert done.returncode == 0, done.stderr
-    one, other = (json.loads((f / "report.json").read_text())["measured"] for f in (folder / "done", tmp_path / "again"))
+    reports = [(place / "report.json").read_text(encoding="utf-8") for place in (folder / "done", tmp_path / "again")]
+    one, other = (json.loads(report)["measured"] for report in reports)
     assert one == other
     assert "Mean Dice" in done.stdout
 
@@ -82,7 +83,7 @@ def test_measure_gives_the_reports_own_numbers(folder: Path) -> None:
         "--fixed-labels", folder / "fixed-labels.nii.gz", "--moving-labels", folder / "moving-labels.nii.gz",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found, report = json.loads(done.stdout), json.loads((folder / "done" / "report.json").read_text())["measured"]
+    found, report = json.loads(done.stdout), json.loads((folder / "done" / "report.json").read_text(encoding="utf-8"))["measured"]
     assert found["dice"]["mean"] == pytest.approx(report["dice"]["mean"], abs=1e-9)
     assert found["dice"]["mean_before"] == pytest.approx(report["dice"]["mean_before"], abs=1e-9)
     assert found["folding_percent"]["foreground"] == pytest.approx(report["folding_percent"]["foreground"], abs=1e-9)
@@ -135,7 +136,7 @@ def test_apply_keeps_existing_files_unless_told(folder: Path, tmp_path: Path) ->
     done = command(*words)
     assert done.returncode == 2
     assert "exists already" in done.stderr
-    assert (tmp_path / "moving-warped.nrrd").read_text() == "precious"
+    assert (tmp_path / "moving-warped.nrrd").read_text(encoding="utf-8") == "precious"
     assert command(*words, "--overwrite").returncode == 0
 
 

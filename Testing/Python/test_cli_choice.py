@@ -152,7 +152,7 @@ def test_a_limit_that_was_not_kept_is_a_warning_and_no_failure(
     assert "  1. λ = 0.4 " in done.stdout
     assert "  2. λ = 0.42 " in done.stdout
     assert "Warning: The folding limit of 0.1 %" in done.stdout
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["limit_kept"] is False
+    assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["limit_kept"] is False
 
 
 def test_a_prediction_is_printed_and_written(pair: Path, bundle: Path, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_prediction_is_printed_and_written(pair: Path, bundle: Path, tmp_path:
     assert done.exit_code == 0, done.exception
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"prediction.json", "curves.csv", "prediction.html"} <= written
-    found = json.loads((tmp_path / "out" / "prediction.json").read_text())
+    found = json.loads((tmp_path / "out" / "prediction.json").read_text(encoding="utf-8"))
     assert f"λ = {found['hyperparameters']['regularization_weight']:.3g} is suggested" in done.stdout.splitlines()[0]
     assert "Light: green." in done.stdout
     assert "At λ = 0.5:" in done.stdout
@@ -173,7 +173,7 @@ def test_a_prediction_is_printed_and_written(pair: Path, bundle: Path, tmp_path:
     (at,) = told.pop("at")
     assert at["hyperparameters"] == {"regularization_weight": 0.5}
     assert at["mean_dice"]["lower"] < at["mean_dice"]["value"] < at["mean_dice"]["upper"]
-    assert told == json.loads((tmp_path / "json" / "prediction.json").read_text())
+    assert told == json.loads((tmp_path / "json" / "prediction.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ class Hostile:
 
 
 def _with_checksum(folder: Path) -> None:
-    card = json.loads((folder / "card.json").read_text())
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     card["model_sha256"] = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()
     (folder / "card.json").write_text(json.dumps(card))
 

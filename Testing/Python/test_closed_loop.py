@@ -117,7 +117,7 @@ def test_a_hopeful_prediction_is_corrected_by_what_is_measured(pair: Path, bundl
     assert report.limit_kept is True
     assert "stiffest setting" in report.choice
 
-    read = from_json(Report, (tmp_path / "one" / "report.json").read_text(), "report.json")
+    read = from_json(Report, (tmp_path / "one" / "report.json").read_text(encoding="utf-8"), "report.json")
     assert read == report
     again = workflow.run(replace(read.job, out=str(tmp_path / "two")))
     assert again.measured == report.measured

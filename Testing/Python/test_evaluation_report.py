@@ -172,7 +172,8 @@ def test_ablations_have_a_row_per_variant(ours: OurMethod, test_pairs: Examples,
     table = ablations.ablation_table(ablations.AblationInput(ours, held_out, external), setting)
     names = [row[1] for row in table.rows if row[0] == "real"]
     assert sorted(names) == sorted(row[1] for row in table.rows if row[0] == HELD_OUT)
-    for wanted in ("reference, alpha 0.1", "50 % of the pairs", "alpha 1", "two hidden layers", "no probes", "probes only"):
+    reference = f"reference, alpha {TrainingSettings().folding_weight:g}"
+    for wanted in (reference, "50 % of the pairs", "alpha 1", "two hidden layers", "no probes", "probes only"):
         assert wanted in names
     assert len(set(names)) == len(names)
 

@@ -29,7 +29,7 @@ from HyperPredictRegLib.transforms import composed, displacement_field, field_tr
 
 
 def test_the_report_holds_what_was_promised(finished: tuple[Report, Path]) -> None:
-    data = json.loads((finished[1] / "report.json").read_text())
+    data = json.loads((finished[1] / "report.json").read_text(encoding="utf-8"))
     assert data["schema_version"] == 1
     assert data["job"]["seed"] == 20240901
     assert data["engine"]["name"] == "demons"
@@ -49,9 +49,9 @@ def test_the_report_holds_what_was_promised(finished: tuple[Report, Path]) -> No
 
 def test_the_report_file_is_the_report(finished: tuple[Report, Path]) -> None:
     report, out = finished
-    again = from_json(Report, (out / "report.json").read_text(), "report.json")
+    again = from_json(Report, (out / "report.json").read_text(encoding="utf-8"), "report.json")
     assert again == report
-    assert to_json(again) == (out / "report.json").read_text()
+    assert to_json(again) == (out / "report.json").read_text(encoding="utf-8")
 
 
 def test_all_named_outputs_exist_and_nothing_else(finished: tuple[Report, Path]) -> None:
@@ -206,10 +206,10 @@ def test_earlier_results_are_kept_unless_overwritten(files: Path, tmp_path: Path
     (out / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="results of an earlier job"):
         workflow.run(job_of(files, out))
-    assert (out / "report.json").read_text() == "precious"
+    assert (out / "report.json").read_text(encoding="utf-8") == "precious"
     workflow.run(job_of(files, out), overwrite=True)
-    assert json.loads((out / "report.json").read_text())["schema_version"] == 1
-    assert (out / "notes.txt").read_text() == "mine"
+    assert json.loads((out / "report.json").read_text(encoding="utf-8"))["schema_version"] == 1
+    assert (out / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_transform_that_leads_far_away_is_not_measured_on_a_grid_that_reaches_there(
