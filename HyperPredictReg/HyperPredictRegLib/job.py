@@ -30,7 +30,7 @@ class Criterion:
     structures : weight of each structure that counts, by name; empty is the plain mean of all.
     combine : "mean", weighted, or "worst": the lowest Dice among the structures counts.
     tolerance : foreseen Dice that may be given up for a smoother field, rule "plateau" only. Foreseen curves are flatter than
-        true ones: on people not trained on, 0.001 foreseen came out as less than 0.003, and 0.003 as more.
+        true ones: on 152 pairs of real people 0.001 foreseen came out as 0.0029 against the best λ.
     """
 
     rule: str = "plateau"
