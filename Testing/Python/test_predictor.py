@@ -171,7 +171,8 @@ def test_many_lambdas_agree_with_few(predictor: Predictor) -> None:
 
 
 def test_traffic_light_turns_with_distance_and_names_the_reason(predictor: Predictor) -> None:
-    assert predictor.forecast(features()).verdict.light == "green"
+    usual = predictor.forecast(features()).verdict
+    assert usual.light == "green" and not usual.reasons
     far = predictor.forecast(features(hard=25.0)).verdict
     assert far.light == "red"
     assert any("standard deviations" in reason for reason in far.reasons)
@@ -229,6 +230,7 @@ def test_bundle_is_small_and_keeps_every_figure(bundle: Path, tmp_path: Path, pr
     card = read_card(bundle)
     assert again.accuracy == card.accuracy and again.fixed_value == card.fixed_value
     assert sum(file.stat().st_size for file in bundle.iterdir()) < 5_000_000
+    assert {file.name for file in bundle.iterdir()} == {"card.json", "model.pt"}
     assert card.subjects == dict(sorted(card.subjects.items())) and len(card.subjects) == 20
     assert set(card.structures) == {"2", "17"}
 

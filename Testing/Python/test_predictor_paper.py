@@ -56,7 +56,6 @@ def planted() -> tuple[Examples, np.ndarray]:
         tokens=np.zeros((PAIRS, STRUCTURES, 0)),
         values=values,
         dice=dice,
-        affine_dice=dice[..., 0],
         folding_foreground=5 * folding,
         folding_box=folding,
         sd_log_jacobian=folding,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Bundle:
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> Card:
-    """Write a bundle; the card is returned with the checksum that it got."""
+    """Write a bundle, both files under temporary names first; the card is returned with the checksum that it got."""
     folder.mkdir(parents=True, exist_ok=True)
     ensemble, novelty = bundle.ensemble, bundle.novelty
     reading = ensemble.reading
@@ -55,9 +55,17 @@ def save_bundle(bundle: Bundle, folder: Path) -> Card:
         "thresholds": [novelty.amber, novelty.red],
         "widths": asdict(bundle.widths),
     }
-    torch.save(content, folder / _MODEL)
-    card = Card(**{**asdict(bundle.card), "model_sha256": _checksum(folder / _MODEL)})
-    (folder / CARD_FILE).write_text(to_json(card), encoding="utf-8")
+    model, written = folder / f".{_MODEL}.tmp", folder / f".{CARD_FILE}.tmp"
+    try:
+        torch.save(content, model)
+        card = replace(bundle.card, model_sha256=_checksum(model))
+        written.write_text(to_json(card), encoding="utf-8")
+        # Killed between the two, the old card's checksum refuses the new model.
+        model.replace(folder / _MODEL)
+        written.replace(folder / CARD_FILE)
+    finally:
+        model.unlink(missing_ok=True)
+        written.unlink(missing_ok=True)
     return card
 
 

@@ -40,7 +40,6 @@ class Examples:
     tokens : shape (P, S, T).
     values : the hyperparameter, shape (P, N).
     dice : shape (P, S, N).
-    affine_dice : before the deformable step, shape (P, S).
     folding_foreground, folding_box : percent, shape (P, N).
     sd_log_jacobian, hd95 : shape (P, N); hd95 is the mean in mm.
     """
@@ -60,7 +59,6 @@ class Examples:
     tokens: np.ndarray
     values: np.ndarray
     dice: np.ndarray
-    affine_dice: np.ndarray
     folding_foreground: np.ndarray
     folding_box: np.ndarray
     sd_log_jacobian: np.ndarray
@@ -84,7 +82,7 @@ class Examples:
         picked = {
             name: getattr(self, name)[rows]
             for name in (
-                "subjects", "groups", "features", "tokens", "values", "dice", "affine_dice",
+                "subjects", "groups", "features", "tokens", "values", "dice",
                 "folding_foreground", "folding_box", "sd_log_jacobian", "hd95",
             )
         }  # fmt: skip
@@ -173,7 +171,6 @@ def examples_from(
         tokens=_tokens(features, pairs, labels, token_names),
         values=column(name),
         dice=np.stack([column(f"dice_{label}") for label in labels], axis=1),
-        affine_dice=np.stack([column(f"affine_{label}")[:, 0] for label in labels], axis=1),
         folding_foreground=column("folding_foreground"),
         folding_box=column("folding_box"),
         sd_log_jacobian=column("sd_log_jacobian"),

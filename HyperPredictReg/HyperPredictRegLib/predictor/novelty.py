@@ -52,7 +52,7 @@ class Novelty:
         distance = float(self.distance(row[None])[0])
         rules = broken_rules(named)
         if distance < self.amber and not rules:
-            return Verdict("green", ("The pair is like those that the predictor was trained on.",))
+            return Verdict("green")
         standard = np.nan_to_num((row - self.mean) / self.sd)
         unusual = [feature_words(self.features[n], standard[n]) for n in np.argsort(-np.abs(standard))[:3]]
         light = "red" if distance >= self.red or rules else "amber"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from HyperPredictRegLib.engines.base import settings_hash
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.inputs import input_paths
@@ -14,7 +16,8 @@ from HyperPredictRegLib.prediction import Foresight, Prediction, StructureChoice
 from HyperPredictRegLib.predictor.choosing import ChosenLambda, choose_lambda
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
 from HyperPredictRegLib.records import to_plain
-from HyperPredictRegLib.selection import per_structure
+from HyperPredictRegLib.selection import interpolated, per_structure
+from HyperPredictRegLib.selection.readout import band_value
 from HyperPredictRegLib.threads import threads
 from HyperPredictRegLib.workflow.plan import Clock, Plan, made_ready
 
@@ -94,10 +97,15 @@ def _prediction(plan: Plan, chosen: ChosenLambda, warnings: tuple[str, ...], clo
 
 
 def _structures(plan: Plan, chosen: ChosenLambda) -> tuple[StructureChoice, ...]:
-    curves, predicted = chosen.trusted_curves, chosen.predicted
-    if curves is None or predicted is None:
+    curves = chosen.trusted_curves
+    if curves is None:
         return ()
+    here = interpolated(curves, np.array([[chosen.hyperparameters[name] for name in curves.names]]))
+    # By label, not by name: two structures may be called the same.
+    rows = {label: row for row, label in enumerate(curves.labels)}
     return tuple(
-        StructureChoice(own.label, own.structure, own.choice.hyperparameters, own.dice, predicted.dice[own.structure])
+        StructureChoice(
+            own.label, own.structure, own.choice.hyperparameters, own.dice, band_value(here.dice, (rows[own.label], 0))
+        )
         for own in per_structure(curves, plan.job.criterion)
     )
