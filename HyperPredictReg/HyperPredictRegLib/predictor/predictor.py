@@ -20,6 +20,7 @@ from HyperPredictRegLib.predictor.ensemble import Foreseen, named_row
 from HyperPredictRegLib.predictor.examples import LEAST_FOLDING
 from HyperPredictRegLib.predictor.features import VERSION, PairFeatures
 from HyperPredictRegLib.predictor.novelty import AMBER_WIDENING
+from HyperPredictRegLib.predictor.structures import known_code
 
 GRID = 300
 """λ per curve where none are asked for: finer than any difference that could be seen."""
@@ -94,7 +95,7 @@ class Predictor:
         reading = ensemble.reading
         row = named_row(card.assumed | features.pair, reading.features)[None]
         tokens = np.array([[named_row(features.tokens.get(label, {}), reading.tokens) for label in labels]])
-        numbers = ensemble.structure_numbers(labels)
+        numbers = ensemble.structure_numbers(self._codes(labels, names or {}))
         found = ensemble.foresee(ensemble.coefficients(row, tokens, numbers[None]), values)
         verdict = self.bundle.novelty.verdict(features.pair)
         curves = self._curves(found, values, labels, names or {}, bool(features.tokens), verdict)
@@ -106,6 +107,12 @@ class Predictor:
                 f"and edges alone: {', '.join(unknown)}."
             )
         return Forecast(curves, verdict, tuple(warnings))
+
+    def _codes(self, labels: tuple[int, ...], names: Mapping[int, str]) -> list[int]:
+        """Return what each label is among the structures that were trained on; -1 for those that were not."""
+        known = {int(label): name for label, name in self.bundle.card.structures.items()}
+        codes = [known_code(label, names.get(label, ""), known) for label in labels]
+        return [-1 if code is None else code for code in codes]
 
     def _check_range(self, values: np.ndarray) -> None:
         card = self.bundle.card

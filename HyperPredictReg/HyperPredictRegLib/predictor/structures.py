@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 _MIDLINE = {14: "third ventricle", 15: "fourth ventricle", 16: "brain stem", 24: "CSF"}
 _SIDED = {
     2: "cerebral white matter",
@@ -33,3 +36,40 @@ def structure_name(label: int) -> str:
     if label in _RIGHT:
         return f"right {_SIDED[_RIGHT[label]]}"
     return f"label {label}"
+
+
+def known_code(label: int, name: str, known: Mapping[int, str]) -> int | None:
+    """Return the code of the known structure that a label of a user's label map stands for; None for any other structure.
+
+    A name says more than a number: segmentations are often numbered 1, 2, 3, whatever they show.
+
+    Parameters
+    ----------
+    label : value in the label map.
+    name : what the user calls it, or "" where nobody has named it: then the value must be a code itself.
+    known : names by code, such as {17: "left hippocampus"}.
+    """
+    if not name or re.fullmatch(rf"(label|segment)[ _-]*0*{label}", name.strip(), flags=re.IGNORECASE):
+        return label if label in known else None
+    words = _words(name)
+    for code, theirs in known.items():
+        if words == _words(theirs):
+            return code
+    # FreeSurfer's own names, such as "Left-Thalamus-Proper" for 10, stray a little from ours: the value tells what is meant.
+    ours = _words(known.get(label, ""))
+    return label if ours & _SIDES <= words and _akin(words - _SIDES, ours - _SIDES) else None
+
+
+_SIDES = frozenset({"left", "right"})
+_LEAST_LETTERS = 5
+
+
+def _words(name: str) -> frozenset[str]:
+    return frozenset(re.split(r"[\W_]+", name.casefold())) - {""}
+
+
+def _akin(some: frozenset[str], others: frozenset[str]) -> bool:
+    """Tell whether a word of some length begins one of the other names' words, or the other way about."""
+    return any(
+        min(len(a), len(b)) >= _LEAST_LETTERS and (a.startswith(b) or b.startswith(a)) for a in some for b in others
+    )
