@@ -1,0 +1,80 @@
+"""Small jobs, made-up workers and questions to the system for the tests of child processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import SimpleITK as sitk
+from conftest import FAST, blob_image, blob_labels
+from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.job import Job
+from HyperPredictRegLib.records import to_json
+
+
+def write_small_job(folder: Path, out: Path, voxels: int = 24, **changes: object) -> Path:
+    """Write a pair that registers in a moment, and its job; return the path of job.json."""
+    grid = Geometry((voxels,) * 3, (64 / voxels,) * 3, (-30.0, 11.0, 5.0))
+    for name, image in (("fixed", blob_image(grid)), ("moving", blob_image(grid, shift_mm=(4.0, -3.0, 2.0), bend=0.4))):
+        sitk.WriteImage(sitk.Cast(image * 5, sitk.sitkInt16), str(folder / f"{name}.nrrd"))
+        sitk.WriteImage(blob_labels(image), str(folder / f"{name}-labels.nrrd"))
+    job = Job(
+        fixed=str(folder / "fixed.nrrd"),
+        moving=str(folder / "moving.nrrd"),
+        out=str(out),
+        fixed_labels=str(folder / "fixed-labels.nrrd"),
+        moving_labels=str(folder / "moving-labels.nrrd"),
+        predictor="none",
+        alignment=FAST,
+        reproducible=True,
+    )
+    path = folder / "job.json"
+    path.write_text(to_json(replace(job, **changes)), encoding="utf-8")
+    return path
+
+
+def worker_that(body: str) -> str:
+    """Return the code of a worker whose task "register" is `body`, which may use `progress` and `cancelled`."""
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    return (
+        "import os, sys, time\n"
+        "sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]\n"
+        "from pathlib import Path\n"
+        "from HyperPredictRegLib import worker\n"
+        "from HyperPredictRegLib.errors import InputError, RegistrationError\n"
+        "from HyperPredictRegLib.progress import ProgressEvent, stop_if\n"
+        f"def task(path, progress, cancelled):\n{lines}\n    return path\n"
+        "worker._TASKS['register'] = task\n"
+        "worker.main()\n"
+    )
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that is dead but not yet waited for does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return not Path("/proc").is_dir()
+
+
+def seconds_until(condition: Callable[[], bool], limit: float) -> float:
+    """Wait until a condition holds and return how long that took; infinite if it did not within the limit."""
+    started = time.perf_counter()
+    while not condition():
+        if time.perf_counter() - started > limit:
+            return float("inf")
+        time.sleep(0.005)
+    return time.perf_counter() - started
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a folder by its name."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}

@@ -1,0 +1,170 @@
+"""Work that is cut short, at any moment and by anyone, leaves no half a result, no process and no change to the inputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from child_samples import digests, is_alive, seconds_until, worker_that, write_small_job
+from HyperPredictRegLib.child import Child, new_workplace, process, remove_workplace
+from HyperPredictRegLib.saved import read_outcome
+
+LIMIT = 60.0
+MOMENTS = 40
+MOMENTS_AT_START = 10
+
+posix = pytest.mark.skipif(os.name != "posix", reason="ends processes by signals")
+
+
+def begin(inputs: Path) -> tuple[Child, Path]:
+    workplace = new_workplace(inputs.parent / "temporary")
+    return Child("register", inputs / "job.json", workplace=workplace), workplace
+
+
+@pytest.mark.slow
+@posix
+def test_fifty_kills_at_random_moments_leave_nothing_behind(tmp_path: Path) -> None:
+    inputs, results = tmp_path / "inputs", tmp_path / "results"
+    inputs.mkdir()
+    results.mkdir()
+    out = results / "out"
+    write_small_job(inputs, out)
+    before = digests(inputs)
+
+    # The first run warms the disk's cache up; the second tells how long the others will take.
+    for _ in range(2):
+        shutil.rmtree(out, ignore_errors=True)
+        started = time.perf_counter()
+        child, workplace = begin(inputs)
+        assert child.wait(timeout=LIMIT).outcome == "done"
+        whole_run = time.perf_counter() - started
+        remove_workplace(workplace)
+    complete = {path.name for path in out.iterdir()}
+    pids, endings = [], []
+    random = np.random.default_rng(20240901)
+    moments = [*random.uniform(0, whole_run, MOMENTS), *random.uniform(0, 0.1 * whole_run, MOMENTS_AT_START)]
+    for number, moment in enumerate(moments):
+        shutil.rmtree(out, ignore_errors=True)
+        child, workplace = begin(inputs)
+        assert child._process is not None
+        pids.append(child._process.pid)
+        time.sleep(moment)
+        killed = time.perf_counter()
+        if number % 3 == 2 and child.ending is None:
+            # As the system does where memory runs out: nobody is asked.
+            os.kill(child._process.pid, signal.SIGKILL)
+            child.wait(timeout=LIMIT)
+        else:
+            child.kill()
+        assert time.perf_counter() - killed < 1, f"kill {number} at {moment:.3f} s"
+        assert child.ending is not None
+        endings.append(child.ending.outcome)
+        assert not is_alive(child._process.pid)
+        remove_workplace(workplace)
+        assert list((tmp_path / "temporary").iterdir()) == []
+        assert {path.name for path in results.iterdir()} <= {"out"}, f"kill {number} at {moment:.3f} s"
+        if out.exists():
+            # It was published before the kill: then all of it is there.
+            assert {path.name for path in out.iterdir()} == complete
+            read_outcome(out)
+        else:
+            assert child.ending.outcome != "done"
+        assert digests(inputs) == before
+    assert not any(is_alive(pid) for pid in pids)
+    assert endings.count("cancelled") >= 20 and endings.count("failed") >= 8, endings
+
+
+PARENT = """
+import json, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from child_samples import worker_that
+from HyperPredictRegLib.child import Child, new_workplace, process
+inputs, body, then = Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+if body:
+    process._CODE = worker_that(body)
+workplace = new_workplace(inputs.parent / "temporary")
+child = Child("register", inputs / "job.json", workplace=workplace)
+while not child.poll():
+    time.sleep(0.005)
+print(json.dumps([child._inbox.worker_pid, str(workplace)]), flush=True)
+if then == "wait":
+    time.sleep(3600)
+if then == "forget":
+    del child
+    time.sleep(3600)
+"""
+
+STUBBORN = "progress(ProgressEvent('a', 0.5))\ntime.sleep(3600)"
+
+
+@posix
+@pytest.mark.parametrize("body", ["", STUBBORN], ids=["cooperative", "stubborn"])
+@pytest.mark.parametrize("then", ["wait", "end", "forget"])
+def test_a_worker_does_not_outlive_its_parent(tmp_path: Path, body: str, then: str) -> None:
+    inputs, results = tmp_path / "inputs", tmp_path / "results"
+    inputs.mkdir()
+    results.mkdir()
+    # A registration long enough to be met at work.
+    write_small_job(inputs, results / "out", voxels=48, alignment={})
+    before = digests(inputs)
+    command = [sys.executable, "-c", PARENT, str(Path(__file__).parent), str(inputs), body, then]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker, workplace = json.loads(parent.stdout.readline())
+        assert Path(workplace).is_dir() or then != "wait"
+        if then == "wait":
+            assert is_alive(worker)
+            parent.kill()
+        gone = seconds_until(lambda: not is_alive(worker), 5)
+        removed = seconds_until(lambda: not Path(workplace).exists(), 5)
+        parent.kill()
+    assert gone < 1.5 and removed < 0.1
+    assert list(results.iterdir()) == []
+    assert digests(inputs) == before
+
+
+@posix
+def test_an_orphan_removes_nothing_but_a_folder_made_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "thesis.txt").write_text("years")
+    monkeypatch.setattr(process, "_CODE", worker_that(STUBBORN))
+    child = Child("register", tmp_path / "job.json", workplace=tmp_path)
+    assert seconds_until(lambda: bool(child.poll()), LIMIT) < LIMIT
+    assert child._process is not None and child._process.stdin is not None
+    child._process.stdin.close()
+    assert seconds_until(lambda: child.ending is not None, 1.5) < 1.5
+    assert (tmp_path / "thesis.txt").read_text() == "years"
+
+
+@posix
+def test_results_that_a_killed_worker_was_writing_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    job = write_small_job(inputs, tmp_path / "results" / "out")
+    (tmp_path / "results").mkdir()
+    other = tmp_path / "results" / ".out.partial-of-another"
+    other.mkdir()
+    half = tmp_path / "results" / ".out.partial-half"
+    write_on = f"os.mkdir({str(half)!r})\nPath({str(half / 'a')!r}).touch()\n"
+    for end in ("kill", "orphan", "sudden"):
+        monkeypatch.setattr(process, "_CODE", worker_that(write_on + STUBBORN))
+        child = Child("register", job, workplace=new_workplace(tmp_path / "temporary"))
+        assert seconds_until(lambda child=child: bool(child.poll()), LIMIT) < LIMIT
+        assert half.is_dir() and child._process is not None and child._process.stdin is not None
+        if end == "kill":
+            child.kill()
+        elif end == "orphan":
+            child._process.stdin.close()
+            assert seconds_until(lambda child=child: not is_alive(child._process.pid), 1.5) < 1.5
+        else:
+            os.kill(child._process.pid, signal.SIGKILL)
+            child.wait(timeout=LIMIT)
+        assert not half.exists() and other.is_dir()

@@ -1,0 +1,290 @@
+"""Outcomes and foresights on the disk: what comes back equals what went, to the last bit, or a sentence says why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import FAST, blob_image, blob_labels
+from HyperPredictRegLib import saved, workflow
+from HyperPredictRegLib.curves import Band, Curves
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.job import BandValue, Criterion, EngineUsed, Job, Predicted, Report, Verdict
+from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.outputs import REPORT_NAME, write_files
+from HyperPredictRegLib.prediction import Foresight, Prediction, StructureChoice
+from HyperPredictRegLib.saved import foresight_from_json, foresight_to_json, read_foresight, read_outcome, write_rest
+
+
+def curves(structures: int = 2, settings: int = 5, strange: bool = True) -> Curves:
+    random = np.random.default_rng(3)
+
+    def band(*shape: int) -> Band:
+        parts = random.normal(size=(3, *shape)) * 10.0 ** random.integers(-300, 300, (3, *shape))
+        if strange and parts.size:
+            parts[0].flat[0], parts[1].flat[-1], parts[2].flat[0] = math.nan, -math.inf, math.inf
+        return Band(*parts)
+
+    names = tuple(f"Struktur {n} 'λ' \"ä\"" for n in range(structures))
+    values = np.sort(random.uniform(0.1, 10, (settings, 1)), axis=0)
+    bands = {name: band(settings) for name in ("mean_dice", "folding_foreground", "folding_box", "sd_log_jacobian")}
+    return Curves(("regularization_weight",), values, names, tuple(range(1, structures + 1)), band(structures, settings), **bands)
+
+
+def foresight(job: Job) -> Foresight:
+    third = BandValue(1 / 3, 5e-324, 1.7976931348623157e308)
+    at = {"regularization_weight": 0.1 + 0.2}
+    prediction = Prediction(
+        job=job,
+        engine=EngineUsed("demons", "1", {"levels": [4, 2, 1]}, "abc"),
+        predictor="planted 1",
+        verdict=Verdict("amber", ("unusual: λ",)),
+        criterion=Criterion(structures={"ä": 0.1}, folding_limit=None),
+        hyperparameters=at,
+        feasible=True,
+        choice="because",
+        predicted=Predicted("planted 1", at, third, {"ä": third}, third, third, BandValue(math.nan, 0.0, math.inf)),
+        structures=(StructureChoice(3, "ä", at, third, third),),
+        fixed_hyperparameters=at,
+        seconds={"align": 1e-7},
+        warnings=("w",),
+    )
+    return Foresight(prediction, curves())
+
+
+def assert_same(one: Any, other: Any, where: str = "") -> None:
+    """Compare what an outcome or a foresight holds, of whatever kind, bit for bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, sitk.Image):
+        assert one.GetPixelID() == other.GetPixelID(), where
+        assert Geometry.of(one) == Geometry.of(other), where
+        assert np.array_equal(sitk.GetArrayViewFromImage(one), sitk.GetArrayViewFromImage(other)), where
+        keys = set(one.GetMetaDataKeys())
+        assert keys == set(other.GetMetaDataKeys()), where
+        assert all(one.GetMetaData(key) == other.GetMetaData(key) for key in keys), where
+    elif isinstance(one, sitk.Transform):
+        points = np.random.default_rng(1).uniform(-120, 120, (300, 3)).tolist()
+        assert [one.TransformPoint(p) for p in points] == [other.TransformPoint(p) for p in points], where
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == other.dtype and one.shape == other.shape, where
+        assert np.array_equal(one, other, equal_nan=True), where
+    elif isinstance(one, float):
+        assert one == other or (math.isnan(one) and math.isnan(other)), where
+    elif dataclasses.is_dataclass(one):
+        for field in fields(one):
+            assert_same(getattr(one, field.name), getattr(other, field.name), f"{where}.{field.name}")
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}[{key}]")
+    elif isinstance(one, tuple | list):
+        assert len(one) == len(other), where
+        for n, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}[{n}]")
+    else:
+        assert one == other, where
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A pair whose grids lie askew and whose numbers have no short decimal form."""
+    folder = tmp_path_factory.mktemp("askew 'ä'")
+    angle = np.deg2rad(25)
+    about_z = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(0.3), -np.sin(0.3)], [0, np.sin(0.3), np.cos(0.3)]])
+    fixed = Geometry((28, 24, 20), (1.5 / 0.7, 2.1, 7 / 3), (12.1, -30.7, 1 / 3), tuple((about_z @ about_x).ravel()))
+    moving = Geometry((26, 28, 22), (2.3, 1.9, 2.2), (9.9, -33.3, 0.1), tuple((about_x @ about_z).ravel()))
+    for name, grid, bend in (("fixed", fixed, 0.0), ("moving", moving, 0.4)):
+        image = blob_image(grid, bend=bend)
+        sitk.WriteImage(image if bend else sitk.Cast(image * 5, sitk.sitkInt16), str(folder / f"{name}.nrrd"))
+        sitk.WriteImage(blob_labels(image), str(folder / f"{name}-labels.nrrd"))
+    (folder / "names.csv").write_text("label,name\n1,Körper\n2,bright\n3,dark\n", encoding="utf-8")
+    return Job(
+        fixed=str(folder / "fixed.nrrd"),
+        moving=str(folder / "moving.nrrd"),
+        out=str(folder / "results"),
+        fixed_labels=str(folder / "fixed-labels.nrrd"),
+        moving_labels=str(folder / "moving-labels.nrrd"),
+        label_names=str(folder / "names.csv"),
+        predictor="none",
+        alignment=FAST,
+        reproducible=True,
+    )
+
+
+def run(job: Job) -> tuple[Outcome, Path]:
+    """Do a job with `write_rest`; return what it had in memory, with the final report, and the folder."""
+    kept: list[Outcome] = []
+
+    def keep(outcome: Outcome, folder: Path) -> dict[str, str]:
+        kept.append(outcome)
+        return {}
+
+    report = workflow.run(job, writers=[write_rest, keep])
+    return replace(kept[0], report=report), Path(job.out)
+
+
+@pytest.fixture(scope="module")
+def done(job: Job) -> tuple[Outcome, Path]:
+    return run(job)
+
+
+def test_an_outcome_comes_back_to_the_last_bit(done: tuple[Outcome, Path]) -> None:
+    outcome, folder = done
+    assert outcome.warped_labels is not None and outcome.label_names[1] == "Körper"
+    assert_same(read_outcome(folder), outcome)
+
+
+def test_what_was_not_there_stays_away(job: Job) -> None:
+    bare = replace(job, fixed_labels=None, moving_labels=None, label_names=None, out=job.out + "-bare")
+    outcome, folder = run(bare)
+    back = read_outcome(folder)
+    assert (back.fixed_labels, back.moving_labels, back.warped_labels, back.curves) == (None,) * 4
+    assert_same(back, outcome)
+
+
+@pytest.mark.parametrize("structures", [0, 1, 3])
+def test_curves_and_numbers_that_json_has_no_word_for_come_back(
+    done: tuple[Outcome, Path], tmp_path: Path, structures: int
+) -> None:
+    measured = replace(done[0].report.measured, sd_log_jacobian=math.nan, jacobian_maximum=math.inf)
+    report = replace(done[0].report, measured=measured, outputs={})
+    outcome = replace(done[0], report=report, curves=curves(structures))
+    final = write_files(outcome, tmp_path, [write_rest])
+    assert_same(read_outcome(tmp_path), replace(outcome, report=final))
+
+
+def test_what_later_writers_add_is_in_the_report_that_comes_back(done: tuple[Outcome, Path], tmp_path: Path) -> None:
+    def later(outcome: Outcome, folder: Path) -> dict[str, str]:
+        return {"report_page": "report.html"}
+
+    def broken(outcome: Outcome, folder: Path) -> dict[str, str]:
+        raise ValueError("no")
+
+    report = write_files(done[0], tmp_path, [write_rest, later, broken])
+    back = read_outcome(tmp_path).report
+    assert back == report
+    assert back.outputs["report_page"] == "report.html" and back.seconds["write"] > 0 and "no" in back.warnings[-1]
+
+
+def test_no_name_is_taken_by_another_result(done: tuple[Outcome, Path]) -> None:
+    outputs = done[0].report.outputs
+    assert len(set(outputs.values())) == len(outputs)
+    assert {path.name for path in done[1].iterdir()} == {*outputs.values(), REPORT_NAME}
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        (saved.STATE_NAME, None, "holds no 'working-state.json'"),
+        (saved.STATE_NAME, b"{", "not valid JSON"),
+        (saved.STATE_NAME, b"[]", "should be a JSON object"),
+        (saved.STATE_NAME, b"{}", "schema version"),
+        (saved.STATE_NAME, b'{"schema_version": 1}', "lacks the field 'report'"),
+        (saved.STATE_NAME, b"\xff\xfe", "could not be read"),
+        (REPORT_NAME, None, "holds no 'report.json'"),
+        (REPORT_NAME, b'{"outputs": 3}', "should be an object"),
+        ("warped.nrrd", None, "lack the file of 'warped'"),
+        ("jacobian.nrrd", b"NRRD0005\n", "is damaged"),
+        ("moving-aligned.nrrd", b"", "is damaged"),
+        ("transform.h5", b"nothing", "could not be read"),
+    ],
+)  # fmt: skip
+def test_damage_is_told_in_a_sentence(
+    done: tuple[Outcome, Path], tmp_path: Path, name: str, damage: bytes | None, said: str
+) -> None:
+    for path in done[1].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert_same(read_outcome(tmp_path), done[0])
+    if damage is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(damage)
+    with pytest.raises(InputError, match=said):
+        read_outcome(tmp_path)
+
+
+def test_half_a_volume_is_no_volume(done: tuple[Outcome, Path], tmp_path: Path) -> None:
+    for path in done[1].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / "fixed-on-grid.nrrd"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match="is damaged"):
+        read_outcome(tmp_path)
+
+
+def test_an_input_that_changed_since_is_refused(job: Job) -> None:
+    copy = Path(job.fixed).with_name("copy.nrrd")
+    copy.write_bytes(Path(job.fixed).read_bytes())
+    _, folder = run(replace(job, fixed=str(copy), out=job.out + "-copy"))
+    sitk.WriteImage(sitk.ReadImage(str(copy)) + 1, str(copy))
+    with pytest.raises(InputError, match="has changed since"):
+        read_outcome(folder)
+    copy.unlink()
+    with pytest.raises(InputError, match="no longer there"):
+        read_outcome(folder)
+
+
+def test_a_report_cannot_lead_outside_of_its_folder(done: tuple[Outcome, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for path in done[1].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "warped.nrrd").rename(tmp_path / "warped.nrrd")
+    report = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+    report["outputs"]["warped"] = "../warped.nrrd"
+    (folder / REPORT_NAME).write_text(json.dumps(report), encoding="utf-8")
+    with pytest.raises(InputError, match="lack the file of 'warped'"):
+        read_outcome(folder)
+
+
+def test_a_full_disk_is_noticed(done: tuple[Outcome, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(image: sitk.Image, name: str, useCompression: bool) -> None:  # noqa: N803 - SimpleITK's name
+        Path(name).write_bytes(b"NRRD0005\n")
+
+    monkeypatch.setattr(sitk, "WriteImage", short)
+    with pytest.raises(OSError, match="is the disk full"):
+        write_rest(done[0], tmp_path)
+
+
+def test_a_foresight_comes_back_exactly(job: Job, tmp_path: Path) -> None:
+    made = foresight(job)
+    assert_same(foresight_from_json(foresight_to_json(made), "it"), made)
+    assert saved.write_foresight(made, tmp_path) == {"foresight": saved.FORESIGHT_NAME}
+    assert_same(read_foresight(tmp_path), made)
+    assert isinstance(made.prediction, Prediction) and not isinstance(made.prediction, Report)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "The node 'ä' is not valid JSON"),
+        ("3", "The node 'ä' should be a JSON object"),
+        ('{"schema_version": 99}', "has schema version 99"),
+        ('{"schema_version": 1}', "is no complete prediction"),
+        ('{"schema_version": 1, "prediction": {}, "curves": {}}', "lacks the field 'job'"),
+    ],
+)
+def test_a_damaged_foresight_is_told_in_a_sentence(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        foresight_from_json(text, "the node 'ä'")
+
+
+@pytest.mark.parametrize("part", ["names", "values", "labels", "structures", "dice", "mean_dice"])
+def test_damaged_curves_are_told_in_a_sentence(job: Job, part: str) -> None:
+    data = json.loads(foresight_to_json(foresight(job)))
+    for damage in (None, [], "x"):
+        if damage is None:
+            del data["curves"][part]
+        else:
+            data["curves"][part] = damage
+        with pytest.raises(InputError, match="has damaged curves"):
+            foresight_from_json(json.dumps(data), "the node")
