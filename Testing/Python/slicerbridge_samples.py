@@ -166,6 +166,6 @@ def outcome(geometry: Geometry = OBLIQUE) -> Outcome:
     unit = sitk.Cast(fixed, sitk.sitkFloat32)
     return Outcome(
         report, fixed, moving, geometry.resample(moving, transform), sitk.CompositeTransform(transform), transform,
-        unit, unit, unit, sitk.Cast(structure > 0, sitk.sitkUInt8), unit, structure, structure,
+        unit, unit, unit, sitk.Cast(structure > 0, sitk.sitkUInt8), unit / 100 + 0.5, structure, structure,
         geometry.resample(structure, transform, interpolator=sitk.sitkNearestNeighbor), {3: "Links <&> ö", 17: "Right"},
     )

@@ -81,7 +81,7 @@ def named(scene, name: str):
     return node
 
 
-@pytest.mark.parametrize("name, part", [("Fixed", "fixed"), ("Moving", "moving"), ("Moving warped", "warped")])
+@pytest.mark.parametrize("name, part", [("Fixed", "fixed"), ("Moving", "moving"), ("Moving registered to Fixed", "warped")])
 def test_volumes_come_back(opened, name, part) -> None:
     original = getattr(outcome(), part)
     node = named(opened, name)
@@ -91,7 +91,7 @@ def test_volumes_come_back(opened, name, part) -> None:
 
 
 def test_the_transform_comes_back_linear_with_its_images(opened) -> None:
-    node, points = named(opened, "Moving to fixed"), random_points(OBLIQUE)
+    node, points = named(opened, "Moving to Fixed"), random_points(OBLIQUE)
     assert np.abs(through_node(node, points) - transformed_points(outcome().transform, points)).max() <= 1e-3
     roles = slicer.vtkMRMLTransformNode
     assert node.GetNodeReference(roles.GetFixedNodeReferenceRole()).GetName() == "Fixed"
@@ -99,7 +99,7 @@ def test_the_transform_comes_back_linear_with_its_images(opened) -> None:
 
 
 def test_the_transform_says_what_a_plain_reload_costs(opened) -> None:
-    text = named(opened, "Moving to fixed").GetDescription()
+    text = named(opened, "Moving to Fixed").GetDescription()
     mean, most = (float(word) for word in re.findall(r"([\d.e-]+) mm", text))
     grid_points = random_points(OBLIQUE, margin_voxels=1.0)
     apart = cubic_reload_difference_mm(outcome().transform, grid_points)
@@ -108,9 +108,9 @@ def test_the_transform_says_what_a_plain_reload_costs(opened) -> None:
 
 
 @pytest.mark.parametrize("name, part", [
-    ("Fixed segmentation", "fixed_labels"),
-    ("Moving segmentation", "moving_labels"),
-    ("Propagated segmentation", "warped_labels"),
+    ("Segmentation of Fixed", "fixed_labels"),
+    ("Segmentation of Moving", "moving_labels"),
+    ("Segmentation of Moving in Fixed space", "warped_labels"),
 ])
 def test_segmentations_come_back(opened, name, part) -> None:
     back = from_segmentation_node(named(opened, name), OBLIQUE)
@@ -119,21 +119,24 @@ def test_segmentations_come_back(opened, name, part) -> None:
 
 
 def test_the_report_comes_back_whole(opened) -> None:
-    assert read_report_node(named(opened, "Registration report")) == outcome().report
+    assert read_report_node(named(opened, "Registration report (Moving to Fixed)")) == outcome().report
 
 
 def test_outputs_say_where_they_came_from_and_inputs_do_not(opened) -> None:
-    for name in ("Moving warped", "Moving to fixed", "Propagated segmentation", "Structures", "Jacobian determinant"):
+    for name in (
+        "Moving registered to Fixed", "Moving to Fixed", "Segmentation of Moving in Fixed space", "Structures (Moving to Fixed)",
+        "Jacobian determinant (Moving to Fixed)", "Fixed to Moving, inverse", "Stages (Moving to Fixed)",
+    ):
         node = named(opened, name)
         assert node.GetAttribute(ENGINE) == "demons 1"
         assert json.loads(node.GetAttribute(HYPERPARAMETERS)) == {"regularization_weight": 1.5}
         assert node.GetAttribute(SEED) == "99"
         assert json.loads(node.GetAttribute(VERSIONS)) == {"SimpleITK": "2.5"}
-    assert all(named(opened, name).GetAttribute(ENGINE) is None for name in ("Fixed", "Moving", "Moving segmentation"))
+    assert all(named(opened, name).GetAttribute(ENGINE) is None for name in ("Fixed", "Moving", "Segmentation of Moving"))
 
 
 def test_the_table_of_structures_comes_back_with_its_types(opened) -> None:
-    table = named(opened, "Structures").GetTable()
+    table = named(opened, "Structures (Moving to Fixed)").GetTable()
     assert table.GetNumberOfRows() == 2
     assert table.GetColumnByName("Structure").GetValue(0) == "Links <&> ö"
     assert table.GetColumnByName("Label").GetValue(1) == 17
@@ -143,23 +146,26 @@ def test_the_table_of_structures_comes_back_with_its_types(opened) -> None:
 
 
 def test_charts_come_back_with_a_curve_for_each_level(opened) -> None:
-    chart = named(opened, "Registration metric chart")
+    chart = named(opened, "Registration metric (Moving to Fixed) chart")
     assert chart.GetNumberOfPlotSeriesNodes() == 2
     second = chart.GetNthPlotSeriesNode(1)
     table = second.GetTableNode().GetTable()
     x, y = table.GetColumnByName(second.GetXColumnName()), table.GetColumnByName(second.GetYColumnName())
     assert [x.GetValue(n) for n in range(x.GetNumberOfTuples())] == [5, 6, 7, 8, 9, 10, 11]
     assert [y.GetValue(n) for n in range(7)] == pytest.approx(outcome().report.registration[1].values)
-    trace = named(opened, "Registration metric").GetTable()
+    trace = named(opened, "Registration metric (Moving to Fixed)").GetTable()
     assert trace.GetNumberOfRows() == 4 + 7
     assert trace.GetColumnByName("Stage").GetValue(10) == "deformable"
 
 
 def test_everything_lies_in_one_folder(opened) -> None:
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(opened)
-    folder = hierarchy.GetItemChildWithName(hierarchy.GetSceneItemID(), "Registration with demons")
+    folder = hierarchy.GetItemChildWithName(hierarchy.GetSceneItemID(), "Registration of Moving to Fixed")
     assert folder != hierarchy.GetInvalidItemID()
-    for name in ("Fixed", "Moving warped", "Moving to fixed", "Propagated segmentation", "Registration report"):
+    for name in (
+        "Fixed", "Moving registered to Fixed", "Moving to Fixed", "Segmentation of Moving in Fixed space",
+        "Registration report (Moving to Fixed)",
+    ):
         assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(named(opened, name))) == folder
 
 
@@ -169,7 +175,7 @@ def test_slice_views_will_show_the_warped_volume_over_the_fixed_one(opened) -> N
     assert set(shown) == {"Red", "Yellow", "Green"}
     for composite in shown.values():
         assert composite.GetBackgroundVolumeID() == named(opened, "Fixed").GetID()
-        assert composite.GetForegroundVolumeID() == named(opened, "Moving warped").GetID()
+        assert composite.GetForegroundVolumeID() == named(opened, "Moving registered to Fixed").GetID()
 
 
 def test_the_bundle_is_a_zip_with_relative_paths_only(bundle) -> None:
@@ -194,8 +200,8 @@ def test_registrations_without_labels_or_trace_make_scenes_too(tmp_path) -> None
     scene = open_scene(tmp_path / "bare.mrb")
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
     assert scene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 0
-    assert scene.GetFirstNodeByName("Structures") is None
-    assert named(scene, "Measures").GetTable().GetNumberOfRows() == 11
+    assert scene.GetFirstNodeByName("Structures (Moving to Fixed)") is None
+    assert named(scene, "Measures (Moving to Fixed)").GetTable().GetNumberOfRows() == 11
 
 
 def test_existing_volumes_are_used_and_left_alone() -> None:
@@ -273,7 +279,7 @@ def test_scene_files_without_a_bundle_open_too(tmp_path, bundle) -> None:
     assert np.array_equal(
         sitk.GetArrayFromImage(from_volume_node(named(scene, "Fixed"))), sitk.GetArrayFromImage(outcome().fixed)
     )
-    grid = named(scene, "Moving to fixed").GetTransformFromParent().GetConcatenatedTransform(0)
+    grid = named(scene, "Moving to Fixed").GetTransformFromParent().GetConcatenatedTransform(0)
     assert grid.GetInterpolationModeAsString() == "Linear"
 
 

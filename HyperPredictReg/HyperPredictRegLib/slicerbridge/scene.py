@@ -6,59 +6,30 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import SimpleITK as sitk
 import slicer
 import vtk
 
 from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.outcome import Outcome
-from HyperPredictRegLib.slicerbridge.provenance import add_report_node, link_images, record_provenance
-from HyperPredictRegLib.slicerbridge.segmentations import propagate, register_conversions, to_segmentation_node
-from HyperPredictRegLib.slicerbridge.tables import TraceNodes, add_measures_table, add_structures_table, add_trace
-from HyperPredictRegLib.slicerbridge.transforms import (
-    cubic_reload_difference_mm,
-    to_transform_node,
-    use_linear_interpolation_everywhere,
-)
-from HyperPredictRegLib.slicerbridge.volumes import to_volume_node
+from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, add_outcome, read_back, remove_outcome
+from HyperPredictRegLib.slicerbridge.segmentations import register_conversions
+from HyperPredictRegLib.slicerbridge.transforms import use_linear_interpolation_everywhere
+
+__all__ = [
+    "OutcomeNodes",
+    "add_outcome",
+    "read_back",
+    "remove_outcome",
+    "write_scene",
+    "save_scene",
+    "open_scene",
+    "application_logic",
+]
 
 _SLICE_VIEWS = ("Red", "Yellow", "Green")
-
-
-@dataclass(frozen=True)
-class OutcomeNodes:
-    """The nodes of one registration; None where the outcome has no such part."""
-
-    fixed: Any
-    moving: Any
-    warped: Any
-    jacobian: Any
-    transform: Any
-    fixed_segmentation: Any | None
-    moving_segmentation: Any | None
-    propagated_segmentation: Any | None
-    structures: Any | None
-    measures: Any
-    alignment_trace: TraceNodes | None
-    registration_trace: TraceNodes | None
-    report: Any
-
-    def all(self) -> list[Any]:
-        """Return every node, in the order of the fields."""
-        nodes: list[Any] = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, TraceNodes):
-                nodes += [value.table, value.curves, *value.series, value.chart]
-            elif value is not None:
-                nodes.append(value)
-        return nodes
 
 
 def write_scene(outcome: Outcome, path: Path) -> None:
@@ -126,80 +97,6 @@ def open_scene(path: Path) -> Any:
     return scene
 
 
-def add_outcome(
-    scene: Any, outcome: Outcome, *, fixed_node: Any = None, moving_node: Any = None, segmentation_node: Any = None
-) -> OutcomeNodes:
-    """Add a registration to `scene`: images, transform, segmentations, tables, charts and report, in one folder.
-
-    The moving volume is not put under the transform and the warped one has no parent transform either, so that nothing is
-    moved twice.
-
-    Parameters
-    ----------
-    scene : vtkMRMLScene, the application's or a new one.
-    outcome : what to add.
-    fixed_node, moving_node : the volumes if they are in the scene already; they are left as they are.
-    segmentation_node : a segmentation of the moving volume to propagate instead of the outcome's labels, with its segments'
-        ids, names, colours, terminology and overlaps; it is left as it is.
-    """
-    report = outcome.report
-    names = outcome.label_names
-    grid = Geometry.of(outcome.fixed)
-
-    def segmentation(labels: Any, name: str) -> Any | None:
-        return None if labels is None else to_segmentation_node(labels, scene, name, names=names)
-
-    dice = report.measured.dice
-    nodes = OutcomeNodes(
-        fixed=fixed_node or to_volume_node(outcome.fixed, scene, "Fixed"),
-        moving=moving_node or to_volume_node(outcome.moving, scene, "Moving"),
-        warped=to_volume_node(outcome.warped, scene, "Moving warped"),
-        jacobian=to_volume_node(outcome.jacobian, scene, "Jacobian determinant"),
-        transform=to_transform_node(outcome.transform, scene, "Moving to fixed"),
-        fixed_segmentation=segmentation(outcome.fixed_labels, "Fixed segmentation"),
-        moving_segmentation=segmentation_node or segmentation(outcome.moving_labels, "Moving segmentation"),
-        propagated_segmentation=segmentation(outcome.warped_labels, "Propagated segmentation")
-        if segmentation_node is None
-        else propagate(segmentation_node, outcome.transform, grid, scene, "Propagated segmentation"),
-        structures=add_structures_table(scene, dice.structures) if dice is not None else None,
-        measures=add_measures_table(scene, report.measured),
-        alignment_trace=add_trace(scene, report.alignment.stages, "Alignment metric"),
-        registration_trace=add_trace(scene, report.registration, "Registration metric"),
-        report=add_report_node(scene, report),
-    )
-    for node, volume in (
-        (nodes.fixed_segmentation, nodes.fixed),
-        (nodes.moving_segmentation, nodes.moving),
-        (nodes.propagated_segmentation, nodes.fixed),
-    ):
-        if node is not None and node is not segmentation_node:
-            node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    nodes.transform.SetDescription(_reload_note(outcome))
-    link_images(nodes.transform, nodes.fixed, nodes.moving)
-    inputs = (nodes.fixed, nodes.moving, nodes.fixed_segmentation, nodes.moving_segmentation)
-    record_provenance([node for node in nodes.all() if not any(node is i for i in inputs)], report)
-    theirs = [node for node in (fixed_node, moving_node, segmentation_node) if node is not None]
-    ours = [node for node in nodes.all() if not any(node is other for other in theirs)]
-    put_in_folder(scene, ours, f"Registration with {report.engine.name}")
-    return nodes
-
-
-def put_in_folder(scene: Any, nodes: list[Any], name: str) -> int:
-    """Put nodes into a new subject hierarchy folder and return the folder's item number."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    if hierarchy is None:
-        hierarchy = scene.AddNewNodeByClass("vtkMRMLSubjectHierarchyNode")
-    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), name)
-    for node in nodes:
-        # The application makes items by itself; outside of it nobody does.
-        item = hierarchy.GetItemByDataNode(node)
-        if item == hierarchy.GetInvalidItemID():
-            hierarchy.CreateItem(folder, node)
-        else:
-            hierarchy.SetItemParent(item, folder)
-    return int(folder)
-
-
 @contextmanager
 def application_logic(scene: Any) -> Iterator[Any]:
     """Give `scene` what the Slicer application gives its own: colours, bundle reading, conversions of segmentations.
@@ -233,20 +130,6 @@ def application_logic(scene: Any) -> Iterator[Any]:
             remote.RemoveDataIOFromScene()
             for part in (remote, colors, logic):
                 part.SetMRMLScene(None)
-
-
-def _reload_note(outcome: Outcome) -> str:
-    """Say on the transform itself what its grid comes to where Slicer opens the scene without this extension."""
-    inside = np.argwhere(sitk.GetArrayViewFromImage(outcome.foreground) > 0)[:, ::-1]
-    # A thousand voxels spread evenly; half a voxel aside, because on the voxels all interpolations agree.
-    chosen = inside[:: max(1, len(inside) // 1000)] + 0.5
-    if not len(chosen):
-        return ""
-    apart = cubic_reload_difference_mm(outcome.transform, Geometry.of(outcome.foreground).to_lps(chosen))
-    return (
-        "Displacement fields are interpolated linearly. Slicer without HyperPredictReg reads them as cubic, which moves points "
-        f"of the foreground by {apart.mean():.2g} mm on average and by {apart.max():.2g} mm at most."
-    )
 
 
 def _show(scene: Any, nodes: OutcomeNodes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,10 @@ _BINARY = "Binary labelmap"
 _REFERENCE_GEOMETRY = "Reference image geometry"
 
 Color = tuple[float, float, float]
+
+
+class OverlapError(InputError):
+    """Segments overlap, which one label map cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -95,27 +99,28 @@ def to_segmentation_node(
     return node
 
 
-def from_segmentation_node(node: Any, geometry: Geometry | None = None) -> LabelMap:
+def from_segmentation_node(
+    node: Any, geometry: Geometry | None = None, numbers: Mapping[str, int] | None = None
+) -> LabelMap:
     """Return the segments of a segmentation node as one label map in world space, LPS mm.
-
-    Labels are the segments' own label values if these differ from one another, else 1, 2, 3 in the order of the segments.
 
     Parameters
     ----------
     node : vtkMRMLSegmentationNode; it is left as it is. A linear parent transform is applied.
     geometry : the grid to use; by default the node's own reference geometry.
+    numbers : the label of each segment, by its id; by default the segments' own label values if these differ from one
+        another, else 1, 2, 3 in the order of the segments.
 
     Raises
     ------
-    InputError : segments overlap, there are none, or the parent transform is not linear.
+    InputError : there are no segments, or the parent transform is not linear.
+    OverlapError : segments overlap.
     """
     segmentation = node.GetSegmentation()
     ids = list(segmentation.GetSegmentIDs())
     if not ids:
         raise InputError(f"The segmentation '{node.GetName()}' has no segments.")
-    own = [int(segmentation.GetSegment(i).GetLabelValue()) for i in ids]
-    numbers = own if len(set(own)) == len(own) else list(range(1, len(ids) + 1))
-    labels = dict(zip(ids, numbers, strict=True))
+    labels = dict(numbers) if numbers is not None else segment_labels(node)
     grid = geometry or segmentation_geometry(node)
     merged = np.zeros(grid.size[::-1], dtype=np.uint32)
     for layer in _layers(node):
@@ -127,7 +132,7 @@ def from_segmentation_node(node: Any, geometry: Geometry | None = None) -> Label
             taken = np.unique(merged[inside])
             if taken.any():
                 other = next(i for i in ids if labels[i] == taken[-1])
-                raise InputError(
+                raise OverlapError(
                     f"In the segmentation '{node.GetName()}' the segments '{segmentation.GetSegment(other).GetName()}' and "
                     f"'{segmentation.GetSegment(segment_id).GetName()}' overlap, which one label map cannot hold: "
                     "remove the overlap, or propagate the segmentation itself."
@@ -140,6 +145,62 @@ def from_segmentation_node(node: Any, geometry: Geometry | None = None) -> Label
         {label: segment.GetName() for label, segment in segments.items()},
         {label: segment.GetColor() for label, segment in segments.items()},
     )
+
+
+def segment_labels(node: Any) -> dict[str, int]:
+    """Return the label of each segment by its id: its own value if all differ and are above 0, else 1, 2, 3 in their order."""
+    segmentation = node.GetSegmentation()
+    ids = list(segmentation.GetSegmentIDs())
+    own = [int(segmentation.GetSegment(i).GetLabelValue()) for i in ids]
+    usable = len(set(own)) == len(own) and all(value > 0 for value in own)
+    return dict(zip(ids, own if usable else range(1, len(ids) + 1), strict=True))
+
+
+def segments_mask(node: Any, geometry: Geometry, segment_ids: Sequence[str] = ()) -> sitk.Image:
+    """Return where segments lie on a grid in world space, LPS mm, as uint8: 1 inside of any of them; they may overlap.
+
+    Parameters
+    ----------
+    node : vtkMRMLSegmentationNode; it is left as it is. A linear parent transform is applied.
+    geometry : the grid.
+    segment_ids : which segments; all of them by default.
+
+    Raises
+    ------
+    InputError : there is no such segment, or the parent transform is not linear.
+    """
+    present = list(node.GetSegmentation().GetSegmentIDs())
+    missing = [i for i in segment_ids if i not in present]
+    if missing or not present:
+        what = f"no segment '{missing[0]}'" if missing else "no segments"
+        raise InputError(f"The segmentation '{node.GetName()}' has {what}: choose another one.")
+    inside = np.zeros(geometry.size[::-1], dtype=np.uint8)
+    for layer in _layers(node):
+        values = [value for segment_id, value in layer.values.items() if segment_id in (segment_ids or present)]
+        if layer.image is not None and values:
+            sampled = geometry.resample(layer.image, interpolator=sitk.sitkNearestNeighbor)
+            inside |= np.isin(sitk.GetArrayViewFromImage(sampled), values).astype(np.uint8)
+    return geometry.apply_to(sitk.GetImageFromArray(inside))
+
+
+def shares_inside(node: Any, mask: sitk.Image) -> dict[str, float]:
+    """Return the share, 0 to 1, of each segment's voxels that lie in a mask, by segment id, counted on the mask's grid.
+
+    A segment without voxels there has none inside.
+    """
+    grid = Geometry.of(mask)
+    inside = sitk.GetArrayViewFromImage(mask) != 0
+    shares = dict.fromkeys(node.GetSegmentation().GetSegmentIDs(), 0.0)
+    for layer in _layers(node):
+        if layer.image is None:
+            continue
+        sampled = grid.resample(layer.image, interpolator=sitk.sitkNearestNeighbor)
+        voxels = sitk.GetArrayViewFromImage(sampled)
+        whole = dict(zip(*(part.tolist() for part in np.unique(voxels, return_counts=True)), strict=True))
+        within = dict(zip(*(part.tolist() for part in np.unique(voxels[inside], return_counts=True)), strict=True))
+        for segment_id, value in layer.values.items():
+            shares[segment_id] = within.get(value, 0) / max(whole.get(value, 0), 1)
+    return shares
 
 
 def propagate(node: Any, transform: sitk.Transform, geometry: Geometry, scene: Any, name: str) -> Any:

@@ -24,6 +24,7 @@ from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.slicerbridge.scene import application_logic
 from HyperPredictRegLib.slicerbridge.segmentations import to_segmentation_node
+from HyperPredictRegLib.slicerbridge.showing import show_grid, show_outlines
 from HyperPredictRegLib.slicerbridge.transforms import to_transform_node
 from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, to_volume_node
 from HyperPredictRegLib.transforms import field_of, field_transform
@@ -191,9 +192,10 @@ def write_slice_views(
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
         background, foreground = (_gray_volume(scene, image) for image in (fixed, warped))
         if transform is not None:
-            _show_grid(scene, transform, background, fixed, style)
+            show_grid(to_transform_node(transform, scene, "Transform"), background, spacing_mm=style.grid_spacing_mm)
         for number, image in enumerate(labels):
-            _show_outlines(to_segmentation_node(image, scene, "Labels", names=names), number, style)
+            node = to_segmentation_node(image, scene, "Labels", names=names)
+            show_outlines(node, opacity=1.0 if number == 0 else 0.55, thickness_px=style.outline_px)
         cut = (_middle_of_interest(fixed, labels) if cut_lps is None else np.array(cut_lps)) * _FLIP
         views = [_draw(scene, logic, plane, (background, foreground), cut, style) for plane in _planes(fixed, style)]
         scene.Clear(1)
@@ -330,27 +332,6 @@ def _gray_volume(scene: Any, image: sitk.Image) -> Any:
         display.AutoWindowLevelOff()
         display.SetWindowLevelMinMax(float(min(low, voxels.min())), 1.1 * float(high))
     return node
-
-
-def _show_grid(scene: Any, transform: sitk.Transform, region: Any, fixed: sitk.Image, style: SliceStyle) -> None:
-    spacing = style.grid_spacing_mm or max(1.0, round(max(Geometry.of(fixed).extent_mm) / 20))
-    node = to_transform_node(transform, scene, "Transform")
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
-    display.SetVisualizationMode(display.VIS_MODE_GRID)
-    display.SetVisibility(True)
-    display.SetVisibility2D(True)
-    display.SetGridSpacingMm(spacing)
-    display.SetGridResolutionMm(spacing / 5)
-    display.SetAndObserveRegionNode(region)
-
-
-def _show_outlines(node: Any, number: int, style: SliceStyle) -> None:
-    display = node.GetDisplayNode()
-    display.SetVisibility2DFill(False)
-    display.SetVisibility2DOutline(True)
-    display.SetOpacity2DOutline(1.0 if number == 0 else 0.55)
-    display.SetSliceIntersectionThickness(style.outline_px)
 
 
 def _middle_of_interest(fixed: sitk.Image, labels: Sequence[sitk.Image]) -> np.ndarray:

@@ -31,16 +31,24 @@ def add_table_node(scene: Any, name: str, columns: Mapping[str, Sequence[str] | 
     Columns of text, of whole numbers and of other numbers keep their types in a saved scene.
     """
     node = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GetUniqueNameByString(name))
+    set_columns(node, columns)
+    return node
+
+
+def set_columns(node: Any, columns: Mapping[str, Sequence[str] | Sequence[int] | Sequence[float | None]]) -> None:
+    """Replace the columns of a vtkMRMLTableNode; see `add_table_node`."""
+    was_modifying = node.StartModify()
+    node.RemoveAllColumns()
     for title, values in columns.items():
         node.AddColumn(_column(title, values))
     for title, values in columns.items():
         node.SetColumnType(title, _column(title, values).GetDataType())
-    return node
+    node.EndModify(was_modifying)
 
 
-def add_structures_table(scene: Any, structures: Sequence[StructureMeasure]) -> Any:
+def add_structures_table(scene: Any, structures: Sequence[StructureMeasure], name: str = "Structures") -> Any:
     """Add a table of Dice, surface distances (mm) and volumes (ml), one row for each structure; return the node."""
-    return add_table_node(scene, "Structures", {
+    return add_table_node(scene, name, {
         "Label": [s.label for s in structures],
         "Structure": [s.name for s in structures],
         "Dice before": [float(s.dice_before) for s in structures],
@@ -52,7 +60,7 @@ def add_structures_table(scene: Any, structures: Sequence[StructureMeasure]) -> 
     })
 
 
-def add_measures_table(scene: Any, measured: Measured) -> Any:
+def add_measures_table(scene: Any, measured: Measured, name: str = "Measures") -> Any:
     """Add a table of the quality of the whole registration, one row for each measure; return the node."""
     rows: list[tuple[str, float | None, str]] = [
         ("Folding, foreground", measured.folding_percent.foreground, "%"),
@@ -73,10 +81,27 @@ def add_measures_table(scene: Any, measured: Measured) -> Any:
         rows.append(("Target registration error before, mean", measured.tre_before_mm.mean, "mm"))
     if measured.tre_mm is not None:
         rows.append(("Target registration error, mean", measured.tre_mm.mean, "mm"))
-    return add_table_node(scene, "Measures", {
+    return add_table_node(scene, name, {
         "Measure": [row[0] for row in rows],
         "Value": [_number(row[1]) for row in rows],
         "Unit": [row[2] for row in rows],
+    })
+
+
+def add_stages_table(scene: Any, levels: Sequence[LevelTrace], name: str = "Stages") -> Any | None:
+    """Add a table of what the optimisers did on each level and why they stopped; return the node, or None if there are none."""
+    if not levels:
+        return None
+    return add_table_node(scene, name, {
+        "Stage": [level.stage for level in levels],
+        "Level": [level.level + 1 for level in levels],
+        "Iterations": [len(level.values) for level in levels],
+        "Iterations allowed": [level.iteration_limit for level in levels],
+        "Metric": [level.metric for level in levels],
+        "Value at the end": [level.end_value for level in levels],
+        "Why it stopped": [level.stop_meaning for level in levels],
+        "In the optimizer's words": [level.stop_reason for level in levels],
+        "Seconds": [float(level.seconds) for level in levels],
     })
 
 
@@ -91,7 +116,7 @@ def add_trace(scene: Any, levels: Sequence[LevelTrace], name: str) -> TraceNodes
         return None
     table = add_table_node(scene, name, {
         "Stage": [level.stage for level in levels for _ in level.values],
-        "Level": [level.level for level in levels for _ in level.values],
+        "Level": [level.level + 1 for level in levels for _ in level.values],
         "Metric": [level.metric for level in levels for _ in level.values],
         "Iteration": [n + 1 for level in levels for n in range(len(level.values))],
         "Value": [float(value) for level in levels for value in level.values],
@@ -108,7 +133,11 @@ def add_trace(scene: Any, levels: Sequence[LevelTrace], name: str) -> TraceNodes
     curves = add_table_node(scene, f"{name} curves", columns)
     series = tuple(_series(scene, curves, _title(level), number) for number, level in enumerate(levels))
     chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GetUniqueNameByString(f"{name} chart"))
-    chart.SetTitle(name)
+    # The folder and the chart's own name say which volumes.
+    chart.SetTitle(name.partition(" (")[0])
+    chart.SetTitleFontSize(16)
+    chart.SetLegendFontSize(12)
+    chart.SetAxisTitleFontSize(14)
     chart.SetXAxisTitle("Iteration")
     chart.SetYAxisTitle(" / ".join(dict.fromkeys(level.metric for level in levels)))
     for one in series:
@@ -129,7 +158,8 @@ def _series(scene: Any, curves: Any, title: str, number: int) -> Any:
 
 
 def _title(level: LevelTrace) -> str:
-    return f"{level.stage} level {level.level}"
+    # Counted from 1, the coarsest, as the progress counts them.
+    return f"{level.stage} level {level.level + 1}"
 
 
 def _number(value: float | None) -> float:

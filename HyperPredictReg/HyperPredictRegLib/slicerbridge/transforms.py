@@ -158,6 +158,21 @@ def cubic_reload_difference_mm(transform: sitk.Transform, points_lps: np.ndarray
     return np.linalg.norm(cubic - transformed_points(transform, points_lps), axis=1)
 
 
+def vtk_transform(transform: sitk.Transform) -> Any:
+    """Return a transform (see `to_transform_node`) as a vtkAbstractTransform of RAS mm, from fixed to moving points."""
+    converted = _to_vtk(transform)
+    if isinstance(converted, np.ndarray):
+        linear = vtk.vtkTransform()
+        linear.SetMatrix(vtk_matrix(converted))
+        return linear
+    return converted
+
+
+def simple_parts(transform: Any) -> list[Any]:
+    """Return the simple parts of a vtkAbstractTransform in the order in which they are applied to a point."""
+    return list(_parts(transform))
+
+
 def flattened(transform: sitk.Transform) -> list[sitk.Transform]:
     """Return the parts of a composite, however nested, in the order in which they are applied to a point."""
     transform = transform.Downcast() if type(transform) is sitk.Transform else transform

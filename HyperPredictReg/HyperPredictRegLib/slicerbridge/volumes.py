@@ -70,6 +70,19 @@ def from_volume_node(node: Any) -> sitk.Image:
     return from_image_data(node.GetImageData(), parent_to_world(node) @ numpy_matrix(matrix), what)
 
 
+def look_alike(node: Any, model: Any) -> None:
+    """Show a volume node in the colours and, unless these are labels, with the window that another one has."""
+    display, wanted = node.GetDisplayNode(), model.GetDisplayNode()
+    if display is None or wanted is None:
+        return
+    if wanted.GetColorNodeID():
+        display.SetAndObserveColorNodeID(wanted.GetColorNodeID())
+    kind = "vtkMRMLScalarVolumeDisplayNode"
+    if display.IsA(kind) and wanted.IsA(kind):
+        display.AutoWindowLevelOff()
+        display.SetWindowLevel(wanted.GetWindow(), wanted.GetLevel())
+
+
 def volume_geometry(node: Any) -> Geometry:
     """Return where a volume node's grid lies in world space, LPS mm; raise `InputError` as `from_volume_node` does."""
     what = f"The volume '{node.GetName()}'"

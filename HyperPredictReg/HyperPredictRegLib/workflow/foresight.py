@@ -11,12 +11,15 @@ from HyperPredictRegLib.engines.base import settings_hash
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.inputs import input_paths
 from HyperPredictRegLib.job import EngineUsed, Job
+from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.outputs import prepared_folder, publish
 from HyperPredictRegLib.prediction import Foresight, Prediction, StructureChoice
+from HyperPredictRegLib.predictor.card import read_card
 from HyperPredictRegLib.predictor.choosing import ChosenLambda, choose_lambda
+from HyperPredictRegLib.predictor.paths import bundled
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
 from HyperPredictRegLib.records import to_plain
-from HyperPredictRegLib.selection import interpolated, per_structure
+from HyperPredictRegLib.selection import feasible, interpolated, per_structure
 from HyperPredictRegLib.selection.readout import band_value
 from HyperPredictRegLib.threads import threads
 from HyperPredictRegLib.workflow.plan import Clock, Plan, made_ready
@@ -71,6 +74,38 @@ def foresee(job: Job, *, progress: Progress = silent, cancelled: CancelCheck = n
         raise InputError(f"Nothing can be foreseen for this pair. {chosen.sentence}")
     progress(ProgressEvent("predict", 1.0, "done"))
     return Foresight(_prediction(plan, chosen, (*ready.alignment.warnings, *chosen.warnings), clock), chosen.forecast.curves)
+
+
+def foresight_of(outcome: Outcome) -> Foresight | None:
+    """Return what was foreseen in the course of a registration, as `predict` would have; None if nothing was.
+
+    What each structure would choose for itself is left out.
+    """
+    report = outcome.report
+    if outcome.curves is None or report.verdict is None or not report.trials:
+        return None
+    first = dict(report.trials[0].hyperparameters) if report.predicted is None else dict(report.predicted.hyperparameters)
+    job = report.job
+    folder = bundled(job.engine, job.preset) if job.predictor == "bundled" else Path(job.predictor)
+    card = None if folder is None else read_card(folder)
+    return Foresight(
+        Prediction(
+            job=job,
+            engine=report.engine,
+            predictor=report.predicted.predictor if report.predicted is not None else "",
+            verdict=report.verdict,
+            criterion=report.criterion or job.criterion,
+            hyperparameters=first,
+            feasible=bool(feasible(outcome.curves, report.criterion or job.criterion).any()),
+            choice=report.choice,
+            predicted=report.predicted,
+            structures=(),
+            fixed_hyperparameters=first if card is None else {card.hyperparameter: card.fixed_value},
+            seconds=report.seconds,
+            warnings=report.alignment.warnings,
+        ),
+        outcome.curves,
+    )
 
 
 def _prediction(plan: Plan, chosen: ChosenLambda, warnings: tuple[str, ...], clock: Clock) -> Prediction:

@@ -1,0 +1,233 @@
+"""Carry other nodes through a finished registration, forward or backward: images, label maps, segmentations, models, markups.
+
+What a fold would tear or turn inside out is refused with a reason; nothing is carried in part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.intensity import background_value, foreground
+from HyperPredictRegLib.quality import jacobian_determinant
+from HyperPredictRegLib.slicerbridge.carried_points import carried_markups, carried_model
+from HyperPredictRegLib.slicerbridge.outcome_nodes import FIELD_DIFFERENCE, OutcomeNodes
+from HyperPredictRegLib.slicerbridge.pointwise import determinants, points_back_through, points_through
+from HyperPredictRegLib.slicerbridge.segmentations import propagate, shares_inside
+from HyperPredictRegLib.slicerbridge.together import all_or_none, item_above, put_under
+from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
+from HyperPredictRegLib.slicerbridge.volumes import from_volume_node, look_alike, to_volume_node, volume_geometry
+from HyperPredictRegLib.transforms import displacement_field, inverted
+
+MOST_FOLDED_SHARE = 0.005
+"""A segment with a larger share of its voxels in folds is refused."""
+
+CARRIED_FROM = "HyperPredictReg.carriedFrom"
+
+_UNSAFE_RESIDUAL_MM = 1.0
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What became of each node.
+
+    Attributes
+    ----------
+    nodes : the new nodes, in the order of those that they were made from.
+    refused : nodes that were not carried, each with the reason in a sentence.
+    warnings : sentences on what was carried.
+    """
+
+    nodes: tuple[Any, ...]
+    refused: tuple[tuple[Any, str], ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """The way that things are carried.
+
+    Attributes
+    ----------
+    lookup : maps points of the target to points of the source, LPS mm: what images need.
+    target : the grid that images come to.
+    place : the name of the space that things come to.
+    folded : uint8 on the target, 1 where the transform folds.
+    move : brings points, shape (n, 3), LPS mm, to the target; also returns which of them cannot be trusted, shape (n,).
+    """
+
+    lookup: sitk.Transform
+    target: Geometry
+    place: str
+    folded: sitk.Image
+    move: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def carry(scene: Any, nodes: Sequence[Any], result: OutcomeNodes, *, backward: bool = False) -> Carried:
+    """Add a copy of each node, carried through a registration, to the folder of its result; the nodes are left as they are.
+
+    Scalar volumes are interpolated linearly, label maps by nearest neighbour, segmentations keep segments, names and colours.
+    Of models all points are carried and normals computed anew; of markups the control points, of planes also their axes. All
+    is done in world space.
+
+    Parameters
+    ----------
+    scene : vtkMRMLScene of all nodes.
+    nodes : what to carry.
+    result : the registration; its transform node is used as it is now.
+    backward : from fixed to moving space, instead of from moving to fixed.
+
+    Raises
+    ------
+    InputError : the registration's transform or volumes are gone, or cannot be used.
+    """
+    way = _way(result, backward)
+    folder = item_above(scene, result.report if result.report is not None else result.transform)
+    made: list[Any] = []
+    refused: list[tuple[Any, str]] = []
+    warnings: list[str] = []
+    for node in nodes:
+        try:
+            with all_or_none(scene):
+                new, found = _carried(scene, node, way)
+                new.SetAttribute(CARRIED_FROM, node.GetName())
+                new.SetDescription(f"'{node.GetName()}' carried through the transform '{result.transform.GetName()}'"
+                                   f"{', backward' if backward else ''}.")
+                put_under(scene, [new], folder)
+        except InputError as error:
+            refused.append((node, str(error)))
+        else:
+            made.append(new)
+            warnings += found
+    return Carried(tuple(made), tuple(refused), tuple(warnings))
+
+
+def _carried(scene: Any, node: Any, way: _Way) -> tuple[Any, list[str]]:
+    name = f"{node.GetName()} in {way.place} space"
+    if node.IsA("vtkMRMLSegmentationNode"):
+        return _carried_segmentation(scene, node, way, name), []
+    if node.IsA("vtkMRMLScalarVolumeNode") and not node.IsA("vtkMRMLTensorVolumeNode"):
+        return _carried_volume(scene, node, way, name)
+    if node.IsA("vtkMRMLModelNode"):
+        return carried_model(scene, node, _safely(way, node, "vertices"), name), []
+    if node.IsA("vtkMRMLMarkupsNode"):
+        return carried_markups(scene, node, _safely(way, node, "points"), name), []
+    raise InputError(
+        f"'{node.GetName()}' is of a kind ({node.GetNodeTagName()}) that cannot be carried: choose volumes, segmentations, "
+        "models or markups."
+    )
+
+
+def _carried_volume(scene: Any, node: Any, way: _Way, name: str) -> tuple[Any, list[str]]:
+    image = from_volume_node(node)
+    label_map = node.IsA("vtkMRMLLabelMapVolumeNode")
+    if label_map:
+        carried = way.target.resample(image, way.lookup, interpolator=sitk.sitkNearestNeighbor)
+    else:
+        carried = way.target.resample(image, way.lookup, default_value=_nothing(image))
+    new = to_volume_node(carried, scene, name, label_map=label_map)
+    look_alike(new, node)
+    share = 100 * float(sitk.GetArrayViewFromImage(way.folded).mean())
+    if share == 0:
+        return new, []
+    return new, [f"The transform folds in {share:.2g} % of the space of '{new.GetName()}': do not trust what it shows there."]
+
+
+def _carried_segmentation(scene: Any, node: Any, way: _Way, name: str) -> Any:
+    new = propagate(node, way.lookup, way.target, scene, name)
+    shares = shares_inside(new, way.folded)
+    torn = [segment_id for segment_id, share in shares.items() if share > MOST_FOLDED_SHARE]
+    if torn:
+        worst = max(torn, key=lambda segment_id: shares[segment_id])
+        others = f" and {len(torn) - 1} more" if len(torn) > 1 else ""
+        raise InputError(
+            f"The segmentation '{node.GetName()}' was not carried: {100 * shares[worst]:.2g} % of its segment "
+            f"'{node.GetSegmentation().GetSegment(worst).GetName()}'{others} would come to lie in folds (more than "
+            f"{100 * MOST_FOLDED_SHARE:g} %). Register again with a larger λ."
+        )
+    return new
+
+
+def _safely(way: _Way, node: Any, what: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a mover of points, shape (n, 3), LPS mm, that refuses all of them if any of them cannot be trusted."""
+
+    def move(points: np.ndarray) -> np.ndarray:
+        moved, unsafe = way.move(points)
+        count = int(unsafe.sum())
+        if count:
+            raise InputError(
+                f"'{node.GetName()}' was not carried: {count} of its {len(points)} {what} lie where the transform folds, has no "
+                "inverse, or is not known. Register again with a larger λ, or leave those out."
+            )
+        return moved
+
+    return move
+
+
+def _way(result: OutcomeNodes, backward: bool) -> _Way:
+    for part, node in (("transform", result.transform), ("fixed volume", result.fixed), ("moving volume", result.moving)):
+        if node is None:
+            raise InputError(f"The {part} of this registration is no longer in the scene: register again.")
+    forward = from_transform_node(result.transform)
+    fixed, moving = volume_geometry(result.fixed), volume_geometry(result.moving)
+    back = from_transform_node(result.inverse) if result.inverse is not None else inverted(forward, fixed)
+    folds = _folds(result, forward, fixed)
+    # A single field says nothing beyond its grid.
+    known = fixed if result.transform.GetAttribute(FIELD_DIFFERENCE) else None
+
+    def in_doubt(fixed_points: np.ndarray, determinant: np.ndarray) -> np.ndarray:
+        doubt = ~(determinant > 0) | _inside(folds, fixed_points)
+        return doubt if known is None else doubt | ~_within(known, fixed_points)
+
+    def to_fixed(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = points_back_through(forward, points, back)
+        return found.points, in_doubt(found.points, found.determinant) | ~(found.residual_mm <= _UNSAFE_RESIDUAL_MM)
+
+    def to_moving(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return points_through(forward, points), in_doubt(points, determinants(forward, points))
+
+    if backward:
+        folded = moving.resample(folds, back, interpolator=sitk.sitkNearestNeighbor)
+        return _Way(back, moving, result.moving.GetName(), folded, to_moving)
+    folded = fixed.resample(folds, interpolator=sitk.sitkNearestNeighbor)
+    return _Way(forward, fixed, result.fixed.GetName(), folded, to_fixed)
+
+
+def _folds(result: OutcomeNodes, forward: sitk.Transform, fixed: Geometry) -> sitk.Image:
+    """Return where the transform folds, uint8, in fixed space."""
+    if result.jacobian is not None:
+        jacobian = from_volume_node(result.jacobian)
+    else:
+        jacobian = jacobian_determinant(displacement_field(forward, fixed))
+    folded = ~(sitk.GetArrayViewFromImage(jacobian) > 0)
+    return Geometry.of(jacobian).apply_to(sitk.GetImageFromArray(folded.astype(np.uint8)))
+
+
+def _inside(mask: sitk.Image, points: np.ndarray) -> np.ndarray:
+    """Tell which points, shape (n, 3), LPS mm, lie in a voxel that is set."""
+    grid = Geometry.of(mask)
+    places = np.rint(grid.to_index(points)).astype(int)
+    there = _within(grid, points)
+    i, j, k = np.clip(places, 0, np.array(grid.size) - 1).T
+    return there & (sitk.GetArrayViewFromImage(mask)[k, j, i] != 0)
+
+
+def _within(grid: Geometry, points: np.ndarray) -> np.ndarray:
+    """Tell which points, shape (n, 3), LPS mm, lie in the box that the voxels of a grid fill."""
+    places = grid.to_index(points)
+    return np.asarray(((places >= -0.5) & (places <= np.array(grid.size) - 0.5)).all(axis=1))
+
+
+def _nothing(image: sitk.Image) -> float:
+    """Return the intensity for voxels that the image does not reach, the same that a registration uses."""
+    try:
+        return background_value(image, foreground(image))
+    except InputError:
+        # An image without an anatomy, such as a mask or a constant.
+        return float(sitk.GetArrayViewFromImage(image).min())

@@ -1,0 +1,157 @@
+"""Work on nodes of a scene that a child process does, while the application goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import slicer
+
+from HyperPredictRegLib.child import Child, ChildEvent, Ending, new_workplace, remove_workplace
+from HyperPredictRegLib.errors import Cancelled, InputError, RegistrationError
+from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.prediction import Foresight
+from HyperPredictRegLib.saved import read_foresight, read_outcome
+from HyperPredictRegLib.slicerbridge.request import JOB_NAME, Request, write_job
+
+
+class Task:
+    """A registration or prediction that has begun. The scene is not touched until its result is fetched.
+
+    Call `poll` from time to time, or `wait`; then fetch the result, then `close`, which removes every file of it.
+
+    Attributes
+    ----------
+    kind : "register" or "predict".
+    request : what was asked; its nodes are not changed.
+    job : the same for the child process, with files in place of nodes.
+    """
+
+    def __init__(self, kind: str, request: Request) -> None:
+        """Write the inputs into a temporary folder and start the child process.
+
+        Raises
+        ------
+        InputError : a node or an option cannot be used; the sentence names it.
+        """
+        self.kind = kind
+        self.request = request
+        # Marked as ours, so that a child whose Slicer has crashed removes it.
+        self._workplace = new_workplace(_temporary_folder())
+        try:
+            self.job = write_job(request, self._workplace)
+            self._child = Child(kind, self._workplace / JOB_NAME, workplace=self._workplace)
+        except BaseException:
+            remove_workplace(self._workplace)
+            raise
+
+    @property
+    def folder(self) -> Path:
+        """Return where the child leaves its results."""
+        return Path(self.job.out)
+
+    @property
+    def ending(self) -> Ending | None:
+        """Return how it ended, or None while it runs."""
+        return self._child.ending
+
+    @property
+    def log(self) -> str:
+        """Return what the child said beside its progress."""
+        return self._child.log
+
+    def poll(self) -> list[ChildEvent]:
+        """Return the progress since the last call, at once."""
+        return self._child.poll()
+
+    def wait(self, on_event: Callable[[ChildEvent], None] | None = None) -> None:
+        """Wait for the end.
+
+        Raises
+        ------
+        InputError : an input cannot be used.
+        RegistrationError : no valid result came out.
+        Cancelled : it was cancelled.
+        """
+        self._child.wait(on_event)
+        self.check()
+
+    def check(self) -> None:
+        """Raise what `wait` raises if the work has ended without a result."""
+        ending = self.ending
+        if ending is None or ending.outcome == "done":
+            return
+        if ending.outcome == "cancelled":
+            raise Cancelled(ending.sentence)
+        raise (InputError if ending.bad_input else RegistrationError)(ending.sentence)
+
+    def foresight(self) -> Foresight:
+        """Return the prediction of a "predict" task that is done."""
+        return read_foresight(self.folder)
+
+    def outcome(self) -> Outcome:
+        """Return the registration of a "register" task that is done.
+
+        Raises
+        ------
+        InputError : the nodes that it was for have left the scene in the meantime, or its files are damaged.
+        """
+        for role, node in (("fixed", self.request.fixed), ("moving", self.request.moving)):
+            if node.GetScene() is None:
+                raise InputError(
+                    f"The {role} volume '{node.GetName()}' was removed from the scene while it was being registered: "
+                    "load it again and register once more."
+                )
+        return read_outcome(self.folder)
+
+    def draw_page(self) -> PageTask:
+        """Start to draw the report page of a "register" task that is done; its files must still be there."""
+        return PageTask(self)
+
+    def cancel(self) -> None:
+        """End the child process for certain, within a second, and remove what it has written."""
+        self._child.kill()
+        remove_workplace(self._workplace)
+
+    def close(self) -> None:
+        """Remove all files of the task; a child that still runs is ended first."""
+        self.cancel()
+
+
+class PageTask:
+    """The report page of a finished registration, which a child process draws. Used like a `Task`."""
+
+    kind = "page"
+
+    def __init__(self, registration: Task) -> None:
+        self.folder = registration.folder
+        self.request = registration.request
+        self._child = Child(self.kind, self.folder, workplace=self.folder.parent)
+
+    @property
+    def ending(self) -> Ending | None:
+        """Return how it ended, or None while it runs."""
+        return self._child.ending
+
+    @property
+    def log(self) -> str:
+        """Return what the child said beside its progress."""
+        return self._child.log
+
+    def poll(self) -> list[ChildEvent]:
+        """Return the progress since the last call, at once."""
+        return self._child.poll()
+
+    def cancel(self) -> None:
+        """End the child process; the registration stays."""
+        self._child.kill()
+
+    def close(self) -> None:
+        """End the child process if it still runs."""
+        self._child.kill()
+
+
+def _temporary_folder() -> Path | None:
+    """Return the application's folder for temporary files, or None for the system's."""
+    application = getattr(slicer, "app", None)
+    return None if application is None else Path(application.temporaryPath)

@@ -1,0 +1,106 @@
+"""What a fold would tear or turn inside out is not carried; and nothing of it stays behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
+
+from carrying_samples import (  # noqa: E402
+    MIRRORED,
+    Result,
+    markups,
+    model,
+    nodes_of,
+    places,
+    registered,
+)
+from HyperPredictRegLib.slicerbridge.carrying import carry  # noqa: E402
+from HyperPredictRegLib.slicerbridge.segmentations import to_segmentation_node  # noqa: E402
+from HyperPredictRegLib.slicerbridge.volumes import to_volume_node  # noqa: E402
+from HyperPredictRegLib.transforms import transformed_points  # noqa: E402
+from slicerbridge_samples import OBLIQUE, image, labels, vtk_errors_fail  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _vtk_errors() -> Iterator[list[str]]:
+    with vtk_errors_fail() as errors:
+        yield errors
+
+
+@pytest.fixture(scope="module")
+def folding() -> Result:
+    made = registered(peak_mm=16.0)
+    share = (sitk.GetArrayFromImage(made.outcome.jacobian) <= 0).mean()
+    assert 0.02 < share < 0.3, share
+    return made
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_points_in_folds_are_refused_with_their_number(folding, backward) -> None:
+    voxels = np.argwhere(sitk.GetArrayFromImage(folding.outcome.jacobian) <= 0)[:, ::-1]
+    # Voxels well inside the folds, whose neighbours fold too.
+    bad = OBLIQUE.to_lps(voxels[:3])
+    good = OBLIQUE.to_lps(np.array([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    fixed_points = np.concatenate([bad, good])
+    points = fixed_points if backward else transformed_points(folding.map, fixed_points)
+    for node, what in ((model(folding.scene, points), "vertices"), (markups(folding.scene, "Fiducial", points), "points")):
+        before = nodes_of(folding.scene)
+        done = folding.carry(node, backward=backward)
+        assert not done.nodes and nodes_of(folding.scene) == before
+        sentence = done.refused[0][1]
+        assert f"of its 5 {what} lie where the transform folds" in sentence
+        count = int(sentence.partition(" of its ")[0].split()[-1])
+        # Forward, a place in a fold has several origins, and the search may end at one that is not folded.
+        assert count == 3 if backward else 1 <= count <= 3
+    safe = markups(folding.scene, "Fiducial", points[3:])
+    assert len(folding.carry(safe, backward=backward).nodes) == 1
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_segments_in_folds_are_refused_and_volumes_come_with_a_warning(folding, backward) -> None:
+    grid = OBLIQUE if backward else MIRRORED
+    segmentation = to_segmentation_node(labels(grid), folding.scene, "Parts", names={3: "A", 17: "B", 300: "C"})
+    before = nodes_of(folding.scene)
+    done = folding.carry(segmentation, backward=backward)
+    assert not done.nodes and nodes_of(folding.scene) == before
+    sentence = done.refused[0][1]
+    assert f"'{segmentation.GetName()}' was not carried" in sentence and "in folds (more than 0.5 %)" in sentence
+    done = folding.carry(to_volume_node(image(grid), folding.scene, "Picture"), backward=backward)
+    assert len(done.nodes) == 1 and "folds in" in done.warnings[0]
+    # A segment far from all folds may go.
+    corner = np.zeros(grid.size[::-1], dtype=np.uint8)
+    corner[:2, :2, :2] = 1
+    apart = to_segmentation_node(grid.apply_to(sitk.GetImageFromArray(corner)), folding.scene, "Corner")
+    assert len(folding.carry(apart, backward=backward).nodes) == 1
+
+
+def test_folds_are_taken_from_the_determinant_that_was_measured() -> None:
+    """The measured folding and the refusal speak of the same voxels, also where differences over 0.02 mm see no fold."""
+    made = registered()
+    made.nodes.jacobian.GetImageData().SetScalarComponentFromDouble(12, 11, 10, 0, -0.1)
+    points = OBLIQUE.to_lps(np.array([[12.0, 11.0, 10.0], [12.3, 10.8, 10.1], [12.0, 11.0, 11.0]]))
+    for backward in (False, True):
+        start = points if backward else transformed_points(made.map, points)
+        done = made.carry(markups(made.scene, "Fiducial", start), backward=backward)
+        assert "2 of its 3 points" in done.refused[0][1]
+
+
+def test_without_inverse_and_determinant_nodes_they_are_computed(folding) -> None:
+    nodes = replace(folding.nodes, inverse=None, jacobian=None)
+    bad = OBLIQUE.to_lps(np.argwhere(sitk.GetArrayFromImage(folding.outcome.jacobian) <= 0)[:2, ::-1])
+    done = carry(folding.scene, [markups(folding.scene, "Fiducial", bad)], nodes, backward=True)
+    assert "2 of its 2 points" in done.refused[0][1]
+
+
+def test_a_single_field_is_not_trusted_beyond_its_volume() -> None:
+    made = registered(transform_as="field", field_spacing_mm=2.0)
+    inside, beyond = OBLIQUE.centre_lps[None], OBLIQUE.to_lps([[-9.0, 5.0, 5.0]])
+    done = made.carry(*(markups(made.scene, "Fiducial", transformed_points(made.map, p)) for p in (inside, beyond)))
+    assert np.linalg.norm(places(done.nodes[0]) - inside) < 0.5  # mm, one field of 2 mm
+    assert "1 of its 1 points" in done.refused[0][1]

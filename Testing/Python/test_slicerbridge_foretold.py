@@ -1,0 +1,275 @@
+"""A prediction in the scene: charts that show what the curves say, a mark that follows λ, and words for one λ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
+
+from HyperPredictRegLib.curves import Band  # noqa: E402
+from HyperPredictRegLib.errors import InputError  # noqa: E402
+from HyperPredictRegLib.job import Criterion  # noqa: E402
+from HyperPredictRegLib.selection import interpolated  # noqa: E402
+from HyperPredictRegLib.slicerbridge import foretold  # noqa: E402
+from HyperPredictRegLib.slicerbridge.foretold import (  # noqa: E402
+    ForesightNodes,
+    add_foresight,
+    foresight_nodes_of,
+    mark_weight,
+    read_foresight_node,
+    read_out,
+    show_structure,
+    update_foresight,
+)
+from HyperPredictRegLib.slicerbridge.scene import application_logic, open_scene, save_scene  # noqa: E402
+from reporting_samples import make_curves, make_foresight, make_red  # noqa: E402
+from slicerbridge_samples import vtk_errors_fail  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _vtk_errors() -> Iterator[list[str]]:
+    with vtk_errors_fail() as errors:
+        yield errors
+
+
+@pytest.fixture
+def scene() -> Iterator[Any]:
+    made = slicer.vtkMRMLScene()
+    with application_logic(made):
+        yield made
+
+
+def points(chart: Any, begins: str) -> np.ndarray:
+    """Return what a chart draws for the series whose name begins so, shape (rows, 2)."""
+    for n in range(chart.GetNumberOfPlotSeriesNodes()):
+        series = chart.GetNthPlotSeriesNode(n)
+        if series.GetName().startswith(begins):
+            table = series.GetTableNode().GetTable()
+            columns = [table.GetColumnByName(name) for name in (series.GetXColumnName(), series.GetYColumnName())]
+            return np.array([[column.GetValue(row) for column in columns] for row in range(table.GetNumberOfRows())])
+    raise AssertionError(f"no series '{begins}' in {legend(chart)}")
+
+
+def legend(chart: Any) -> list[str]:
+    return [chart.GetNthPlotSeriesNode(n).GetName() for n in range(chart.GetNumberOfPlotSeriesNodes())]
+
+
+def count(scene: Any) -> int:
+    return int(scene.GetNumberOfNodes())
+
+
+def test_charts_draw_the_curves_and_their_bands(scene) -> None:
+    foresight = make_foresight()
+    curves, nodes = foresight.curves, add_foresight(scene, foresight)
+    n = len(curves.values)
+    for chart, band in ((nodes.dice_chart, curves.mean_dice), (nodes.folding_chart, curves.folding_foreground)):
+        line, edges = points(chart, "best guess"), points(chart, "90 % band")
+        assert np.array_equal(line[:n], np.column_stack([curves.values[:, 0], band.value]))
+        assert (line[n:] == line[n - 1]).all()
+        assert np.array_equal(edges[:n, 1], band.lower) and np.array_equal(edges[n:, 1], band.upper[::-1])
+        assert np.array_equal(edges[n:, 0], curves.values[::-1, 0])
+        assert chart.GetXAxisLogScale() and not chart.GetEnablePointMoveAlongY()
+
+
+def test_marks_lie_on_the_curves_and_differ_in_shape(scene) -> None:
+    foresight = make_foresight()
+    nodes, prediction = add_foresight(scene, foresight), foresight.prediction
+    for begins, values in (("suggested", prediction.hyperparameters), ("fixed", prediction.fixed_hyperparameters)):
+        at = values["regularization_weight"]
+        here = interpolated(foresight.curves, np.array([at]))
+        assert points(nodes.dice_chart, begins)[0] == pytest.approx([at, float(here.mean_dice.value[0])], rel=1e-9)
+        assert points(nodes.folding_chart, begins)[0] == pytest.approx([at, float(here.folding_foreground.value[0])], rel=1e-9)
+    drawn = [nodes.dice_chart.GetNthPlotSeriesNode(n) for n in range(nodes.dice_chart.GetNumberOfPlotSeriesNodes())]
+    assert len({(s.GetLineStyle(), s.GetMarkerStyle()) for s in drawn}) == len(drawn)
+    assert len({s.GetColor() for s in drawn}) == len(drawn) - 1  # the band has the colour of its curve
+
+
+def test_the_limit_is_a_level_line_in_percent(scene) -> None:
+    nodes = add_foresight(scene, make_foresight())
+    line = points(nodes.folding_chart, "limit 0.5 %")
+    assert (line[:, 1] == 0.5).all() and line[0, 0] < line[1, 0]
+    low, high = nodes.folding_chart.GetYAxisRange()
+    # At the smallest λ the band reaches 26 %, on which scale the limit would lie on the axis.
+    assert low < 0 and high == pytest.approx(2.0)
+    criterion = Criterion(folding_limit=None)
+    nodes = add_foresight(scene, make_foresight(criterion=criterion))
+    assert not any("limit" in name for name in legend(nodes.folding_chart))
+
+
+def test_the_users_mark_moves_in_both_charts(scene) -> None:
+    foresight = make_foresight()
+    curves, nodes = foresight.curves, add_foresight(scene, foresight)
+    changed: list[str] = []
+    for chart in (nodes.dice_chart, nodes.folding_chart):
+        chart.AddObserver("ModifiedEvent", lambda caller, _: changed.append(caller.GetName()))
+    mark_weight(nodes, 1.23, curves)
+    # Plot views redraw at this event: each of them once for each move of a slider.
+    assert changed == [nodes.dice_chart.GetName(), nodes.folding_chart.GetName()]
+    here = interpolated(curves, np.array([1.23]))
+    for chart, band in ((nodes.dice_chart, here.mean_dice), (nodes.folding_chart, here.folding_foreground)):
+        mark = points(chart, "yours: lambda = 1.23")
+        assert (mark[:, 0] == 1.23).all()
+        assert mark[1, 1] == pytest.approx(float(band.value[0]), rel=1e-9)
+        assert (mark[0, 1], mark[2, 1]) == pytest.approx(chart.GetYAxisRange())
+    mark_weight(nodes.marks, 99.0, curves)
+    assert (points(nodes.dice_chart, "yours: lambda = 99, not foreseen")[:, 0] == curves.values[-1, 0]).all()
+
+
+def test_one_structure_can_be_shown_instead_of_the_mean(scene) -> None:
+    foresight = make_foresight()
+    curves = foresight.curves
+    nodes = add_foresight(scene, foresight, structure=curves.structures[1])
+    n = len(curves.values)
+    assert np.array_equal(points(nodes.dice_chart, "best guess")[:n, 1], curves.dice.value[1])
+    assert curves.structures[1] in nodes.dice_chart.GetTitle()
+    mark_weight(nodes, 1.1, curves)
+    show_structure(nodes, foresight, curves.labels[2])
+    assert np.array_equal(points(nodes.dice_chart, "best guess")[:n, 1], curves.dice.value[2])
+    assert (points(nodes.dice_chart, "yours: lambda = 1.1")[:, 0] == 1.1).all()
+    here = interpolated(curves, np.array([1.3])).dice.value[2, 0]
+    mark_weight(nodes, 1.3, curves)
+    assert points(nodes.dice_chart, "yours")[1, 1] == pytest.approx(here, rel=1e-9)
+    show_structure(nodes, foresight, None)
+    assert np.array_equal(points(nodes.dice_chart, "best guess")[:n, 1], curves.mean_dice.value)
+    with pytest.raises(InputError, match="structure 'Spleen'"):
+        show_structure(nodes, foresight, "Spleen")
+
+
+def test_the_table_holds_every_number_once(scene) -> None:
+    curves = make_curves()
+    curves = replace(curves, structures=(curves.structures[0],) * len(curves.structures))
+    table = add_foresight(scene, make_foresight(curves)).table.GetTable()
+    assert table.GetNumberOfRows() == len(curves.values)
+    assert table.GetNumberOfColumns() == 1 + 3 * (3 + len(curves.structures))
+    names = [table.GetColumnName(n) for n in range(table.GetNumberOfColumns())]
+    assert len(set(names)) == len(names)
+    last = [table.GetColumn(table.GetNumberOfColumns() - 3).GetValue(row) for row in range(table.GetNumberOfRows())]
+    assert np.array_equal(last, curves.dice.value[-1])
+
+
+def test_a_new_prediction_takes_the_place_of_the_old_one(scene) -> None:
+    nodes = add_foresight(scene, make_foresight())
+    before = count(scene)
+    other = make_foresight(make_curves(points=20), Criterion(folding_limit=2.0, domain="box"))
+    update_foresight(nodes, other)
+    assert count(scene) == before
+    assert read_foresight_node(nodes.report).prediction == other.prediction
+    assert points(nodes.folding_chart, "limit 2 %").shape[0] == 40
+    assert np.array_equal(points(nodes.folding_chart, "best guess")[:20, 1], other.curves.folding_box.value)
+    assert "box" in nodes.folding_chart.GetYAxisTitle()
+
+
+def test_with_a_red_light_nothing_is_suggested_and_the_curves_are_gray(scene) -> None:
+    nodes = add_foresight(scene, make_red())
+    for chart in (nodes.dice_chart, nodes.folding_chart):
+        assert not any("suggested" in name for name in legend(chart))
+        value = next(
+            chart.GetNthPlotSeriesNode(n) for n in range(chart.GetNumberOfPlotSeriesNodes())
+            if chart.GetNthPlotSeriesNode(n).GetName() == "not to be trusted"
+        )
+        assert len(set(value.GetColor())) == 1
+    update_foresight(nodes, make_foresight())
+    assert any(name.startswith("suggested: lambda* = ") for name in legend(nodes.dice_chart))
+    assert "best guess" in legend(nodes.dice_chart)
+
+
+def test_a_saved_prediction_is_whole_and_its_mark_still_moves(scene, tmp_path) -> None:
+    foresight = make_foresight()
+    nodes = add_foresight(scene, foresight, structure=foresight.curves.labels[0])
+    save_scene(scene, tmp_path / "a.mrb")
+    opened = open_scene(tmp_path / "a.mrb")
+    report = opened.GetFirstNodeByName(nodes.report.GetName())
+    back = read_foresight_node(report)
+    assert back.prediction == foresight.prediction
+    for name in ("values", "structures", "labels"):
+        assert np.array_equal(getattr(back.curves, name), getattr(foresight.curves, name))
+    assert np.array_equal(back.curves.dice.lower, foresight.curves.dice.lower)
+    again = foresight_nodes_of(report)
+    assert len(again.series) == len(nodes.series) and again.marks.GetScene() is opened
+    mark_weight(report, 1.5, back.curves)
+    here = interpolated(foresight.curves, np.array([1.5])).dice.value[0, 0]
+    assert points(again.dice_chart, "yours: lambda = 1.5")[1, 1] == pytest.approx(here, rel=1e-9)
+
+
+def test_a_prediction_with_parts_gone_is_named(scene) -> None:
+    nodes = add_foresight(scene, make_foresight())
+    scene.RemoveNode(nodes.marks)
+    with pytest.raises(InputError, match=f"'{nodes.report.GetName()}' belongs to no complete prediction"):
+        foresight_nodes_of(nodes.report)
+    nodes.report.SetText("{}")
+    with pytest.raises(InputError, match=f"The text '{nodes.report.GetName()}'"):
+        read_foresight_node(nodes.report)
+
+
+def test_all_lies_in_one_folder_under_the_item_that_was_asked_for(scene) -> None:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    study = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "Study")
+    nodes = add_foresight(scene, make_foresight(), parent=study, name="Foreseen: Ann to Atlas")
+    folder = hierarchy.GetItemChildWithName(study, "Foreseen: Ann to Atlas")
+    assert {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) for node in nodes.all()} == {folder}
+
+
+def test_a_failure_leaves_nothing_behind(scene, monkeypatch) -> None:
+    before = count(scene)
+
+    def fail(*arguments: Any) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(foretold, "mark_run", fail)
+    with pytest.raises(OSError):
+        add_foresight(scene, make_foresight())
+    assert count(scene) == before
+    with pytest.raises(InputError, match="several hyperparameters"):
+        curves = make_curves()
+        add_foresight(scene, make_foresight(replace(curves, names=("a", "b"), values=np.repeat(curves.values, 2, axis=1))))
+    assert count(scene) == before
+
+
+def flat(dice: float, folding: tuple[float, float, float]) -> Any:
+    """Return curves that are the same at every λ."""
+    curves = make_curves()
+    n = len(curves.values)
+    numbers = [np.full(n, value) for value in folding]
+    return replace(
+        curves,
+        mean_dice=Band(*(np.full(n, dice + shift) for shift in (0.0, -0.03, 0.03))),
+        folding_foreground=Band(*numbers),
+        folding_box=Band(*(number / 10 for number in numbers)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("folding", "domain", "words"),
+    [
+        ((0.1, 0.0, 0.4), "foreground", "Dice 0.74 (0.71–0.77), folding 0.1 % (0–0.4 %)"),
+        ((12.4, 3.0, 40.0), "foreground", "Dice 0.74 (0.71–0.77), folding 12 % (3.0–40 %)"),
+        ((12.4, 3.0, 40.0), "box", "Dice 0.74 (0.71–0.77), folding 1.2 % (0.3–4.0 %)"),
+        ((0.03, 0.002, 0.09), "foreground", "Dice 0.74 (0.71–0.77), folding 0.03 % (under 0.01–0.09 %)"),
+        ((0.0004, 0.0, 0.0009), "foreground", "Dice 0.74 (0.71–0.77), folding 0 % (0–0 %)"),
+    ],
+)
+def test_one_setting_in_words(folding, domain, words) -> None:
+    assert read_out(flat(0.74, folding), 1.0, domain) == words
+
+
+def test_words_for_a_structure_and_outside_of_what_was_foreseen() -> None:
+    curves = make_curves()
+    here = interpolated(curves, np.array([0.9])).dice
+    words = read_out(curves, 0.9, "foreground", curves.labels[3])
+    assert words.startswith(f"Dice of {curves.structures[3]} {here.value[3, 0]:.2f} ({here.lower[3, 0]:.2f}–")
+    low, beyond = curves.values[0, 0], 2 * curves.values[-1, 0]
+    assert read_out(curves, beyond, "box").startswith(f"Nothing was foreseen for λ = {beyond:g}: choose a value from {low:.4g}")
+
+
+def test_nodes_are_counted_in_full(scene) -> None:
+    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    before = {scene.GetNthNode(n).GetID() for n in range(scene.GetNumberOfNodes())}
+    nodes = add_foresight(scene, make_foresight())
+    after = {scene.GetNthNode(n).GetID() for n in range(scene.GetNumberOfNodes())}
+    assert isinstance(nodes, ForesightNodes)
+    assert after - before == {node.GetID() for node in nodes.all()}

@@ -1,0 +1,329 @@
+"""A registration in a scene that a user works in: nothing of theirs changes, all or nothing comes in, all is found again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import vtk
+
+slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
+
+from HyperPredictRegLib.errors import InputError  # noqa: E402
+from HyperPredictRegLib.geometry import Geometry  # noqa: E402
+from HyperPredictRegLib.outcome import Outcome  # noqa: E402
+from HyperPredictRegLib.quality import jacobian_determinant  # noqa: E402
+from HyperPredictRegLib.slicerbridge import outcome_nodes, together  # noqa: E402
+from HyperPredictRegLib.slicerbridge.outcome_nodes import FIELD_DIFFERENCE, INVERSE_RESIDUAL  # noqa: E402
+from HyperPredictRegLib.slicerbridge.provenance import ENGINE  # noqa: E402
+from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
+    OutcomeNodes,
+    add_outcome,
+    application_logic,
+    open_scene,
+    read_back,
+    remove_outcome,
+    save_scene,
+)
+from HyperPredictRegLib.slicerbridge.segmentations import from_segmentation_node, to_segmentation_node  # noqa: E402
+from HyperPredictRegLib.slicerbridge.tables import TraceNodes  # noqa: E402
+from HyperPredictRegLib.slicerbridge.together import ROLE, RUN  # noqa: E402
+from HyperPredictRegLib.slicerbridge.transforms import to_transform_node  # noqa: E402
+from HyperPredictRegLib.slicerbridge.volumes import to_volume_node  # noqa: E402
+from HyperPredictRegLib.transforms import displacement_field, inverted, transformed_points  # noqa: E402
+from slicerbridge_samples import (  # noqa: E402
+    OBLIQUE,
+    ROTATION,
+    outcome,
+    random_points,
+    through_node,
+    vtk_errors_fail,
+)
+
+
+@pytest.fixture(autouse=True)
+def _vtk_errors() -> Iterator[list[str]]:
+    with vtk_errors_fail() as errors:
+        yield errors
+
+
+@pytest.fixture(scope="module")
+def done() -> Outcome:
+    """A registration with the determinant and the inverse of its own transform."""
+    whole = outcome()
+    jacobian = jacobian_determinant(displacement_field(whole.transform, OBLIQUE))
+    return replace(whole, jacobian=jacobian, inverse=inverted(whole.transform, OBLIQUE))
+
+
+@pytest.fixture(params=["by hand", "as the application"])
+def scene(request) -> Iterator[Any]:
+    """A scene that makes no subject hierarchy items, and one that makes and removes them by itself, as the application does."""
+    made = slicer.vtkMRMLScene()
+    with application_logic(made):
+        if request.param == "as the application":
+            _make_items(made)
+        yield made
+        made.RemoveAllObservers()
+
+
+def _make_items(scene: Any) -> None:
+    kinds = ("vtkMRMLTransformableNode", "vtkMRMLTableNode", "vtkMRMLTextNode", "vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode")
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def added(caller: Any, event: str, node: Any) -> None:
+        if any(node.IsA(kind) for kind in kinds):
+            hierarchy_of(scene).CreateItem(hierarchy_of(scene).GetSceneItemID(), node)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def removed(caller: Any, event: str, node: Any) -> None:
+        item = hierarchy_of(scene).GetItemByDataNode(node)
+        if item:
+            hierarchy_of(scene).RemoveItem(item, False, False)
+
+    scene.AddObserver(scene.NodeAddedEvent, added)
+    scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removed)
+
+
+def hierarchy_of(scene: Any) -> Any:
+    return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+
+
+def given(scene: Any, done: Outcome) -> dict[str, Any]:
+    """Add a user's volumes and segmentations, the moving volume in a study."""
+    nodes = {
+        "fixed_node": to_volume_node(done.fixed, scene, "Atlas"),
+        "moving_node": to_volume_node(done.moving, scene, "Ann"),
+        "segmentation_node": to_segmentation_node(done.moving_labels, scene, "Parts of Ann", names={17: "Hippocampus"}),
+        "fixed_segmentation_node": to_segmentation_node(done.fixed_labels, scene, "Parts of Atlas"),
+    }
+    hierarchy = hierarchy_of(scene)
+    subject = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Patient")
+    study = hierarchy.CreateStudyItem(subject, "Study")
+    for name, node in nodes.items():
+        parent = study if name == "moving_node" else hierarchy.GetSceneItemID()
+        if hierarchy.GetItemByDataNode(node):
+            hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), parent)
+        else:
+            hierarchy.CreateItem(parent, node)
+    return nodes
+
+
+def state(scene: Any) -> tuple[list[str], list[tuple[int, str, int]]]:
+    """Return all nodes and all subject hierarchy items with their parents."""
+    hierarchy, ids = hierarchy_of(scene), vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), ids, True)
+    items = [ids.GetId(n) for n in range(ids.GetNumberOfIds())]
+    nodes = sorted(scene.GetNthNode(n).GetID() for n in range(scene.GetNumberOfNodes()))
+    return nodes, [(item, hierarchy.GetItemName(item), hierarchy.GetItemParent(item)) for item in items]
+
+
+def folded(done: Outcome, *, limit_on: str = "foreground") -> Outcome:
+    """Plant folds: one voxel inside of the foreground, one outside of it, and one that is not a number inside."""
+    voxels = np.abs(sitk.GetArrayFromImage(done.jacobian)) + 0.1
+    inside = np.argwhere(sitk.GetArrayFromImage(done.foreground) > 0)
+    voxels[tuple(inside[10])], voxels[tuple(inside[40])], voxels[0, 0, 0] = -0.2, np.nan, 0.0
+    job = replace(done.report.job, criterion=replace(done.report.job.criterion, domain=limit_on))
+    jacobian = Geometry.of(done.jacobian).apply_to(sitk.GetImageFromArray(voxels))
+    return replace(done, jacobian=jacobian, report=replace(done.report, job=job))
+
+
+def test_everything_says_what_it_is_and_of_which_volumes(scene, done) -> None:
+    nodes = add_outcome(scene, done, **given(scene, done))
+    assert nodes.warped.GetName() == "Ann registered to Atlas"
+    assert nodes.transform.GetName() == "Ann to Atlas"
+    assert nodes.inverse.GetName() == "Atlas to Ann, inverse"
+    assert nodes.propagated_segmentation.GetName() == "Parts of Ann in Atlas space"
+    for node in (nodes.jacobian, nodes.structures, nodes.measures, nodes.stages, nodes.report, nodes.registration_trace.chart):
+        assert "(Ann to Atlas)" in node.GetName()
+
+
+def test_what_was_there_is_used_and_not_touched(scene, done) -> None:
+    theirs = given(scene, done)
+    before = {name: node.GetMTime() for name, node in theirs.items()}
+    nodes = add_outcome(scene, done, **theirs)
+    assert nodes.fixed_segmentation is theirs["fixed_segmentation_node"]
+    assert nodes.moving_segmentation is theirs["segmentation_node"]
+    assert {name: node.GetMTime() for name, node in theirs.items()} == before
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 3
+    assert all(node.GetAttribute(RUN) is None for node in theirs.values())
+
+
+def test_one_folder_lies_beside_the_moving_volume(scene, done) -> None:
+    theirs = given(scene, done)
+    nodes, hierarchy = add_outcome(scene, done, **theirs), hierarchy_of(scene)
+    study = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(theirs["moving_node"]))
+    assert hierarchy.GetItemName(study) == "Study"
+    folder = hierarchy.GetItemChildWithName(study, "Registration of Ann to Atlas")
+    ours = [node for node in nodes.all() if not any(node is other for other in theirs.values())]
+    assert len(ours) > 10
+    assert {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) for node in ours} == {folder}
+
+
+@pytest.mark.parametrize(
+    ("room", "broken"),
+    [
+        (outcome_nodes, "add_report_node"),
+        (outcome_nodes, "record_provenance"),
+        (outcome_nodes, "put_in_folder"),
+        (together, "put_under"),
+    ],
+)
+def test_a_failure_on_the_way_leaves_the_scene_as_it_was(scene, done, monkeypatch, room, broken) -> None:
+    theirs = given(scene, done)
+    before = state(scene)
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(room, broken, fail)
+    with pytest.raises(MemoryError):
+        add_outcome(scene, folded(done), **theirs)
+    assert state(scene) == before
+    assert not scene.IsBatchProcessing()
+
+
+def test_views_hear_of_it_once(scene, done) -> None:
+    heard: list[str] = []
+    scene.AddObserver(scene.EndBatchProcessEvent, lambda *_: heard.append("end"))
+    scene.AddObserver(scene.NodeAddedEvent, lambda *_: heard.append("batch" if scene.IsBatchProcessing() else "alone"))
+    add_outcome(scene, done)
+    assert heard.count("end") == 1 and "alone" not in heard and heard[-1] == "end"
+
+
+def test_registering_again_adds_a_second_folder(scene, done) -> None:
+    theirs = given(scene, done)
+    first, second = (add_outcome(scene, done, **theirs) for _ in range(2))
+    assert first.warped is not second.warped
+    assert first.warped.GetName() != second.warped.GetName()
+    assert first.report.GetAttribute(RUN) != second.report.GetAttribute(RUN)
+
+
+def test_removing_one_leaves_the_other_and_what_was_there(scene, done) -> None:
+    theirs = given(scene, done)
+    before = state(scene)
+    first = add_outcome(scene, folded(done), **theirs)
+    with_first = state(scene)
+    second = add_outcome(scene, folded(done), **theirs)
+    remove_outcome(scene, second)
+    assert state(scene) == with_first
+    remove_outcome(scene, first)
+    assert state(scene) == before
+
+
+def test_a_saved_scene_gives_all_nodes_back(scene, done, tmp_path) -> None:
+    theirs = given(scene, done)
+    nodes = add_outcome(scene, folded(done), **theirs)
+    add_outcome(scene, done, **theirs)
+    save_scene(scene, tmp_path / "a.mrb")
+    opened = open_scene(tmp_path / "a.mrb")
+    back = read_back(opened, opened.GetFirstNodeByName(nodes.report.GetName()))
+    for name in (f.name for f in fields(OutcomeNodes)):
+        before, after = getattr(nodes, name), getattr(back, name)
+        if isinstance(before, TraceNodes):
+            assert [n.GetName() for n in before.series] == [n.GetName() for n in after.series]
+            before, after = before.chart, after.chart
+        assert after.GetName() == before.GetName() and after.GetScene() is opened, name
+
+
+def test_nodes_that_are_gone_come_back_as_none(scene, done) -> None:
+    nodes = add_outcome(scene, done, **given(scene, done))
+    for node in (nodes.jacobian, nodes.fixed, nodes.registration_trace.table):
+        scene.RemoveNode(node)
+    back = read_back(scene, nodes.report)
+    assert (back.jacobian, back.fixed, back.registration_trace) == (None, None, None)
+    assert back.warped is nodes.warped and back.moving is nodes.moving
+    with pytest.raises(InputError, match=f"'{back.measures.GetName()}".replace("(", r"\(").replace(")", r"\)")):
+        read_back(scene, back.measures)
+
+
+def test_the_inverse_leads_back_and_says_how_exactly(scene, done) -> None:
+    nodes = add_outcome(scene, done)
+    points = random_points(OBLIQUE, 300)
+    there = transformed_points(done.transform, points)
+    assert np.abs(through_node(nodes.inverse, there) - transformed_points(done.inverse, there)).max() < 1e-3  # mm
+    # A numerical inverse on voxels of 2 to 3 mm of a field of up to 4 mm; the other direction would be mm away.
+    assert np.linalg.norm(through_node(nodes.inverse, there) - points, axis=1).mean() < 0.2  # mm
+    assert json.loads(nodes.inverse.GetAttribute(INVERSE_RESIDUAL)) == {"mean": 1.0, "p95": 2.0, "maximum": 3.0}
+    assert "misses the start by 1 mm on average over the foreground, by 3 mm at most" in nodes.inverse.GetDescription()
+    assert nodes.inverse.GetNodeReference(slicer.vtkMRMLTransformNode.GetFixedNodeReferenceRole()) is nodes.moving
+
+
+@pytest.mark.parametrize("spacing", [None, 1.0])
+def test_one_field_says_how_far_it_is_from_the_exact_transform(scene, done, spacing) -> None:
+    nodes = add_outcome(scene, done, transform_as="field", field_spacing_mm=spacing)
+    grid = nodes.transform.GetTransformFromParent()
+    assert grid.IsA("vtkOrientedGridTransform")
+    assert grid.GetDisplacementGrid().GetSpacing() == pytest.approx([spacing or 2.0] * 3)
+    inside = np.argwhere(sitk.GetArrayFromImage(done.foreground) > 0)[:, ::-1]
+    points = Geometry.of(done.foreground).to_lps(inside + 0.5)
+    apart = np.linalg.norm(through_node(nodes.transform, points) - transformed_points(done.transform, points), axis=1)
+    stated = json.loads(nodes.transform.GetAttribute(FIELD_DIFFERENCE))
+    assert stated["mean"] == pytest.approx(apart.mean(), rel=1e-3)
+    assert stated["maximum"] == pytest.approx(apart.max(), rel=1e-3)
+    assert f"by {stated['mean']:.2g} mm on average over the foreground" in nodes.transform.GetDescription()
+    assert apart.mean() < (0.25 if spacing is None else 0.06)  # mm
+
+
+def test_unknown_ways_to_store_a_transform_are_sentences(scene, done) -> None:
+    before = state(scene)
+    with pytest.raises(InputError, match="stored as 'bspline': choose composite or field"):
+        add_outcome(scene, done, transform_as="bspline")
+    with pytest.raises(InputError, match="spacing of the displacement field is 0 mm"):
+        add_outcome(scene, done, transform_as="field", field_spacing_mm=0.0)
+    assert state(scene) == before
+
+
+@pytest.mark.parametrize(("domain", "count"), [("foreground", 2), ("box", 3)])
+def test_folds_are_one_red_segment_in_the_domain_that_is_limited(scene, done, domain, count) -> None:
+    nodes = add_outcome(scene, folded(done, limit_on=domain))
+    found = from_segmentation_node(nodes.folds, OBLIQUE)
+    assert int((sitk.GetArrayFromImage(found.image) > 0).sum()) == count
+    assert list(found.names.values()) == ["Folded"]
+    red, green, blue = found.colors[1]
+    assert red > 0.8 and max(green, blue) < 0.2
+    assert not nodes.folds.GetDisplayNode().GetVisibility2DFill()
+
+
+def test_without_folds_there_is_no_such_segmentation(scene, done) -> None:
+    assert add_outcome(scene, outcome()).folds is None
+
+
+def test_stages_say_in_plain_words_why_they_stopped(scene, done) -> None:
+    trace = replace(done.report.registration[0], stop_reason="Maximum number of iterations (4) exceeded.")
+    report = replace(done.report, registration=(trace, *done.report.registration[1:]))
+    table = add_outcome(scene, replace(done, report=report)).stages.GetTable()
+    assert [table.GetColumnByName("Stage").GetValue(n) for n in range(4)] == ["affine", "affine", "deformable", "deformable"]
+    assert [table.GetColumnByName("Iterations").GetValue(n) for n in range(4)] == [5, 3, 4, 7]
+    assert table.GetColumnByName("Why it stopped").GetValue(2).startswith("It used all the iterations it was allowed")
+    assert table.GetColumnByName("In the optimizer's words").GetValue(2) == trace.stop_reason
+
+
+def test_a_moving_volume_under_a_transform_is_explained(scene, done) -> None:
+    theirs = given(scene, done)
+    above = to_transform_node(ROTATION, scene, "First look")
+    theirs["moving_node"].SetAndObserveTransformNodeID(above.GetID())
+    nodes = add_outcome(scene, done, **theirs)
+    assert "put 'First look' under this transform" in nodes.transform.GetDescription()
+    assert nodes.warped.GetParentTransformNode() is None and theirs["moving_node"].GetParentTransformNode() is above
+
+
+def test_the_warped_volume_looks_like_the_moving_one(scene, done) -> None:
+    theirs = given(scene, done)
+    display = theirs["moving_node"].GetDisplayNode()
+    display.AutoWindowLevelOff()
+    display.SetWindowLevel(33.0, 21.0)
+    shown = add_outcome(scene, done, **theirs).warped.GetDisplayNode()
+    assert (shown.GetWindow(), shown.GetLevel(), shown.GetAutoWindowLevel()) == (33.0, 21.0, 0)
+
+
+def test_outputs_carry_run_role_and_engine(scene, done) -> None:
+    nodes = add_outcome(scene, done, **given(scene, done))
+    for role, node in nodes.by_role().items():
+        if role in ("fixed", "moving", "fixed_segmentation", "moving_segmentation"):
+            continue
+        assert node.GetAttribute(ROLE) == role and node.GetAttribute(ENGINE) == "demons 1", role

@@ -1,0 +1,277 @@
+"""From nodes to a job: everything lies in world space, structures keep their names, and what cannot be used is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
+
+from HyperPredictRegLib.errors import InputError  # noqa: E402
+from HyperPredictRegLib.geometry import Geometry  # noqa: E402
+from HyperPredictRegLib.inputs import read_inputs  # noqa: E402
+from HyperPredictRegLib.job import Job  # noqa: E402
+from HyperPredictRegLib.records import from_json  # noqa: E402
+from HyperPredictRegLib.slicerbridge.request import JOB_NAME, MaskChoice, Request, write_job  # noqa: E402
+from HyperPredictRegLib.slicerbridge.segmentations import register_conversions, to_segmentation_node  # noqa: E402
+from HyperPredictRegLib.slicerbridge.transforms import to_transform_node  # noqa: E402
+from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, to_volume_node  # noqa: E402
+from HyperPredictRegLib.transforms import field_transform, linear_matrix, read_transform, transformed_points  # noqa: E402
+from slicerbridge_samples import (  # noqa: E402
+    LEFT_HANDED,
+    OBLIQUE,
+    ROTATION,
+    affine,
+    field,
+    image,
+    labels,
+    random_points,
+    transforms,
+    vtk_errors_fail,
+)
+
+FLIP = np.diag(LPS_RAS)[:3]
+FIXED_NAMES = {3: "Caudate", 17: "Putamen", 300: "Only fixed"}
+MOVING_NAMES = {3: "putamen", 17: " CAUDATE", 300: "Only moving"}
+
+
+@pytest.fixture(autouse=True)
+def _vtk_errors() -> Iterator[list[str]]:
+    with vtk_errors_fail() as errors:
+        yield errors
+
+
+@dataclass
+class Pair:
+    """A scene with an oblique fixed and a left-handed moving volume and a segmentation of each."""
+
+    scene: Any
+    request: Request
+
+    def job(self, folder: Path, **changes: Any) -> Job:
+        return write_job(replace(self.request, **changes), folder / "workplace")
+
+
+@pytest.fixture
+def pair() -> Pair:
+    scene = slicer.vtkMRMLScene()
+    request = Request(
+        fixed=to_volume_node(image(OBLIQUE), scene, "My fixed"),
+        moving=to_volume_node(image(LEFT_HANDED, seed=6), scene, "My moving"),
+        fixed_segmentation=to_segmentation_node(labels(OBLIQUE), scene, "Fixed parts", names=FIXED_NAMES),
+        moving_segmentation=to_segmentation_node(labels(LEFT_HANDED), scene, "Moving parts", names=MOVING_NAMES),
+    )
+    return Pair(scene, request)
+
+
+def put_under(node: Any, transform: sitk.Transform, scene: Any) -> Any:
+    """Put a node under a transform that moves it by the inverse of `transform` (fixed to moving); return the transform's node."""
+    above = to_transform_node(transform, scene, f"Above {node.GetName()}")
+    node.SetAndObserveTransformNodeID(above.GetID())
+    return above
+
+
+def overlapping(scene: Any, geometry: Geometry, name: str) -> Any:
+    """Return a segmentation of which one segment shares voxels with the others."""
+    register_conversions()
+    node = to_segmentation_node(labels(geometry), scene, name, names={3: "One", 17: "Two", 300: "Three"})
+    other = to_segmentation_node(sitk.Cast(labels(geometry) > 0, sitk.sitkUInt8), scene, "Whole", names={1: "Whole"})
+    node.GetSegmentation().CopySegmentFromSegmentation(other.GetSegmentation(), "label_1")
+    scene.RemoveNode(other)
+    return node
+
+
+def points_node(scene: Any, points_lps: np.ndarray, name: str) -> Any:
+    node = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
+    for point in points_lps * FLIP:
+        node.AddControlPointWorld(*point.tolist())
+    return node
+
+
+def test_volumes_arrive_voxel_by_voxel(pair, tmp_path) -> None:
+    job = pair.job(tmp_path)
+    for path, original in ((job.fixed, image(OBLIQUE)), (job.moving, image(LEFT_HANDED, seed=6))):
+        written = sitk.ReadImage(path)
+        assert written.GetPixelID() == original.GetPixelID()
+        assert Geometry.of(written).matches(Geometry.of(original), 1e-6)
+        assert np.array_equal(sitk.GetArrayViewFromImage(written), sitk.GetArrayFromImage(original))
+
+
+def test_the_job_is_there_as_a_file_and_reads_as_a_whole(pair, tmp_path) -> None:
+    job = pair.job(tmp_path, options={"predictor": "none", "seed": 5, "criterion": {"rule": "knee", "folding_limit": None}})
+    folder = tmp_path / "workplace"
+    assert from_json(Job, (folder / JOB_NAME).read_text(encoding="utf-8"), "job") == job
+    assert (job.out, job.seed, job.criterion.rule, job.criterion.folding_limit) == (str(folder / "out"), 5, "knee", None)
+    read_inputs(job)
+
+
+def test_linear_parents_are_folded_in(pair, tmp_path) -> None:
+    """A voxel is written where Slicer shows it: at the parent's image of its own place."""
+    parent = put_under(pair.request.fixed, ROTATION, pair.scene)
+    pair.request.fixed_segmentation.SetAndObserveTransformNodeID(parent.GetID())
+    inputs = read_inputs(pair.job(tmp_path))
+    points = random_points(OBLIQUE, 50)
+    shown = transformed_points(ROTATION.GetInverse(), points)
+    places = Geometry.of(inputs.fixed.image).to_index(shown)
+    assert np.abs(places - OBLIQUE.to_index(points)).max() * max(OBLIQUE.spacing) < 1e-5  # mm
+    assert np.array_equal(sitk.GetArrayViewFromImage(inputs.fixed.labels) > 0, sitk.GetArrayFromImage(labels(OBLIQUE)) > 0)
+
+
+def test_parents_that_bend_or_shear_are_refused_by_name(pair, tmp_path) -> None:
+    put_under(pair.request.moving, field_transform(field()), pair.scene)
+    with pytest.raises(InputError, match="'My moving' is under the transform 'Above My moving', which is not linear"):
+        pair.job(tmp_path)
+    put_under(pair.request.moving, affine(), pair.scene)
+    with pytest.raises(InputError, match="The volume 'My moving' is sheared"):
+        pair.job(tmp_path)
+
+
+def test_structures_of_one_name_get_one_label(pair, tmp_path) -> None:
+    inputs = read_inputs(pair.job(tmp_path))
+    by_name = {name.casefold(): label for label, name in inputs.label_names.items()}
+    assert set(by_name) == {"caudate", "putamen", "only fixed", "only moving"}
+    for side, original, names in (
+        (inputs.fixed, labels(OBLIQUE), FIXED_NAMES), (inputs.moving, labels(LEFT_HANDED), MOVING_NAMES)
+    ):
+        found, wanted = sitk.GetArrayViewFromImage(side.labels), sitk.GetArrayViewFromImage(original)
+        for value, name in names.items():
+            assert np.array_equal(found == by_name[name.strip().casefold()], wanted == value), name
+
+
+def test_own_label_values_stay_where_they_agree(pair, tmp_path) -> None:
+    same = to_segmentation_node(labels(LEFT_HANDED), pair.scene, "Same", names=FIXED_NAMES)
+    inputs = read_inputs(pair.job(tmp_path, moving_segmentation=same))
+    assert inputs.label_names == FIXED_NAMES
+    alone = read_inputs(pair.job(tmp_path / "alone", fixed_segmentation=None))
+    assert {label: name.strip() for label, name in MOVING_NAMES.items()} == alone.label_names
+
+
+def test_two_segments_of_a_shared_name_are_asked_about(pair, tmp_path) -> None:
+    twice = to_segmentation_node(labels(LEFT_HANDED), pair.scene, "Twice", names={3: "Putamen", 17: "putamen", 300: "x"})
+    with pytest.raises(InputError, match="'Twice' several segments are called 'Putamen'"):
+        pair.job(tmp_path, moving_segmentation=twice)
+    harmless = to_segmentation_node(labels(LEFT_HANDED), pair.scene, "Harmless", names={3: "y", 17: "y", 300: "Putamen"})
+    names = read_inputs(pair.job(tmp_path / "2", moving_segmentation=harmless)).label_names
+    assert sorted(names.values()) == ["Caudate", "Only fixed", "Putamen", "y", "y"]
+
+
+def test_overlaps_are_named_or_left_to_propagation(pair, tmp_path) -> None:
+    moving = overlapping(pair.scene, LEFT_HANDED, "Overlapping")
+    with pytest.raises(InputError, match=r"'Overlapping' the segments '\w+' and 'Whole' overlap.* leave the fixed segmentation"):
+        pair.job(tmp_path, moving_segmentation=moving)
+    job = pair.job(tmp_path, fixed_segmentation=None, moving_segmentation=moving)
+    assert job.moving_labels is None and job.label_names is None
+    with pytest.raises(InputError, match="'Over there' the segments"):
+        pair.job(tmp_path, fixed_segmentation=overlapping(pair.scene, OBLIQUE, "Over there"))
+
+
+@pytest.mark.parametrize("kind", ["segment", "segmentation", "label map", "volume"])
+def test_masks_of_every_kind_lie_on_the_grid_of_their_image(pair, tmp_path, kind) -> None:
+    whole = sitk.GetArrayFromImage(labels(OBLIQUE))
+    # On a grid of its own: every other voxel of the volume's along i.
+    sparse = sitk.Cast(labels(OBLIQUE)[::2, :, :], sitk.sitkInt16)
+    choice = {
+        "segment": lambda: MaskChoice(pair.request.fixed_segmentation, "label_17"),
+        "segmentation": lambda: MaskChoice(overlapping(pair.scene, OBLIQUE, "Overlapping")),
+        "label map": lambda: MaskChoice(to_volume_node(labels(OBLIQUE), pair.scene, "L", label_map=True)),
+        "volume": lambda: MaskChoice(to_volume_node(sparse, pair.scene, "V")),
+    }[kind]()
+    mask = read_inputs(pair.job(tmp_path, fixed_mask=choice)).fixed.mask
+    found = sitk.GetArrayViewFromImage(mask)
+    if kind == "volume":
+        assert np.array_equal(found[..., ::2], whole[..., ::2] > 0)
+    else:
+        assert np.array_equal(found, whole == 17 if kind == "segment" else whole > 0)
+    assert Geometry.of(mask).matches(OBLIQUE, 1e-6)
+
+
+def test_empty_masks_name_node_and_segment(pair, tmp_path) -> None:
+    elsewhere = Geometry(OBLIQUE.size, OBLIQUE.spacing, (5000.0, 0.0, 0.0))
+    far = to_segmentation_node(labels(elsewhere), pair.scene, "Far", names={3: "A"})
+    with pytest.raises(InputError, match="mask the segment 'A' of 'Far' has no voxel inside the volume 'My moving'"):
+        pair.job(tmp_path, moving_mask=MaskChoice(far, "label_3"))
+    with pytest.raises(InputError, match="'Fixed parts' has no segment 'nothing'"):
+        pair.job(tmp_path, fixed_mask=MaskChoice(pair.request.fixed_segmentation, "nothing"))
+    with pytest.raises(InputError, match="segmentation 'Far' has no voxel inside the volume 'My fixed'"):
+        pair.job(tmp_path, fixed_segmentation=far)
+
+
+@pytest.mark.parametrize("kind", ["euler", "affine", "bspline", "field", "composite-field"])
+def test_initial_transforms_arrive_from_parent(pair, tmp_path, kind) -> None:
+    start = transforms(LEFT_HANDED)[kind]
+    job = pair.job(tmp_path, initial_transform=to_transform_node(start, pair.scene, "Start"))
+    points = random_points(LEFT_HANDED, 200)
+    apart = transformed_points(read_transform(job.initial_transform, "t"), points) - transformed_points(start, points)
+    assert np.abs(apart).max() < 1e-5  # mm
+
+
+def test_a_start_that_the_moving_volume_lies_under_is_not_applied_twice(pair, tmp_path) -> None:
+    above = put_under(pair.request.moving, ROTATION, pair.scene)
+    pair.request.moving_segmentation.SetAndObserveTransformNodeID(above.GetID())
+    job = pair.job(tmp_path, initial_transform=above)
+    assert np.abs(linear_matrix(read_transform(job.initial_transform, "t")) - np.eye(4)).max() < 1e-12
+    other = to_transform_node(ROTATION, pair.scene, "Other")
+    other.SetAndObserveTransformNodeID(above.GetID())
+    with pytest.raises(InputError, match="'Other' is under the transform 'Above My moving'"):
+        pair.job(tmp_path, initial_transform=other)
+
+
+def test_landmarks_are_written_where_they_are_shown(pair, tmp_path) -> None:
+    points = random_points(OBLIQUE, 4)
+    fixed, moving = points_node(pair.scene, points, "F points"), points_node(pair.scene, points[::-1], "M points")
+    put_under(moving, ROTATION, pair.scene)
+    moving.AddControlPoint(0.0, 0.0, 0.0)
+    moving.UnsetNthControlPointPosition(4)
+    inputs = read_inputs(pair.job(tmp_path, fixed_landmarks=fixed, moving_landmarks=moving))
+    assert np.abs(inputs.fixed.landmarks - points).max() < 1e-9  # mm
+    shown = transformed_points(ROTATION.GetInverse(), points[::-1])
+    assert np.abs(inputs.moving.landmarks - shown).max() < 1e-9  # mm
+
+
+def test_landmarks_that_are_no_pairs_are_named(pair, tmp_path) -> None:
+    two, three = (points_node(pair.scene, random_points(OBLIQUE, n), f"{n} points") for n in (2, 3))
+    for fixed, moving, sentence in (
+        (two, three, "'2 points' has 2 points but '3 points' has 3"),
+        (two, None, r"one volume only \('2 points'\)"),
+        (two, two, "'2 points' is chosen for both"),
+        (two, points_node(pair.scene, np.zeros((0, 3)), "None"), "'None' holds no points"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            pair.job(tmp_path, fixed_landmarks=fixed, moving_landmarks=moving)
+
+
+def test_wrong_choices_are_sentences(pair, tmp_path) -> None:
+    constant = to_volume_node(OBLIQUE.apply_to(sitk.Image(OBLIQUE.size, sitk.sitkUInt8)), pair.scene, "Flat")
+    for changes, sentence in (
+        ({"moving": pair.request.fixed}, "'My fixed' is chosen as fixed and as moving"),
+        ({"moving": None}, "No moving volume is chosen"),
+        ({"fixed": constant}, "The fixed volume 'Flat' is constant"),
+        ({"moving_segmentation": pair.request.fixed_segmentation}, "'Fixed parts' is chosen for the fixed and for the moving"),
+        ({"options": {"lambda": 3}}, "no option 'lambda'; known are: alignment, criterion"),
+        ({"options": {"fixed": "a.nrrd"}}, "no option 'fixed'"),
+        ({"options": {"seed": "many"}}, "options.seed should be of type int"),
+        ({"options": {"criterion": {"rule": "luck"}}}, "no rule 'luck'"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            pair.job(tmp_path, **changes)
+
+
+def test_the_nodes_are_left_as_they_are(pair, tmp_path) -> None:
+    put_under(pair.request.moving, ROTATION, pair.scene)
+    nodes = [pair.scene.GetNthNode(n) for n in range(pair.scene.GetNumberOfNodes())]
+    before = [(node.GetID(), node.GetMTime()) for node in nodes]
+    pair.job(tmp_path, fixed_mask=MaskChoice(pair.request.fixed_segmentation))
+    after = [pair.scene.GetNthNode(n) for n in range(pair.scene.GetNumberOfNodes())]
+    assert [(node.GetID(), node.GetMTime()) for node in after] == before
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(pair, tmp_path) -> None:
+    (tmp_path / "workplace").write_text("a file", encoding="utf-8")
+    with pytest.raises(InputError, match="inputs could not be written to"):
+        pair.job(tmp_path)
