@@ -1,12 +1,12 @@
 """The scripted module that 3D Slicer loads: what it is called, its panel, its logic and its self-test. No algorithm."""
-# ruff: noqa: N802, N803, N806 - Slicer's own names are camelCase, and so are those of the methods it calls.
+# ruff: noqa: N802, N803, N806, N815 - Slicer's own names are camelCase, and so are those of the methods it calls.
 
 import sys
-import tempfile
 from pathlib import Path
 
-import qt
 import slicer
+import vtk
+from HyperPredictRegLib.panel.selftest import SelfTest
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -15,6 +15,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
+from slicer.util import VTKObservationMixin
 
 
 class HyperPredictReg(ScriptedLoadableModule):
@@ -28,54 +29,258 @@ class HyperPredictReg(ScriptedLoadableModule):
         self.parent.contributors = ["The HyperPredictReg developers"]
         self.parent.helpText = _("""
 Brings a moving volume into line with a fixed one: first by an affine transform, then by bending it smoothly
-(deformable registration). What came out is measured: overlap of structures, and the share of voxels where the bending
-folds space over itself and so cannot be trusted.
+(deformable registration). How stiff the bending must be differs from pair to pair: the module foresees for every stiffness λ
+how well structures will overlap and how much will fold, suggests the best λ, registers, measures the folding, and
+corrects λ until your limit holds.
 See the <a href="https://github.com/HyperPredictReg/SlicerHyperPredictReg">module documentation</a>.
+Not a medical device: for research only.
 """)
         self.parent.acknowledgementText = _("""
 Named after HyperPredict by A. L. Shuaibu and I. J. A. Simpson (University of Sussex), whose question it takes up: which
 regularization is right for this pair of images? Registration uses SimpleITK and ITK.
 """)
+        slicer.app.connect("startupCompleted()", self.onStartupCompleted)
+
+    def onStartupCompleted(self):
+        """Announce the sample data, and see to it that our transforms in loaded scenes are read as they were made."""
+        from HyperPredictRegLib.panel.samples import register_sample_data
+
+        register_sample_data(Path(self.resourcePath("Icons/SampleBrainPair.png")))
+        slicer.mrmlScene.AddObserver(slicer.mrmlScene.EndImportEvent, self.onSceneImported)
+
+    @staticmethod
+    def onSceneImported(caller, event):
+        """Interpolate our displacement fields linearly, as they were made; Slicer reads every field as cubic."""
+        from HyperPredictRegLib.slicerbridge.transforms import restore_linear_interpolation
+
+        restore_linear_interpolation(caller)
 
 
-class HyperPredictRegWidget(ScriptedLoadableModuleWidget):
-    """The module's panel: for now, how to register from the Python console."""
+class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The module's panel. Each of its sections is a class in HyperPredictRegLib.panel; here they are put together."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.panel = None
+        self._parameterNode = None
+        self._parameterNodeGuiTag = None
 
     def setup(self):
         """Build the panel when the user opens the module for the first time."""
         ScriptedLoadableModuleWidget.setup(self)
-        self.explanationLabel = qt.QLabel(
-            _("This version registers from Slicer's Python console or from the command line. In the console:")
-            + "<pre>fixed = getNode('...')\nmoving = getNode('...')\n"
-            + "from HyperPredictReg import HyperPredictRegLogic\n"
-            + "HyperPredictRegLogic().process(fixed, moving)</pre>"
-            + _("Slicer waits until the transform, the warped volume and the measurements are in the scene.")
-        )
-        self.explanationLabel.wordWrap = True
-        self.layout.addWidget(self.explanationLabel)
-        self.layout.addStretch(1)
+        from HyperPredictRegLib.panel.panel import Panel
+
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/HyperPredictReg.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = HyperPredictRegLogic()
+        self.panel = Panel(self.ui, self.logic, lambda: self._parameterNode, self.resourcePath("requirements.txt"))
+        self.ui.parameterSetSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", self.moduleName)
+        self.ui.parameterSetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onParameterSetSelected)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.panel.nodesChanged)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.panel.nodesChanged)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        """Stop what runs when Slicer closes or the module is unloaded."""
+        if self.panel is not None:
+            self.panel.stop()
+            self.setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self):
+        """Take up the parameters when the user comes to the module."""
+        self.initializeParameterNode()
+        self.panel.nodesChanged()
+
+    def exit(self):
+        """Leave the parameters alone while the user is elsewhere; a registration that runs goes on."""
+        self.panel.pause()
+        if self._parameterNode is not None and self._parameterNodeGuiTag is not None:
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self._parameterNodeGuiTag = None
+
+    def onSceneStartClose(self, caller, event):
+        """End what runs: its volumes are about to go."""
+        self.panel.stop()
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller, event):
+        """Begin anew, with defaults, if the module is open."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller, event):
+        """Go on with the parameters that a loaded scene brings, unless the user has begun to choose others."""
+        current = self._parameterNode
+        if current is not None and current.fixedVolume is None and current.movingVolume is None:
+            sets = [node for node in self.logic.getAllParameterNodes() if node is not current.parameterNode]
+            if sets:
+                self.setParameterNode(self.logic.parametersOf(sets[0]))
+                slicer.mrmlScene.RemoveNode(current.parameterNode)
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onParameterSetSelected(self, node):
+        """Change to another set of parameters."""
+        if node is not None and (self._parameterNode is None or node is not self._parameterNode.parameterNode):
+            self.setParameterNode(self.logic.parametersOf(node))
+
+    def initializeParameterNode(self):
+        """Take the set of parameters that was used last, or else the first one of the scene, or a new one."""
+        current = self._parameterNode
+        if current is None or current.parameterNode.GetScene() is None:
+            current = self.logic.getParameterNode()
+        self.setParameterNode(current)
+
+    def setParameterNode(self, parameterNode):
+        """Connect the panel to a set of parameters; None disconnects it."""
+        if self._parameterNode is not None:
+            if self._parameterNodeGuiTag is not None:
+                self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+                self._parameterNodeGuiTag = None
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+        self._parameterNode = parameterNode
+        if parameterNode is None:
+            self.panel.release()
+            return
+        self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
+        self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+        self.ui.parameterSetSelector.setCurrentNode(parameterNode.parameterNode)
+        self.panel.refresh()
+
+    def onParametersModified(self, caller=None, event=None):
+        """Show what has changed."""
+        self.panel.refresh()
 
     def onReload(self):
         """Reload the library together with this file, so that edits of either take effect."""
+        self.cleanup()
         for name in [name for name in sys.modules if name.split(".")[0] == "HyperPredictRegLib"]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
 
 class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
-    """Registers volume nodes of the scene; works without the panel."""
+    """Foresees, registers and carries over nodes of the scene; works without the panel.
 
-    def process(self, fixedVolume, movingVolume, movingSegmentation=None, **choices):
-        """Register two volumes and add all that came out to the scene, in one subject hierarchy folder.
+    Calls that wait (`suggest`, `process`) take `progress`, which is called with each
+    `HyperPredictRegLib.child.ChildEvent`; `begin` returns at once, for those who poll.
+    """
 
-        The transform goes on the moving volume to bring it onto the fixed one. Inputs are not changed; a linear parent
-        transform on one of them counts as part of where it lies.
+    def __init__(self):
+        ScriptedLoadableModuleLogic.__init__(self)
+        # A scene may hold several sets of parameters.
+        self.isSingletonParameterNode = False
+
+    def getParameterNode(self):
+        """Return the first set of parameters of the scene, made if there is none."""
+        return self.parametersOf(super().getParameterNode())
+
+    @staticmethod
+    def parametersOf(node):
+        """Return the set of parameters that a vtkMRMLScriptedModuleNode holds."""
+        from HyperPredictRegLib.panel.parameters import ParameterNode
+
+        return ParameterNode(node)
+
+    @staticmethod
+    def request(fixedVolume, movingVolume, movingSegmentation=None, **choices):
+        """Return what is asked for as a `HyperPredictRegLib.slicerbridge.request.Request`.
 
         Parameters
         ----------
         fixedVolume, movingVolume : vtkMRMLScalarVolumeNode.
         movingSegmentation : vtkMRMLSegmentationNode to carry over to the fixed volume, segment by segment, or None.
-        choices : fields of `HyperPredictRegLib.job.Job`, for example preset="standard" or reproducible=True.
+        choices : fixedSegmentation, initialTransform (nodes), fixedMask, movingMask (a segmentation or label map node, or a
+            pair of a segmentation node and a segment id), and fields of `HyperPredictRegLib.job.Job`, for example
+            preset="standard", hyperparameters={"regularization_weight": 0.9}, criterion=Criterion(rule="maximum").
+
+        Raises
+        ------
+        ValueError : a volume is missing, or there is no such choice.
+        """
+        from HyperPredictRegLib.slicerbridge.request import MaskChoice, Request
+
+        if fixedVolume is None or movingVolume is None:
+            raise ValueError(_("Choose a fixed and a moving volume."))
+        masks = {}
+        for argument, role in (("fixedMask", "fixed_mask"), ("movingMask", "moving_mask")):
+            mask = choices.pop(argument, None)
+            masks[role] = None if mask is None else MaskChoice(*mask) if isinstance(mask, tuple) else MaskChoice(mask)
+        return Request(
+            fixed=fixedVolume,
+            moving=movingVolume,
+            moving_segmentation=movingSegmentation,
+            fixed_segmentation=choices.pop("fixedSegmentation", None),
+            initial_transform=choices.pop("initialTransform", None),
+            options=choices,
+            **masks,
+        )
+
+    @staticmethod
+    def begin(kind, request):
+        """Start work in the background and return it as a `HyperPredictRegLib.slicerbridge.task.Task`.
+
+        Parameters
+        ----------
+        kind : "predict" or "register".
+        request : see `request`.
+
+        Raises
+        ------
+        ValueError : an input cannot be used; the message says which and why.
+        """
+        from HyperPredictRegLib.slicerbridge.task import Task
+
+        return Task(kind, request)
+
+    def suggest(self, fixedVolume, movingVolume, movingSegmentation=None, *, progress=None, **choices):
+        """Foresee the result of a registration for every λ, without registering; the scene is given curves and charts.
+
+        Parameters are those of `process`, except those on the transform.
+
+        Returns
+        -------
+        HyperPredictRegLib.prediction.Foresight, with λ* in ``prediction.hyperparameters`` and the curves in ``curves``.
+
+        Raises
+        ------
+        ValueError : an input cannot be used, or nothing can be foreseen, for example without PyTorch.
+        RuntimeError : the volumes could not be aligned.
+        """
+        from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight
+
+        task = self.begin("predict", self.request(fixedVolume, movingVolume, movingSegmentation, **choices))
+        try:
+            task.wait(progress)
+            foresight = task.foresight()
+        finally:
+            task.close()
+        deliver_foresight(foresight, fixedVolume, movingVolume)
+        return foresight
+
+    def process(
+        self, fixedVolume, movingVolume, movingSegmentation=None, *, progress=None, transformAs="composite", fieldSpacing=None,
+        **choices,
+    ):  # fmt: skip
+        """Register two volumes and add all that came out to the scene, in one subject hierarchy folder.
+
+        The transform goes on the moving volume to bring it onto the fixed one. Inputs are not changed; a linear parent
+        transform on one of them counts as part of where it lies. λ is foreseen and corrected unless `hyperparameters` gives it.
+
+        Parameters
+        ----------
+        fixedVolume, movingVolume, movingSegmentation, choices : see `request`.
+        progress : called with each ChildEvent.
+        transformAs : "composite" (affine and bending, exact) or "field" (one displacement field).
+        fieldSpacing : mm between the points of that field; by default the spacing that was registered on.
 
         Returns
         -------
@@ -84,71 +289,26 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
         Raises
         ------
         ValueError : an input cannot be used; the message says which and why.
+        RuntimeError : no valid result came out.
         """
-        if fixedVolume is None or movingVolume is None:
-            raise ValueError(_("Choose a fixed and a moving volume."))
-        # Imported here, because Slicer reads this file at its start and must not wait for the library.
-        import SimpleITK as sitk
-        from HyperPredictRegLib import workflow
-        from HyperPredictRegLib.job import Job
-        from HyperPredictRegLib.slicerbridge.scene import add_outcome
-        from HyperPredictRegLib.slicerbridge.volumes import from_volume_node
+        from HyperPredictRegLib.slicerbridge.delivery import deliver_outcome
 
-        with tempfile.TemporaryDirectory(prefix="HyperPredictReg-") as name:
-            paths = {role: str(Path(name) / f"{role}.nrrd") for role in ("fixed", "moving")}
-            for role, node in (("fixed", fixedVolume), ("moving", movingVolume)):
-                sitk.WriteImage(from_volume_node(node), paths[role])
-            outcome = workflow.compute(Job(**paths, out=str(Path(name) / "out"), **choices))
-        return add_outcome(
-            fixedVolume.GetScene(),
-            outcome,
-            fixed_node=fixedVolume,
-            moving_node=movingVolume,
-            segmentation_node=movingSegmentation,
-        )
-
-
-class HyperPredictRegTest(ScriptedLoadableModuleTest):
-    """The self-test that Slicer runs: a made-up pair, registered through the logic."""
-
-    def setUp(self):
-        """Start from an empty scene."""
-        slicer.mrmlScene.Clear()
-
-    def runTest(self):
-        """Run every test."""
-        self.setUp()
-        self.test_registration_brings_a_moved_ball_back()
-
-    def test_registration_brings_a_moved_ball_back(self):
-        """Register an egg to a ball and check that most of the difference is gone and the result is in the scene."""
-        import numpy as np
-
-        self.delayDisplay("Registering a made-up pair")
-        fixed = self.addEgg("Ball", center=(0.0, 0.0, 0.0), radii=(40.0, 40.0, 40.0))
-        moving = self.addEgg("Egg", center=(6.0, -4.0, 3.0), radii=(36.0, 43.0, 40.0))
-        before = np.abs(slicer.util.arrayFromVolume(fixed) - slicer.util.arrayFromVolume(moving)).mean()
-
-        nodes = HyperPredictRegLogic().process(fixed, moving)
-
-        after = np.abs(slicer.util.arrayFromVolume(fixed) - slicer.util.arrayFromVolume(nodes.warped)).mean()
-        self.assertLess(after, 0.1 * before)
-        self.assertIs(nodes.fixed, fixed)
-        self.assertIsNone(moving.GetParentTransformNode())
-        # The egg's center is the ball's, moved; a deformable transform brings it there to within a tenth of a voxel of 3 mm.
-        center = nodes.transform.GetTransformFromParent().TransformPoint(0.0, 0.0, 0.0)
-        self.assertLess(np.linalg.norm(np.array(center) - (6.0, -4.0, 3.0)), 0.3)
-        self.delayDisplay("Test passed")
+        task = self.begin("register", self.request(fixedVolume, movingVolume, movingSegmentation, **choices))
+        try:
+            task.wait(progress)
+            return deliver_outcome(task, transform_as=transformAs, field_spacing_mm=fieldSpacing)[0]
+        finally:
+            task.close()
 
     @staticmethod
-    def addEgg(name, center, radii):
-        """Add a volume of 40 x 40 x 40 voxels of 3 mm that shows a soft-edged ellipsoid with a core (RAS mm)."""
-        import numpy as np
+    def carry(nodes, result, backward=False):
+        """Carry volumes, segmentations, models and points over by a result; see `slicerbridge.carrying.carry`."""
+        from HyperPredictRegLib.slicerbridge.carrying import carry
 
-        ijkToRAS = np.diag([3.0, 3.0, 3.0, 1.0])
-        ijkToRAS[:3, 3] = -58.5
-        k, j, i = np.indices((40, 40, 40))
-        ras = np.stack([i, j, k], axis=-1) * 3.0 - 58.5
-        distance = np.linalg.norm((ras - np.array(center)) / np.array(radii), axis=-1)
-        voxels = 100.0 / (1.0 + np.exp((distance - 1.0) * 20.0)) + 60.0 / (1.0 + np.exp((distance - 0.5) * 20.0))
-        return slicer.util.addVolumeFromArray(voxels.astype(np.float32), ijkToRAS, name)
+        return carry(result.transform.GetScene(), nodes, result, backward=backward)
+
+
+class HyperPredictRegTest(SelfTest, ScriptedLoadableModuleTest):
+    """The self-test that Slicer runs; its tests are in HyperPredictRegLib.panel.selftest."""
+
+    makeLogic = HyperPredictRegLogic

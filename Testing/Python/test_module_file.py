@@ -1,155 +1,125 @@
-"""The scripted module, loaded against real MRML nodes and a bare stand-in for Slicer's shell."""
+"""The scripted module itself: what it tells Slicer, its logic for scripts, its sample data, its self-test."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import types
-import unittest
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
-from HyperPredictRegLib import workflow
-from HyperPredictRegLib.job import Job
 
 slicer: Any = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install '.[slicer]')")
-scene_of_bridge = importlib.import_module("HyperPredictRegLib.slicerbridge.scene")
+pytest.importorskip("PySide6", reason="PySide6 is not installed (pip install '.[test]')")
 
-MODULE_FILE = Path(__file__).resolve().parents[2] / "HyperPredictReg" / "HyperPredictReg.py"
-
-
-class Module:
-    """Has what Slicer's base class of modules has and the module uses."""
-
-    def __init__(self, parent: Any) -> None:
-        self.parent = parent
-
-
-class Widget:
-    """Has what Slicer's base class of widgets has and the module uses."""
-
-    def __init__(self, parent: Any = None) -> None:
-        self.parent = parent
-        self.items: list[Any] = []
-        self.reloads = 0
-        self.layout = SimpleNamespace(addWidget=self.items.append, addStretch=lambda factor: None)
-
-    def setup(self) -> None:
-        """Build nothing: there is no developer section here."""
-
-    def onReload(self) -> None:  # noqa: N802 - Slicer's name
-        """Count the calls."""
-        self.reloads += 1
-
-
-class Test(unittest.TestCase):
-    """Shows no messages; otherwise a test case like Slicer's."""
-
-    __test__ = False
-
-    def delayDisplay(self, message: str) -> None:  # noqa: N802 - Slicer's name
-        """Show nothing."""
+import slicerhost  # noqa: E402 - needs slicer
+from HyperPredictRegLib.job import Criterion  # noqa: E402
+from panel_samples import add_pair, opened  # noqa: E402
 
 
 @pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """Load HyperPredictReg.py as Slicer would."""
-    shell = types.ModuleType("slicer.ScriptedLoadableModule")
-    shell.ScriptedLoadableModule = Module  # type: ignore[attr-defined]
-    shell.ScriptedLoadableModuleWidget = Widget  # type: ignore[attr-defined]
-    shell.ScriptedLoadableModuleLogic = object  # type: ignore[attr-defined]
-    shell.ScriptedLoadableModuleTest = Test  # type: ignore[attr-defined]
-    words = types.ModuleType("slicer.i18n")
-    words.tr = lambda text: text  # type: ignore[attr-defined]
-    words.translate = lambda context, text: text  # type: ignore[attr-defined]
-    qt = types.ModuleType("qt")
-    qt.QLabel = lambda text: SimpleNamespace(text=text, wordWrap=False)  # type: ignore[attr-defined]
-    for stand_in in (shell, words, qt):
-        monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    monkeypatch.setattr(slicer, "mrmlScene", slicer.vtkMRMLScene(), raising=False)
-    spec = importlib.util.spec_from_file_location("HyperPredictReg", MODULE_FILE)
-    assert spec and spec.loader
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    yield loaded
-    slicer.mrmlScene.Clear(0)
+def panel() -> Iterator[Any]:
+    with opened(testing=True) as (_host, panel):
+        yield panel
 
 
-def test_slicer_is_told_what_the_module_is(module: ModuleType) -> None:
-    parent = module.HyperPredictReg(SimpleNamespace()).parent
+def test_slicer_is_told_what_the_module_is(panel: Any) -> None:
+    parent = panel.description
     assert parent.title == "HyperPredict Registration"
     assert parent.categories == ["Registration"]
     assert parent.dependencies == []
-    assert parent.contributors and parent.helpText.strip() and parent.acknowledgementText.strip()
+    assert parent.contributors and parent.acknowledgementText.strip()
+    assert "Not a medical device" in parent.helpText
 
 
-def test_the_panel_explains_itself_with_a_method_that_exists(module: ModuleType) -> None:
-    widget = module.HyperPredictRegWidget()
-    widget.setup()
-    assert [item.wordWrap for item in widget.items] == [True]
-    assert "HyperPredictRegLogic().process(fixed, moving)" in widget.items[0].text
-    assert callable(module.HyperPredictRegLogic().process)
+def test_the_sample_pair_is_made_without_a_download(panel: Any) -> None:
+    slicerhost.press_button("SampleBrainPair")
+    fixed, moving = slicer.util.getNode("BrainFixed"), slicer.util.getNode("BrainMoving")
+    voxels = [slicer.util.arrayFromVolume(node).copy() for node in (fixed, moving)]
+    assert slicer.util.getNode("BrainMovingSegmentation").GetSegmentation().GetNumberOfSegments() >= 2
+    composite = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    assert composite.GetBackgroundVolumeID() == fixed.GetID()
+    slicer.mrmlScene.Clear(0)
+    samples = importlib.import_module("HyperPredictRegLib.panel.samples")
+    again = samples.load_sample_pair(slicer.mrmlScene)
+    assert all(np.array_equal(slicer.util.arrayFromVolume(node), v) for node, v in zip(again[:2], voxels, strict=True))
 
 
-def test_reload_forgets_the_library(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = {name: kept for name, kept in sys.modules.items() if not name.startswith("HyperPredictRegLib")}
-    monkeypatch.setattr(sys, "modules", {**fresh, "HyperPredictRegLib": module, "HyperPredictRegLib.job": module})
-    widget = module.HyperPredictRegWidget()
-    widget.onReload()
-    assert widget.reloads == 1
-    assert not [name for name in sys.modules if name.startswith("HyperPredictRegLib")]
-
-
-def test_a_missing_volume_is_named(module: ModuleType) -> None:
+def test_a_missing_volume_is_named(panel: Any) -> None:
     with pytest.raises(ValueError, match="Choose a fixed and a moving volume"):
-        module.HyperPredictRegLogic().process(None, None)
+        panel.module.HyperPredictRegLogic().process(None, None)
 
 
-def test_volumes_become_a_job_and_the_outcome_goes_to_their_scene(
-    module: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: dict[str, Any] = {}
-
-    def compute(job: Job) -> str:
-        seen.update(job=job, moving=sitk.ReadImage(job.moving))
-        return "the outcome"
-
-    def add_outcome(scene: Any, outcome: str, *, fixed_node: Any, moving_node: Any, segmentation_node: Any) -> str:
-        seen.update(scene=scene, outcome=outcome, nodes=(fixed_node, moving_node), segmentation=segmentation_node)
-        return "the nodes"
-
-    monkeypatch.setattr(workflow, "compute", compute)
-    monkeypatch.setattr(scene_of_bridge, "add_outcome", add_outcome)
-    fixed = module.HyperPredictRegTest.addEgg("A", center=(0.0, 0.0, 0.0), radii=(40.0, 40.0, 40.0))
-    moving = module.HyperPredictRegTest.addEgg("B", center=(6.0, -4.0, 3.0), radii=(36.0, 43.0, 40.0))
+def test_a_script_registers_with_every_choice(panel: Any) -> None:
+    fixed, moving = add_pair()
     voxels = slicer.util.arrayFromVolume(moving).copy()
-
-    nodes = module.HyperPredictRegLogic().process(fixed, moving, preset="standard", reproducible=True)
-
-    assert nodes == "the nodes"
-    assert (seen["job"].preset, seen["job"].reproducible) == ("standard", True)
-    assert seen["moving"].GetSpacing() == (3.0, 3.0, 3.0)
-    # RAS -58.5 mm is LPS +58.5 mm on the first two axes.
-    assert seen["moving"].GetOrigin() == pytest.approx((58.5, 58.5, -58.5), abs=1e-9)
-    assert np.array_equal(sitk.GetArrayFromImage(seen["moving"]), voxels)
-    assert not Path(seen["job"].fixed).parent.exists()
-    assert (seen["scene"], seen["outcome"], seen["nodes"]) == (slicer.mrmlScene, "the outcome", (fixed, moving))
+    events: list[Any] = []
+    nodes = panel.module.HyperPredictRegLogic().process(
+        fixed, moving, progress=events.append, criterion=Criterion(folding_limit=2.0), predictor="none", reproducible=True,
+        hyperparameters={"regularization_weight": 1.3}, transformAs="field", fieldSpacing=5.0,
+    )  # fmt: skip
+    report = importlib.import_module("HyperPredictRegLib.slicerbridge.provenance").read_report_node(nodes.report)
+    assert (report.job.predictor, report.job.reproducible, report.chosen_by) == ("none", True, "user")
+    assert report.hyperparameters == {"regularization_weight": 1.3}
+    assert report.job.criterion.folding_limit == 2.0
+    assert {"align", "register"} <= {event.stage for event in events}
+    grid = nodes.transform.GetTransformFromParent()
+    assert grid.IsA("vtkOrientedGridTransform") and max(grid.GetDisplacementGrid().GetSpacing()) == pytest.approx(5.0)
     assert np.array_equal(slicer.util.arrayFromVolume(moving), voxels)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTransformNode") >= 2
 
 
-def test_the_modules_own_test_passes(module: ModuleType) -> None:
-    module.HyperPredictRegTest().runTest()
+def test_a_script_foresees(panel: Any) -> None:
+    samples = importlib.import_module("HyperPredictRegLib.panel.samples")
+    fixed, moving, _, segmentation = samples.load_sample_pair(slicer.mrmlScene)
+    foresight = panel.module.HyperPredictRegLogic().suggest(fixed, moving, segmentation)
+    assert foresight.prediction.verdict.light in ("green", "amber")
+    assert "left lateral ventricle" in foresight.curves.structures
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 2
+    assert foresight.prediction.hyperparameters["regularization_weight"] > 0.4
 
 
-def test_the_modules_own_test_can_fail(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    def does_nothing(self: Any, fixed: Any, moving: Any) -> Any:
-        return SimpleNamespace(fixed=fixed, warped=moving)
+def test_a_mask_may_be_a_segment_or_a_whole_node(panel: Any) -> None:
+    fixed, moving = add_pair()
+    masks = {"fixedMask": (moving, "inside"), "movingMask": fixed}
+    request = panel.module.HyperPredictRegLogic.request(fixed, moving, preset="fine", **masks)
+    assert (request.fixed_mask.node, request.fixed_mask.segment_id) == (moving, "inside")
+    assert (request.moving_mask.node, request.moving_mask.segment_id) == (fixed, "")
+    assert request.options == {"preset": "fine"}
 
-    monkeypatch.setattr(module.HyperPredictRegLogic, "process", does_nothing)
-    with pytest.raises(AssertionError, match="not less than"):
-        module.HyperPredictRegTest().runTest()
+
+def test_fields_of_ours_are_linear_again_after_loading(panel: Any, tmp_path: Path) -> None:
+    fixed, moving = add_pair()
+    nodes = panel.module.HyperPredictRegLogic().process(fixed, moving, predictor="none", transformAs="field")
+    point = (3.3, -4.4, 5.5)
+    before = nodes.transform.GetTransformFromParent().TransformPoint(*point)
+    name = nodes.transform.GetName()
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    loaded = slicer.util.getNode(name).GetTransformFromParent()
+    assert loaded.GetInterpolationMode() == 1  # VTK_LINEAR_INTERPOLATION
+    assert loaded.TransformPoint(*point) == pytest.approx(before, abs=1e-5)
+
+
+def test_the_modules_own_test_sees_files_left_behind(panel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = importlib.import_module("HyperPredictRegLib.slicerbridge.task")
+    kept: list[Any] = []
+    monkeypatch.setattr(task.Task, "cancel", lambda self: (kept.append(self), self._child.kill()))
+    try:
+        with pytest.raises(AssertionError, match="True is not false"):
+            panel.module.HyperPredictRegTest().test_cancelLeavesTheSceneAsItWas()
+    finally:
+        monkeypatch.undo()
+        for one in kept:
+            one.cancel()
+
+
+def test_the_modules_own_test_sees_a_wrong_result(panel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = importlib.import_module("HyperPredictRegLib.sample")
+    made = sample.made_pair
+    # The truth that the test compares with is that of another pair.
+    monkeypatch.setattr(sample, "made_pair", lambda seed=8: made(seed))
+    with pytest.raises(AssertionError, match=r"not less than 1\.5"):
+        panel.module.HyperPredictRegTest().test_samplePairIsForeseenRegisteredAndCarriedOver()

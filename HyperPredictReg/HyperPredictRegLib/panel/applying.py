@@ -1,0 +1,93 @@
+"""The section that carries other volumes, segmentations, models and points over by a result."""
+
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from HyperPredictRegLib.panel.results import ResultSection
+from HyperPredictRegLib.slicerbridge.carrying import carry
+from HyperPredictRegLib.slicerbridge.together import ROLE
+
+_INPUTS = ("fixed", "moving", "fixed_segmentation", "moving_segmentation")
+_CLASSES = ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLModelNode", "vtkMRMLMarkupsNode")
+
+
+class ApplySection:
+    """Lists what can be carried over and does it in one go."""
+
+    def __init__(self, ui: Any, results: ResultSection) -> None:
+        self.ui = ui
+        self._results = results
+        self._ids: list[str] = []
+        ui.directionComboBox.addItem(_("From the moving volume to the fixed one"))
+        ui.directionComboBox.addItem(_("From the fixed volume to the moving one"))
+        ui.directionComboBox.connect("currentIndexChanged(int)", lambda index: self.refresh())
+        ui.carryButton.connect("clicked(bool)", self._carry)
+        ui.itemsList.connect("itemChanged(QListWidgetItem*)", lambda item: self._enable())
+
+    def refresh(self) -> None:
+        """List the nodes of the scene that can be carried over; what was ticked stays ticked."""
+        ticked = set(self._ticked())
+        nodes = carriable_nodes(slicer.mrmlScene, self._results.nodes)
+        self.ui.itemsList.blockSignals(True)
+        self.ui.itemsList.clear()
+        self._ids = [node.GetID() for node in nodes]
+        for node in nodes:
+            item = qt.QListWidgetItem(node.GetName())
+            item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsSelectable)
+            item.setCheckState(qt.Qt.Checked if node.GetID() in ticked else qt.Qt.Unchecked)
+            self.ui.itemsList.addItem(item)
+        self.ui.itemsList.blockSignals(False)
+        self._enable()
+
+    def release(self) -> None:
+        """Let go of everything that belongs to a scene that closes."""
+        self._ids = []
+        self.ui.itemsList.clear()
+        self.ui.carriedLabel.setText("")
+        self._enable()
+
+    def _ticked(self) -> list[str]:
+        return [
+            identity for row, identity in enumerate(self._ids) if self.ui.itemsList.item(row).checkState() == qt.Qt.Checked
+        ]
+
+    def _enable(self) -> None:
+        if self._results.nodes is None:
+            why = _("Register first: there is no transform to carry anything with.")
+        elif not self._ticked():
+            why = _("Tick at least one item of the list.")
+        else:
+            why = ""
+        self.ui.carryButton.setEnabled(not why)
+        what = _("Make a carried copy of everything that is ticked. The originals stay as they are.")
+        self.ui.carryButton.setToolTip(why or what)
+
+    def _carry(self) -> None:
+        nodes = [node for identity in self._ticked() if (node := slicer.mrmlScene.GetNodeByID(identity)) is not None]
+        result = self._results.nodes
+        if result is None:
+            return
+        with slicer.util.tryWithErrorDisplay(_("Nothing was carried over."), waitCursor=True):
+            done = carry(slicer.mrmlScene, nodes, result, backward=self.ui.directionComboBox.currentIndex == 1)
+            lines = [_("Carried over: {names}.").format(names=", ".join(n.GetName() for n in done.nodes))] if done.nodes else []
+            lines += [_("Refused: {name}. {reason}").format(name=node.GetName(), reason=reason) for node, reason in done.refused]
+            self.ui.carriedLabel.setText("\n".join([*lines, *done.warnings]))
+            self.refresh()
+
+
+def carriable_nodes(scene: Any, result: Any) -> list[Any]:
+    """Return the nodes of a scene that a transform can carry, without the results of the registration itself."""
+    inputs = [getattr(result, name, None) for name in _INPUTS]
+    found = []
+    for name in _CLASSES:
+        nodes = scene.GetNodesByClass(name)
+        nodes.UnRegister(None)
+        for number in range(nodes.GetNumberOfItems()):
+            node = nodes.GetItemAsObject(number)
+            made_here = node.GetAttribute(ROLE) and not any(node is one for one in inputs)
+            if not node.GetHideFromEditors() and not made_here:
+                found.append(node)
+    return found

@@ -1,0 +1,220 @@
+"""The whole panel: its sections, and what its buttons do."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.panel import expected, packages
+from HyperPredictRegLib.panel.applying import ApplySection
+from HyperPredictRegLib.panel.choosing import ChoiceSection
+from HyperPredictRegLib.panel.inputs import InputsSection, request_of, what_is_missing
+from HyperPredictRegLib.panel.parameters import TransformKind
+from HyperPredictRegLib.panel.results import ResultSection
+from HyperPredictRegLib.panel.running import Runner
+from HyperPredictRegLib.predictor.paths import bundled
+from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight, deliver_outcome, save_page
+from HyperPredictRegLib.slicerbridge.task import Task
+from HyperPredictRegLib.workflow.foresight import foresight_of
+
+
+class Panel:
+    """Puts the sections together; knows parameters only through the function that returns the current ones.
+
+    Parameters
+    ----------
+    ui : the widgets of the .ui file by name.
+    logic : HyperPredictRegLogic.
+    parameters : returns the current ParameterNode, or None.
+    requirements : path of the requirements file of the report page.
+    """
+
+    def __init__(self, ui: Any, logic: Any, parameters: Callable[[], Any], requirements: str) -> None:
+        self.ui = ui
+        self.logic = logic
+        self._parameters = parameters
+        self._requirements = requirements
+        self._registration: Task | None = None
+        self._listing = False
+        self._refreshing = False
+        self.runner = Runner(ui, self._update_buttons)
+        self.inputs = InputsSection(ui, parameters)
+        self.choice = ChoiceSection(ui, parameters)
+        self.result = ResultSection(ui, parameters)
+        self.applying = ApplySection(ui, self.result)
+        ui.suggestButton.connect("clicked(bool)", self._suggestOrCancel)
+        ui.registerButton.connect("clicked(bool)", self._registerOrCancel)
+        ui.pageButton.connect("clicked(bool)", self._makePage)
+
+    def refresh(self) -> None:
+        """Show what the parameter node says; called whenever it has changed."""
+        parameters = self._parameters()
+        if parameters is None or self._refreshing:
+            return
+        self._refreshing = True
+        try:
+            self.inputs.refresh()
+            self.choice.refresh()
+            self.result.refresh()
+            engine, preset = parameters.engine.value, parameters.preset.value
+            words = expected.expected_words(parameters.fixedVolume, engine, preset)
+            self.ui.expectedLabel.setText(words)
+            self.ui.expectedLabel.setVisible(bool(words))
+            self.ui.fieldSpacingSpinBox.setEnabled(parameters.transformKind is TransformKind.FIELD)
+            self.ui.foldingLimitSpinBox.setEnabled(parameters.limitFolding)
+            self.ui.domainComboBox.setEnabled(parameters.limitFolding)
+            self._update_buttons()
+        finally:
+            self._refreshing = False
+
+    def nodesChanged(self, caller: Any = None, event: Any = None) -> None:  # noqa: N802 - Slicer's style
+        """List the scene's nodes anew, once all of a batch are there."""
+        if not self._listing:
+            self._listing = True
+            qt.QTimer.singleShot(0, self._list_nodes)
+
+    def stop(self) -> None:
+        """End everything that runs, and forget the files of the last registration."""
+        self.runner.cancel()
+        self._keep(None)
+
+    def pause(self) -> None:
+        """Stop what moves by itself, because the user has left the module."""
+        self.result.pause()
+
+    def release(self) -> None:
+        """Let go of everything that belongs to a scene that closes."""
+        self.choice.release()
+        self.result.release()
+        self.applying.release()
+        self._update_buttons()
+
+    def _list_nodes(self) -> None:
+        self._listing = False
+        if self._parameters() is not None:
+            self.applying.refresh()
+
+    def _update_buttons(self) -> None:
+        parameters, busy = self._parameters(), self.runner.busy
+        kind = self.runner.task.kind if self.runner.task is not None else ""
+        missing = what_is_missing(parameters)
+        register, suggest = self.ui.registerButton, self.ui.suggestButton
+        register.setText(_("&Cancel") if kind == "register" else _("&Register"))
+        register.setToolTip(
+            _("End the registration now; the scene stays as it was.") if kind == "register"
+            else missing or _("Align, choose λ, register, measure the folding, and correct λ until your limit holds.")
+        )
+        register.setEnabled(kind == "register" or (not busy and not missing))
+        why_not = missing or self._nothing_to_foresee(parameters)
+        suggest.setText(_("&Cancel") if kind == "predict" else _("Su&ggest λ"))
+        suggest.setToolTip(
+            why_not or _("Align the two volumes, look at them, and foresee the result for every λ. Registers nothing yet.")
+        )
+        suggest.setEnabled(kind == "predict" or (not busy and not why_not))
+        self.ui.pageButton.setText(_("Cancel") if kind == "page" else _("Report &page"))
+        self.ui.pageButton.setEnabled(kind == "page" or (not busy and self.result.nodes is not None))
+
+    @staticmethod
+    def _nothing_to_foresee(parameters: Any) -> str:
+        if parameters is None or bundled(parameters.engine.value, parameters.preset.value) is not None:
+            return ""
+        return _("λ can be foreseen for Demons at \"Fast\" only. \"Register\" starts from a fixed λ and corrects it.")
+
+    def _suggestOrCancel(self) -> None:  # noqa: N802
+        if self.runner.busy:
+            self.runner.cancel()
+            return
+        if not packages.make_torch_ready():
+            self.runner.say(
+                _("Nothing can be foreseen without PyTorch. \"Register\" starts from a fixed λ, and corrects it if need be.")
+            )
+            return
+        parameters = self._parameters()
+        self._begin("predict", parameters, request_of(parameters, forPrediction=True), self._foreseen)
+
+    def _registerOrCancel(self) -> None:  # noqa: N802
+        if self.runner.busy:
+            self.runner.cancel()
+            return
+        parameters = self._parameters()
+        if not parameters.byHand and not self._nothing_to_foresee(parameters):
+            # Without PyTorch the work goes on with a fixed λ, and says so in the result.
+            packages.make_torch_ready()
+        self._keep(None)
+        self._begin("register", parameters, request_of(parameters), self._registered)
+
+    def _begin(self, kind: str, parameters: Any, request: Any, done: Callable[[Any, Any], bool]) -> None:
+        try:
+            task = self.logic.begin(kind, request)
+        except InputError as error:
+            self._failed(str(error))
+            return
+        self.runner.start(task, lambda finished: done(finished, parameters), self._failed)
+
+    def _foreseen(self, task: Task, parameters: Any) -> bool:
+        with slicer.util.tryWithErrorDisplay(_("The prediction could not be shown.")):
+            foresight, request = task.foresight(), task.request
+            if parameters is self._parameters():
+                self.choice.take(foresight, request.fixed, request.moving)
+            else:
+                parameters.foresight = deliver_foresight(foresight, request.fixed, request.moving, earlier=parameters.foresight)
+        return False
+
+    def _registered(self, task: Task, parameters: Any) -> bool:
+        with slicer.util.tryWithErrorDisplay(_("The result could not be put into the scene."), waitCursor=True):
+            as_field = parameters.transformKind is TransformKind.FIELD
+            nodes, outcome = deliver_outcome(
+                task,
+                transform_as=parameters.transformKind.value,
+                field_spacing_mm=parameters.fieldSpacing if as_field else None,
+            )
+            foresight = foresight_of(outcome)
+            with slicer.util.NodeModify(parameters):
+                parameters.result = nodes.report
+                if foresight is not None:
+                    parameters.foresight = deliver_foresight(
+                        foresight, task.request.fixed, task.request.moving, earlier=parameters.foresight
+                    )
+            expected.learn(outcome.report)
+            self._keep(task)
+            if parameters is self._parameters():
+                self.refresh()
+                self.result.present()
+                self.applying.refresh()
+        return True
+
+    def _failed(self, sentence: str) -> None:
+        self.runner.say(sentence)
+        slicer.util.errorDisplay(sentence, windowTitle=_("HyperPredict Registration"))
+
+    def _keep(self, task: Task | None) -> None:
+        """Keep the files of the last registration, from which its report page can be drawn, and remove those before."""
+        if self._registration is not None and self._registration is not task:
+            self._registration.close()
+        self._registration = task
+
+    def _makePage(self) -> None:  # noqa: N802
+        if self.runner.busy:
+            self.runner.cancel()
+            return
+        if self._registration is None:
+            self._failed(_("The pictures of this result are no longer at hand: register once more, then make the report page."))
+            return
+        if not packages.make_page_ready(self._requirements):
+            self.runner.say(_("The report page needs the packages jinja2 and matplotlib, which are not installed."))
+            return
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Where to save the report"))
+        if folder:
+            self.runner.start(self._registration.draw_page(), lambda drawn: self._page_drawn(drawn, Path(folder)), self._failed)
+
+    def _page_drawn(self, drawn: Any, folder: Path) -> bool:
+        with slicer.util.tryWithErrorDisplay(_("The report could not be saved.")):
+            request = drawn.request
+            page = save_page(drawn.folder, folder, f"{request.moving.GetName()} to {request.fixed.GetName()}")
+            self.runner.say(_("The report is saved as {page}.").format(page=page))
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(page)))
+        return False

@@ -1,0 +1,175 @@
+"""The section of the result: verdict, tables, course, what the slice views show, and the report page."""
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.job import Report
+from HyperPredictRegLib.panel.plots import PlotPane
+from HyperPredictRegLib.panel.views import View, Views
+from HyperPredictRegLib.reporting import wording
+from HyperPredictRegLib.reporting.choice_wording import first_line
+from HyperPredictRegLib.slicerbridge import showing
+from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, read_back
+from HyperPredictRegLib.slicerbridge.provenance import read_report_node
+
+_HIGHEST_TABLE, _HEADER_HEIGHT = 230, 48  # pixels, with room for a scroll bar
+_KEPT, _BROKEN = "#2e9e44", "#d03b3b"
+
+
+class ResultSection:
+    """Shows the last registration of a parameter node, also after its scene was saved and loaded again.
+
+    Attributes
+    ----------
+    nodes : the result, or None.
+    """
+
+    def __init__(self, ui: Any, parameters: Callable[[], Any]) -> None:
+        self.ui = ui
+        self._parameters = parameters
+        self.nodes: OutcomeNodes | None = None
+        self._shown = ""
+        self._views = Views()
+        self._trace = PlotPane(ui.tracePlotFrame, "Trace")
+        for view in View:
+            ui.viewComboBox.addItem(view.label())
+        ui.viewComboBox.connect("currentIndexChanged(int)", self._viewChosen)
+        ui.gridCheckBox.connect("toggled(bool)", self._gridToggled)
+        ui.chartButton.connect("clicked(bool)", self._showChart)
+        for table in (ui.measuresTable, ui.stagesTable):
+            table.verticalHeader().setVisible(False)
+        self._clear(True)
+
+    def refresh(self) -> None:
+        """Show what the parameter node says; called whenever it has changed."""
+        parameters = self._parameters()
+        node = None if parameters is None else parameters.result
+        identity = "" if node is None else node.GetID()
+        if identity == self._shown:
+            return
+        self._shown = identity
+        self.nodes, report = None, None
+        if node is not None:
+            try:
+                report = read_report_node(node)
+                self.nodes = read_back(slicer.mrmlScene, node)
+            except InputError as error:
+                self.ui.verdictLabel.setText(html.escape(str(error)))
+        if report is None or self.nodes is None:
+            self._clear(node is None)
+            return
+        self.ui.verdictLabel.setText(verdict_text(report))
+        self._fill_measures(report)
+        self._fill_stages(report)
+        self._trace.show(None if self.nodes.registration_trace is None else self.nodes.registration_trace.chart)
+        self._enable(True)
+
+    def present(self) -> None:
+        """Open the section and show the result that has just come in the slice views."""
+        self.ui.resultCollapsibleButton.collapsed = False
+        self.ui.applyCollapsibleButton.collapsed = False
+        if self.nodes is None:
+            return
+        self._views.fit(self.nodes)
+        if self.ui.viewComboBox.currentIndex == 0:
+            self._viewChosen(0)
+        else:
+            self.ui.viewComboBox.setCurrentIndex(0)
+
+    def release(self) -> None:
+        """Let go of everything that belongs to a scene that closes."""
+        self._views.stop()
+        self._shown = ""
+        self._clear(True)
+
+    def pause(self) -> None:
+        """Stop what moves by itself, because the user has left the module."""
+        self._views.stop()
+
+    def _clear(self, none_yet: bool) -> None:
+        self.nodes = None
+        if none_yet:
+            self.ui.verdictLabel.setText(_("Nothing has been registered yet."))
+        for table in (self.ui.measuresTable, self.ui.stagesTable):
+            table.setRowCount(0)
+            table.setVisible(False)
+        self._trace.show(None)
+        self._enable(False)
+
+    def _enable(self, there: bool) -> None:
+        for widget in (self.ui.viewComboBox, self.ui.gridCheckBox, self.ui.chartButton, self.ui.pageButton):
+            widget.setEnabled(there)
+
+    def _fill_measures(self, report: Report) -> None:
+        dice = report.measured.dice
+        rows = [] if dice is None else [
+            (
+                wording.name(s.name),
+                wording.number(s.dice_before),
+                wording.number(s.dice),
+                wording.number(s.hd95_mm, 1),
+                wording.number(s.mean_surface_distance_mm, 1),
+            )
+            for s in dice.structures
+        ]
+        columns = (_("Structure"), _("Dice before"), _("after"), _("HD95, mm"), _("mean, mm"))
+        _fill(self.ui.measuresTable, columns, rows)
+
+    def _fill_stages(self, report: Report) -> None:
+        levels = (*report.alignment.stages, *report.registration)
+        rows = [(level.stage, str(level.level + 1), str(len(level.values)), level.stop_meaning) for level in levels]
+        _fill(self.ui.stagesTable, (_("Step"), _("Level"), _("Iterations"), _("Why it ended")), rows)
+
+    def _viewChosen(self, index: int) -> None:  # noqa: N802 - Slicer's style
+        if self.nodes is None or index < 0:
+            return
+        if None in (self.nodes.fixed, self.nodes.moving, self.nodes.warped, self.nodes.jacobian):
+            self.ui.verdictLabel.setText(_("The volumes of this result are no longer in the scene: register again."))
+            return
+        with slicer.util.tryWithErrorDisplay(_("The view could not be shown."), waitCursor=True):
+            self._views.show(self.nodes, list(View)[index])
+
+    def _gridToggled(self, shown: bool) -> None:  # noqa: N802
+        if self.nodes is not None and self.nodes.transform is not None and self.nodes.fixed is not None:
+            showing.show_deformation(self.nodes.transform, self.nodes.fixed, slicer.mrmlScene, visible=shown)
+
+    def _showChart(self) -> None:  # noqa: N802
+        if self.nodes is not None and self.nodes.registration_trace is not None:
+            slicer.modules.plots.logic().ShowChartInLayout(self.nodes.registration_trace.chart)
+
+
+def verdict_text(report: Report) -> str:
+    """Return the verdict on a registration as rich text: limit kept? foreseen against measured? warnings."""
+    lines = [html.escape(line) for line in (first_line(report), wording.verdict(report)) if line]
+    if report.limit_kept is not None:
+        color, word = (_KEPT, _("Limit kept.")) if report.limit_kept else (_BROKEN, _("Limit not kept."))
+        lines.insert(0, f"<span style='color:{color}; font-size:large'>\u25cf</span> <b>{word}</b>")
+    lines += [f"\u26a0 {html.escape(warning)}" for warning in wording.all_warnings(report)]
+    total = sum(seconds for seconds in report.seconds.values() if math.isfinite(seconds))
+    lines.append(html.escape(_("Took {seconds:.0f} s.").format(seconds=total)))
+    return "<br>".join(lines)
+
+
+def _fill(table: Any, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table.setVisible(bool(rows))
+    table.setColumnCount(len(columns))
+    table.setHorizontalHeaderLabels(list(columns))
+    table.setRowCount(len(rows))
+    for row, texts in enumerate(rows):
+        for column, text in enumerate(texts):
+            item = qt.QTableWidgetItem(text)
+            item.setToolTip(text)
+            table.setItem(row, column, item)
+    table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    table.horizontalHeader().setStretchLastSection(True)
+    table.resizeRowsToContents()
+    # As high as its rows, so that short tables leave no hole and long ones scroll.
+    height = sum(table.rowHeight(row) for row in range(len(rows))) + _HEADER_HEIGHT
+    table.setFixedHeight(min(height, _HIGHEST_TABLE))

@@ -1,0 +1,192 @@
+"""The self-test that Slicer runs: the sample pair foreseen, registered and checked; cancel, closing, saving, bad input."""
+# ruff: noqa: N802, N806, N815 - Slicer's style.
+# mypy: disable-error-code="no-untyped-def, attr-defined, misc"
+
+import shutil
+import time
+from pathlib import Path
+
+import slicer
+
+
+class SelfTest:
+    """The tests, to be mixed into ScriptedLoadableModuleTest. They need no network; nothing is installed.
+
+    Attributes
+    ----------
+    makeLogic : HyperPredictRegLogic.
+    """
+
+    makeLogic = None
+
+    def setUp(self):
+        """Start from an empty scene."""
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        """Run every test, each in an empty scene."""
+        for test in (
+            self.test_badInputIsNamed,
+            self.test_parametersAreSavedWithTheScene,
+            self.test_cancelLeavesTheSceneAsItWas,
+            self.test_closingTheSceneEndsTheWork,
+            self.test_samplePairIsForeseenRegisteredAndCarriedOver,
+        ):
+            self.setUp()
+            self.delayDisplay(test.__name__)
+            test()
+        self.delayDisplay("Test passed")
+
+    def test_samplePairIsForeseenRegisteredAndCarriedOver(self):
+        """Do the main job and compare with the known truth."""
+        import numpy as np
+
+        from HyperPredictRegLib.panel.packages import torch_is_there
+        from HyperPredictRegLib.panel.samples import load_sample_pair
+        from HyperPredictRegLib.sample import error_against, made_pair
+        from HyperPredictRegLib.slicerbridge.provenance import read_report_node
+        from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
+        from HyperPredictRegLib.slicerbridge.volumes import from_volume_node
+
+        fixed, moving, fixedSegmentation, movingSegmentation = load_sample_pair(slicer.mrmlScene)
+        voxels = slicer.util.arrayFromVolume(moving).copy()
+        logic = self.makeLogic()
+        if torch_is_there():
+            foresight = logic.suggest(fixed, moving, movingSegmentation)
+            self.assertIn(foresight.prediction.verdict.light, ("green", "amber"))
+            self.assertGreater(foresight.prediction.predicted.mean_dice.value, 0.5)
+            self.assertIsNotNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode"))
+        else:
+            with self.assertRaisesRegex(ValueError, "PyTorch"):
+                logic.suggest(fixed, moving, movingSegmentation)
+
+        nodes = logic.process(fixed, moving, movingSegmentation, fixedSegmentation=fixedSegmentation)
+
+        report, pair = read_report_node(nodes.report), made_pair()
+        self.assertEqual(report.chosen_by, "predictor" if torch_is_there() else "fixed")
+        self.assertTrue(report.limit_kept)
+        self.assertLess(report.measured.folding_percent.foreground, 0.5)
+        self.assertGreater(report.measured.dice.mean, report.measured.dice.mean_before + 0.02)
+        found = from_transform_node(nodes.transform)
+        self.assertLess(error_against(pair.truth, found, pair.fixed).mean, 1.5)
+        self.assertEqual(nodes.warped.GetImageData().GetDimensions(), fixed.GetImageData().GetDimensions())
+        moved = from_volume_node(nodes.warped)
+        self.assertEqual(moved.GetOrigin(), from_volume_node(fixed).GetOrigin())
+        self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(moving), voxels))
+        self.assertIsNone(moving.GetParentTransformNode())
+        names = [
+            [node.GetSegmentation().GetNthSegment(n).GetName() for n in range(node.GetSegmentation().GetNumberOfSegments())]
+            for node in (movingSegmentation, nodes.propagated_segmentation)
+        ]
+        self.assertEqual(*names)
+        self.checkCarriedPoints(logic, nodes, fixed)
+
+    def checkCarriedPoints(self, logic, nodes, fixed):
+        """Carry a point from fixed to moving space and back, and compare it with where the transform takes it."""
+        import numpy as np
+
+        points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "Tip")
+        bounds = [0.0] * 6
+        fixed.GetRASBounds(bounds)
+        center = np.array(bounds).reshape(3, 2).mean(axis=1)
+        points.AddControlPoint(*center)
+        there = logic.carry([points], nodes, backward=True).nodes[0]
+        expected = nodes.transform.GetTransformFromParent().TransformPoint(*center)
+        self.assertLess(np.linalg.norm(np.array(there.GetNthControlPointPosition(0)) - expected), 0.01)
+        back = logic.carry([there], nodes).nodes[0]
+        self.assertLess(np.linalg.norm(np.array(back.GetNthControlPointPosition(0)) - center), 0.05)
+
+    def test_cancelLeavesTheSceneAsItWas(self):
+        """Cancel a registration in the middle: within two seconds, without a trace."""
+        fixed, moving = self.addEggs()
+        before = slicer.mrmlScene.GetNumberOfNodes()
+        logic = self.makeLogic()
+        task = logic.begin("register", logic.request(fixed, moving))
+        self.waitFor(lambda: bool(task.poll()))
+        started = time.monotonic()
+        task.cancel()
+        self.assertLess(time.monotonic() - started, 2.0)
+        self.assertEqual(task.ending.outcome, "cancelled")
+        self.assertFalse(task.folder.parent.exists())
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
+
+    def test_closingTheSceneEndsTheWork(self):
+        """Close the scene while the panel registers: the work ends and the panel starts anew."""
+        slicer.util.selectModule("HyperPredictReg")
+        widget = slicer.util.getModuleWidget("HyperPredictReg")
+        fixed, moving = self.addEggs()
+        parameters = widget.logic.getParameterNode()
+        parameters.fixedVolume, parameters.movingVolume = fixed, moving
+        widget.initializeParameterNode()
+        widget.ui.registerButton.click()
+        task = widget.panel.runner.task
+        self.assertIsNotNone(task)
+        self.waitFor(lambda: bool(task.poll()))
+        slicer.mrmlScene.Clear()
+        self.assertFalse(widget.panel.runner.busy)
+        self.assertEqual(task.ending.outcome, "cancelled")
+        self.assertFalse(task.folder.parent.exists())
+        self.assertFalse(widget.ui.registerButton.enabled)
+
+    def test_parametersAreSavedWithTheScene(self):
+        """Save choices with a scene, close it, load it: the choices are there again."""
+        from HyperPredictRegLib.panel.parameters import Preset, Rule
+
+        fixed, _moving = self.addEggs()
+        parameters = self.makeLogic().getParameterNode()
+        parameters.fixedVolume = fixed
+        parameters.preset, parameters.rule, parameters.foldingLimit = Preset.STANDARD, Rule.MAXIMUM, 0.25
+        parameters.structureWeights = {"left hippocampus": 2.0}
+        folder = slicer.util.tempDirectory(key="HyperPredictReg")
+        try:
+            scene = str(Path(folder) / "scene.mrb")
+            self.assertTrue(slicer.util.saveScene(scene))
+            slicer.mrmlScene.Clear()
+            slicer.util.loadScene(scene)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        restored = self.makeLogic().getParameterNode()
+        self.assertEqual(restored.fixedVolume.GetName(), fixed.GetName())
+        self.assertEqual((restored.preset, restored.rule, restored.foldingLimit), (Preset.STANDARD, Rule.MAXIMUM, 0.25))
+        self.assertEqual(dict(restored.structureWeights), {"left hippocampus": 2.0})
+
+    def test_badInputIsNamed(self):
+        """Ask for what cannot be: a sentence names it, and nothing is left behind."""
+        fixed, moving = self.addEggs()
+        empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Nothing in it")
+        before = slicer.mrmlScene.GetNumberOfNodes()
+        logic = self.makeLogic()
+        for arguments, choices, words in (
+            ((None, moving), {}, "Choose a fixed and a moving volume"),
+            ((fixed, fixed), {}, "Ball"),
+            ((fixed, empty), {}, "Nothing in it"),
+            ((fixed, moving), {"preset": "finest"}, "finest"),
+            ((fixed, moving), {"hyperparameters": {"regularization_weight": -1.0}}, "regularization_weight"),
+        ):
+            with self.assertRaisesRegex(ValueError, words):
+                logic.process(*arguments, **choices)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
+
+    def waitFor(self, condition, seconds=30):
+        """Let Slicer work on until a condition holds."""
+        end = time.monotonic() + seconds
+        while not condition():
+            self.assertLess(time.monotonic(), end, "waited too long")
+            slicer.app.processEvents()
+            time.sleep(0.02)
+
+    @staticmethod
+    def addEggs():
+        """Add two small volumes that show soft-edged ellipsoids with a core; return the nodes."""
+        import numpy as np
+
+        ijkToRAS = np.diag([3.0, 3.0, 3.0, 1.0])
+        ijkToRAS[:3, 3] = -58.5
+        k, j, i = np.indices((40, 40, 40))
+        ras = np.stack([i, j, k], axis=-1) * 3.0 - 58.5
+        eggs = []
+        for name, center, radii in (("Ball", (0.0, 0.0, 0.0), (40.0, 40.0, 40.0)), ("Egg", (6.0, -4.0, 3.0), (36.0, 43.0, 40.0))):
+            distance = np.linalg.norm((ras - np.array(center)) / np.array(radii), axis=-1)
+            voxels = 100.0 / (1.0 + np.exp((distance - 1.0) * 20.0)) + 60.0 / (1.0 + np.exp((distance - 0.5) * 20.0))
+            eggs.append(slicer.util.addVolumeFromArray(voxels.astype(np.float32), ijkToRAS, name))
+        return eggs

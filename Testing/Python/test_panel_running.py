@@ -1,0 +1,251 @@
+"""The panel at work: suggestions, registrations, results in the scene, cancelling, closing, failures."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+slicer: Any = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install '.[slicer]')")
+pytest.importorskip("PySide6", reason="PySide6 is not installed (pip install '.[test]')")
+
+from panel_samples import add_segmentation, choose_pair, finish, opened  # noqa: E402 - needs slicer
+from PySide6.QtCore import Qt  # noqa: E402
+
+
+@pytest.fixture
+def opened_panel() -> Iterator[tuple[Any, Any]]:
+    with opened() as both:
+        yield both
+
+
+def nodes_of_scene() -> set[str]:
+    """Return the ids of all nodes."""
+    return {slicer.mrmlScene.GetNthNode(n).GetID() for n in range(slicer.mrmlScene.GetNumberOfNodes())}
+
+
+def test_three_clicks_register_and_everything_can_be_looked_at(opened_panel: tuple[Any, Any], tmp_path: Path) -> None:
+    host, panel = opened_panel
+    fixed, moving = choose_pair(host, panel)
+    parts = {"shell": (50.0, 120.0), "core": (120.0, 999.0)}
+    segmentations = [add_segmentation("FixedSeg", fixed, parts), add_segmentation("MovingSeg", moving, parts)]
+    panel.ui.fixedSegmentationSelector.setCurrentNode(segmentations[0])
+    panel.ui.movingSegmentationSelector.setCurrentNode(segmentations[1])
+    before = np.abs(slicer.util.arrayFromVolume(fixed) - slicer.util.arrayFromVolume(moving)).mean()
+
+    host.click(panel.ui.registerButton)
+    assert panel.ui.registerButton.text == "&Cancel" and panel.ui.progressBar.visible
+    assert not panel.ui.suggestButton.enabled
+    finish(host, panel)
+
+    assert panel.ui.registerButton.text == "&Register" and not panel.ui.progressBar.visible
+    assert "Registration raised the mean Dice of 2 structures" in panel.ui.verdictLabel.text
+    nodes = panel.widget.panel.result.nodes
+    after = np.abs(slicer.util.arrayFromVolume(fixed) - slicer.util.arrayFromVolume(nodes.warped)).mean()
+    assert after < 0.15 * before
+    assert panel.ui.measuresTable.rowCount == 2 and panel.ui.stagesTable.rowCount >= 4
+    assert {panel.ui.measuresTable.item(row, 0).text() for row in range(2)} == {"shell", "core"}
+    composite = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    assert (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()) == (fixed.GetID(), nodes.warped.GetID())
+    assert "deformable" in panel.ui.logTextEdit.plainText or "Registering" in panel.ui.logTextEdit.plainText
+    look_at_every_view(host, panel, composite, nodes)
+    carry_all_of_it(host, panel, segmentations[1])
+    comes_back_with_the_scene(host, panel, tmp_path)
+
+
+def look_at_every_view(host: Any, panel: Any, composite: Any, nodes: Any) -> None:
+    """Choose every view in turn and check what the slice views are told to show."""
+    views = panel.ui.viewComboBox
+    shown = {}
+    for index in range(views.count):
+        views.setCurrentIndex(index)
+        host.let_qt_work()
+        node = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID())
+        shown[index] = node.GetName()
+        assert composite.GetBackgroundVolumeID() == nodes.fixed.GetID()
+    assert shown[0] == shown[3] == nodes.warped.GetName()
+    assert shown[1] == nodes.moving.GetName()
+    assert "Checkerboard" in shown[2] and shown[4] == nodes.jacobian.GetName()
+    views.setCurrentIndex(3)
+    first = composite.GetForegroundOpacity()
+    host.wait_until(lambda: composite.GetForegroundOpacity() != first, 5)
+    views.setCurrentIndex(0)
+    host.let_qt_work()
+    assert composite.GetForegroundOpacity() == 0.5
+    host.click(panel.ui.gridCheckBox)
+    grid = slicer.util.getNode("Egg to Ball, deformation alone")
+    assert grid.GetDisplayNode().GetVisibility2D()
+    host.click(panel.ui.gridCheckBox)
+    assert not grid.GetDisplayNode().GetVisibility2D()
+    host.click(panel.ui.chartButton)
+
+
+def carry_all_of_it(host: Any, panel: Any, segmentation: Any) -> None:
+    """Tick everything in the list and carry it over."""
+    items = panel.ui.itemsList
+    assert not panel.ui.carryButton.enabled and "Tick at least one" in panel.ui.carryButton.toolTip
+    names = [items.item(row).text() for row in range(items.count)]
+    assert {"Ball", "Egg", "FixedSeg", "MovingSeg"} <= set(names)
+    assert not [name for name in names if "registered to" in name or "Jacobian" in name]
+    for name in ("Egg", "MovingSeg"):
+        items.item(names.index(name)).setCheckState(Qt.CheckState.Checked)
+    host.let_qt_work()
+    host.click(panel.ui.carryButton)
+    assert panel.ui.carriedLabel.text.startswith("Carried over: Egg in Ball space, MovingSeg in Ball space")
+    carried = slicer.util.getNode("MovingSeg in Ball space")
+    assert carried.GetSegmentation().GetNumberOfSegments() == segmentation.GetSegmentation().GetNumberOfSegments()
+
+
+def comes_back_with_the_scene(host: Any, panel: Any, folder: Path) -> None:
+    """Save, close and load the scene: the verdict and the tables are there again; the page says what it lacks."""
+    verdict, rows = panel.ui.verdictLabel.text, panel.ui.stagesTable.rowCount
+    assert slicer.util.saveScene(str(folder / "result.mrb"))
+    host.clear_scene()
+    assert panel.ui.verdictLabel.text == "Nothing has been registered yet."
+    slicer.util.loadScene(str(folder / "result.mrb"))
+    host.let_qt_work()
+    assert panel.ui.verdictLabel.text == verdict and panel.ui.stagesTable.rowCount == rows
+    assert panel.widget.panel.result.nodes.warped is not None
+    host.click(panel.ui.pageButton)
+    assert "register once more" in panel.ui.stageLabel.text
+
+
+def test_suggest_foresees_and_touches_nothing_else(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    choose_pair(host, panel)
+    transforms = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTransformNode")
+    host.click(panel.ui.suggestButton)
+    assert panel.ui.suggestButton.text == "&Cancel" and not panel.ui.registerButton.enabled
+    finish(host, panel)
+    assert panel.ui.lightLabel.visible and panel.ui.dicePlotFrame.visible
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTransformNode") == transforms
+    count = len(nodes_of_scene())
+    host.click(panel.ui.suggestButton)
+    finish(host, panel)
+    assert len(nodes_of_scene()) == count
+
+
+def test_cancel_leaves_the_scene_as_it_was(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    choose_pair(host, panel)
+    before = nodes_of_scene()
+    for button in (panel.ui.registerButton, panel.ui.suggestButton):
+        host.click(button)
+        task = panel.widget.panel.runner.task
+        host.wait_until(lambda: panel.ui.progressBar.value > 0, 30)
+        started = time.monotonic()
+        host.click(button)
+        assert time.monotonic() - started < 2.0
+        assert task.ending.outcome == "cancelled" and not task.folder.parent.exists()
+        assert "Cancelled" in panel.ui.stageLabel.text
+        assert panel.ui.registerButton.enabled and panel.ui.suggestButton.enabled
+    assert nodes_of_scene() == before
+
+
+def test_closing_scene_or_module_in_the_middle_ends_the_work(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    choose_pair(host, panel)
+    host.click(panel.ui.registerButton)
+    first = panel.widget.panel.runner.task
+    host.wait_until(lambda: panel.ui.progressBar.value > 0, 30)
+    host.clear_scene()
+    assert first.ending.outcome == "cancelled" and not first.folder.parent.exists()
+    choose_pair(host, panel)
+    host.click(panel.ui.registerButton)
+    second = panel.widget.panel.runner.task
+    panel.close()
+    assert second.ending.outcome == "cancelled" and not second.folder.parent.exists()
+
+
+def test_a_volume_that_goes_away_meanwhile_is_named(opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    host, panel = opened_panel
+    _fixed, moving = choose_pair(host, panel)
+    host.click(panel.ui.registerButton)
+    slicer.mrmlScene.RemoveNode(moving)
+    before = nodes_of_scene()
+    with pytest.raises(ValueError, match="'Egg' was removed from the scene"):
+        finish(host, panel)
+    assert nodes_of_scene() == before
+    assert host.dialogs.texts("error")
+
+
+def test_bad_input_is_a_sentence_on_the_panel(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    _fixed, moving = choose_pair(host, panel)
+    slicer.util.updateVolumeFromArray(moving, np.zeros((40, 40, 40), dtype=np.float32))
+    before = nodes_of_scene()
+    host.click(panel.ui.registerButton)
+    finish(host, panel)
+    assert "moving" in panel.ui.stageLabel.text.lower()
+    assert host.dialogs.texts("error") == [panel.ui.stageLabel.text]
+    assert nodes_of_scene() == before and panel.ui.registerButton.enabled
+
+
+def test_without_torch_the_way_on_is_told(opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    host, panel = opened_panel
+    choose_pair(host, panel)
+    packages = importlib.import_module("HyperPredictRegLib.panel.packages")
+    monkeypatch.setattr(packages, "torch_is_there", lambda: False)
+    host.click(panel.ui.suggestButton)
+    assert "extension \"PyTorch\"" in host.dialogs.texts("info")[0]
+    assert "Nothing can be foreseen without PyTorch" in panel.ui.stageLabel.text
+    assert not panel.widget.panel.runner.busy
+
+
+def test_torch_comes_through_its_extension(opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    host, panel = opened_panel
+    choose_pair(host, panel)
+    packages = importlib.import_module("HyperPredictRegLib.panel.packages")
+    asked: list[dict[str, Any]] = []
+
+    class Logic:
+        def torchInstalled(self) -> bool:  # noqa: N802 - PyTorchUtils' name
+            return bool(asked)
+
+        def installTorch(self, **options: Any) -> None:  # noqa: N802
+            asked.append(options)
+
+    extension = types.ModuleType("PyTorchUtils")
+    extension.PyTorchUtilsLogic = Logic  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", extension)
+    monkeypatch.setattr(packages, "torch_is_there", lambda: bool(asked))
+    assert packages.make_torch_ready()
+    assert asked == [{"askConfirmation": True, "torchVersionRequirement": ">=2.4"}]
+
+
+def test_the_report_page_is_drawn_in_the_background_and_saved(
+    opened_panel: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import qt
+
+    host, panel = opened_panel
+    choose_pair(host, panel)
+    host.click(panel.ui.registerButton)
+    finish(host, panel)
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    host.click(panel.ui.pageButton)
+    finish(host, panel)
+    page = tmp_path / "Egg to Ball" / "report.html"
+    assert page.is_file() and "<html" in page.read_text(encoding="utf-8")
+    assert list(page.parent.glob("*.png"))
+    assert str(page) in panel.ui.stageLabel.text
+    assert qt.QDesktopServices.opened == [f"file://{page}"]
+    host.click(panel.ui.pageButton)
+    finish(host, panel)
+    assert (tmp_path / "Egg to Ball 2" / "report.html").is_file()
+
+
+def test_the_modules_own_test_passes() -> None:
+    with opened(testing=True) as (_host, panel):
+        started = time.monotonic()
+        panel.module.HyperPredictRegTest().runTest()
+        assert slicer.mrmlScene.GetFirstNodeByName("BrainMoving registered to BrainFixed") is not None
+        assert time.monotonic() - started < 300
