@@ -1,7 +1,7 @@
 #!/bin/sh
-# Sees to what pip cannot install: Python's venv, a way to draw without a screen, and CMake for the packaging test.
-# Installs what is missing where it may, else says in one line how to. Only a missing venv is an error: a picture that
-# cannot be drawn, or a test that lacks CMake, is skipped by name.
+# Sees to what pip cannot install: Python's venv, a way to draw without a screen, the libraries and a font that Qt needs for
+# the tests of the panel, and CMake for the packaging test. Installs what is missing where it may, else says in one line how
+# to. Only a missing venv is an error: a picture that cannot be drawn, or a test that lacks Qt or CMake, is skipped by name.
 
 missing=""
 need() { missing="$missing $1"; }
@@ -18,8 +18,14 @@ has_mesa() {
 python=${PYTHON:-python3}
 "$python" -c 'import ensurepip, venv' 2>/dev/null || need python3-venv
 if [ "$(uname -s)" = Linux ]; then
-    has_library libOSMesa.so.8 || has_library libEGL.so.1 || need libegl1
     has_library libOSMesa.so.8 || has_mesa || need libgl1-mesa-dri
+    has_library libEGL.so.1 || need libegl1
+    has_library libGL.so.1 || need libgl1
+    has_library libxkbcommon.so.0 || need libxkbcommon0
+    has_library libfontconfig.so.1 || need libfontconfig1
+    has_library libglib-2.0.so.0 || need libglib2.0-0
+    has_library libdbus-1.so.3 || need libdbus-1-3
+    find /usr/share/fonts /usr/local/share/fonts -name '*.[ot]tf' 2>/dev/null | grep -q . || need fonts-dejavu-core
 fi
 command -v cmake >/dev/null 2>&1 || need cmake
 command -v make >/dev/null 2>&1 || need make

@@ -18,15 +18,10 @@ EDGE_MM = 3.0
 @contextmanager
 def opened(*, testing: bool = False) -> Iterator[tuple[slicerhost.Host, slicerhost.Panel]]:
     """Open the module's panel on the stand-in; at the end everything must have gone well, down to the last observer."""
-    with slicerhost.start(testing=testing) as host:
+    with slicerhost.watched(testing=testing) as host:
         panel = host.open_module(MODULE_FILE)
         host.startup()
         yield host, panel
-        host.let_qt_work()
-        for one in host.panels:
-            one.close()
-        complaints = host.complaints()
-    assert not complaints, "\n".join(complaints)
 
 
 def add_ball(

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
-
-TOP = Path(__file__).resolve().parents[2]
-SCRIPTED_MODULES = Path("lib", "Slicer-5.12", "qt-scripted-modules")
-NEEDED = ("cmake", "cc", "c++")
+from cmake_install import TOP, configure, copy_of_the_extension, forget, install, libraries, skip_without_cmake
 
 # -S keeps the site-packages' .pth files unread, among them the one of an editable install of this very library.
 IMPORT_ALL = """
@@ -31,9 +26,7 @@ for name in names:
 
 @pytest.fixture(autouse=True, scope="module")
 def _tools() -> None:
-    missing = [tool for tool in NEEDED if shutil.which(tool) is None]
-    if missing:
-        pytest.skip(f"not on this machine: {', '.join(missing)} (a Slicer build needs CMake and a compiler)")
+    skip_without_cmake()
 
 
 @pytest.fixture(scope="module")
@@ -42,54 +35,21 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(TOP, tmp_path_factory.mktemp("as-it-is"))
 
 
-def cmake(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run CMake and return what it said."""
-    return subprocess.run(["cmake", *map(str, arguments)], capture_output=True, text=True, check=False)
-
-
-def configure(source: Path, build: Path) -> subprocess.CompletedProcess[str]:
-    """Configure `source` against the check package that stands in for Slicer."""
-    slicer = f"-DSlicer_DIR={source / 'Testing' / 'cmake'}"
-    return cmake("-S", source, "-B", build, slicer, f"-DPython3_EXECUTABLE={sys.executable}", "-Werror=dev")
-
-
-def install(source: Path, folder: Path) -> Path:
-    """Configure, build and install into `folder`; return where the scripted modules came to lie."""
-    steps = [
-        configure(source, folder / "build"),
-        cmake("--build", folder / "build"),
-        cmake("--install", folder / "build", "--prefix", folder / "install"),
-    ]
-    for step in steps:
-        assert step.returncode == 0, step.stdout + step.stderr
-    return folder / "install" / SCRIPTED_MODULES
-
-
-def copy_of_the_extension(folder: Path) -> Path:
-    """Copy what CMake needs to a folder of its own, so that a test may damage it."""
-    source = folder / "source"
-    skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("HyperPredictReg", "Testing/cmake"):
-        shutil.copytree(TOP / name, source / name, ignore=skip)
-    for name in ("CMakeLists.txt", "README.md", "LICENSE.txt"):
-        shutil.copy(TOP / name, source / name)
-    return source
-
-
 def library_modules() -> list[str]:
-    """Name every module of the library in the working tree."""
+    """Name every module of the library in the working tree but those of the panel, which test_install_tree.py opens in Qt."""
     folder = TOP / "HyperPredictReg"
     names = []
     for file in sorted((folder / "HyperPredictRegLib").rglob("*.py")):
         parts = file.relative_to(folder).with_suffix("").parts
+        if parts[1] == "panel":
+            continue
         names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
     return names
 
 
 def import_from(installed: Path) -> subprocess.CompletedProcess[str]:
     """Import every module of the library in a fresh process that knows only `installed` and the libraries we depend on."""
-    libraries = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
-    argument = json.dumps([str(installed), libraries, library_modules()])
+    argument = json.dumps([str(installed), libraries(), library_modules()])
     command = [sys.executable, "-I", "-S", "-c", IMPORT_ALL, argument]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -121,10 +81,7 @@ def test_the_modules_own_test_is_registered(installed: Path) -> None:
 
 def test_a_file_forgotten_in_the_list_is_found_out(tmp_path: Path) -> None:
     source = copy_of_the_extension(tmp_path)
-    lists = source / "HyperPredictReg" / "CMakeLists.txt"
-    text = lists.read_text(encoding="utf-8")
-    assert "  HyperPredictRegLib/geometry.py\n" in text
-    lists.write_text(text.replace("  HyperPredictRegLib/geometry.py\n", ""), encoding="utf-8")
+    forget(source, "HyperPredictRegLib/geometry.py")
     done = import_from(install(source, tmp_path))
     assert done.returncode != 0
     assert "No module named 'HyperPredictRegLib.geometry'" in done.stderr

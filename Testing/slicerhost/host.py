@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import time
@@ -13,7 +12,6 @@ from typing import Any
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-import PySide6
 import slicer
 import slicer.util
 import vtk
@@ -180,16 +178,6 @@ class Host:
                 steps.callback(panel.close)
 
 
-def _spare_references() -> None:
-    """Let None, True and False outlive PySide6 6.12, which takes a reference away whenever it returns one of them.
-
-    Python before 3.12 dies of that sooner or later; PySide6 6.10 and 6.11 do it right.
-    """
-    if sys.version_info < (3, 12) and PySide6.__version_info__ >= (6, 12) and not _the_application:
-        for thing in (None, True, False):
-            ctypes.c_ssize_t.from_address(id(thing)).value += 1 << 40
-
-
 def _application() -> QtWidgets.QApplication:
     running = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["slicerhost"])
     if not QtGui.QFontDatabase.families():
@@ -211,7 +199,6 @@ def start(*, testing: bool = False) -> Iterator[Host]:
         `host.dialogs.answer` said; if True, they are passed over as in a Slicer that was started with --testing.
     """
     # Qt's application lives as long as the process: a second one would crash.
-    _spare_references()
     _the_application[:] = [_application()]
     undo = pythonqt.Undo()
     host = Host(undo)

@@ -1,0 +1,44 @@
+"""Foresee, register and carry over from Slicer's Python console: paste all of it there, or the parts you need.
+
+It works on the sample pair. For volumes of your own, put `fixed = getNode('...')` and the like in place of the third line.
+"""
+
+import slicer
+from HyperPredictRegLib.job import Criterion
+from HyperPredictRegLib.panel.samples import load_sample_pair
+from HyperPredictRegLib.slicerbridge.provenance import read_report_node
+
+from HyperPredictReg import HyperPredictRegLogic
+
+fixed, moving, fixed_segmentation, moving_segmentation = load_sample_pair(slicer.mrmlScene)
+logic = HyperPredictRegLogic()
+
+# What matters: at most 0.2 % of the anatomy folded, and the left ventricle three times as much as grey matter.
+criterion = Criterion(folding_limit=0.2, structures={"left lateral ventricle": 3.0, "grey matter": 1.0})
+
+# Foresee, without registering. It needs the extension PyTorch; leave it out and registering still works.
+try:
+    foresight = logic.suggest(fixed, moving, moving_segmentation, criterion=criterion)
+    print(foresight.prediction.verdict.light, "light.", foresight.prediction.choice)
+except ValueError as error:
+    print(error)
+
+# Register. Slicer waits; `progress` is told how far it is. hyperparameters={"regularization_weight": 0.9} would set λ by hand.
+nodes = logic.process(
+    fixed,
+    moving,
+    moving_segmentation,
+    fixedSegmentation=fixed_segmentation,
+    criterion=criterion,
+    progress=lambda event: slicer.util.showStatusMessage(f"{event.stage}: {event.message}"),
+)
+report = read_report_node(nodes.report)
+print(f"λ = {report.hyperparameters['regularization_weight']:.2f}, {report.measured.folding_percent.foreground:.3f} % folded")
+for structure in report.measured.dice.structures:
+    print(f"{structure.name}: Dice {structure.dice_before:.2f} before, {structure.dice:.2f} after")
+
+# Carry a point from the moving scan over to the fixed one; volumes, segmentations and models go the same way.
+tip = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "Tip")
+tip.AddControlPoint(0.0, -20.0, 10.0)
+carried = logic.carry([tip], nodes)
+print(carried.nodes[0].GetName(), carried.nodes[0].GetNthControlPointPosition(0))
