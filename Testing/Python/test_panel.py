@@ -155,6 +155,18 @@ def test_a_typed_weight_counts_and_nonsense_does_not(opened_panel: tuple[Any, An
         assert (table.item(1, 0).checkState() == Qt.CheckState.Checked) == bool(expected)
 
 
+def test_what_mattered_in_another_pair_is_not_in_the_way(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    parameters = importlib.import_module("HyperPredictRegLib.panel.parameters")
+    panel.widget._parameterNode.structureWeights = {"liver": 2.0, "thalamus": 1.0}
+    choose_pair(host, panel)
+    options = parameters.job_options(panel.widget._parameterNode, forPrediction=True)
+    assert options["criterion"].structures == {}
+    foreseen(host, panel)
+    assert dict(panel.widget._parameterNode.structureWeights) == {"thalamus": 1.0}
+    assert panel.ui.readoutLabel.text.startswith("Suggested")
+
+
 def test_a_curve_for_each_structure_on_demand(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     foreseen(host, panel)

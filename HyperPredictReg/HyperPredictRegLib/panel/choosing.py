@@ -17,6 +17,8 @@ from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.panel.parameters import criterion_of
 from HyperPredictRegLib.panel.plots import PlotPane
 from HyperPredictRegLib.prediction import Foresight
+from HyperPredictRegLib.predictor.card import read_card
+from HyperPredictRegLib.predictor.paths import bundled
 from HyperPredictRegLib.reporting.choice_wording import light
 from HyperPredictRegLib.selection import Choice, choose, interpolated
 from HyperPredictRegLib.slicerbridge import foretold
@@ -71,6 +73,9 @@ class ChoiceSection:
         with slicer.util.NodeModify(parameters):
             parameters.foresight = node
             parameters.byHand = False
+            # What mattered in another pair may not be foreseen here, and could not be unticked.
+            known = foresight.curves.structures
+            parameters.structureWeights = {n: w for n, w in dict(parameters.structureWeights).items() if n in known}
         self.refresh()
 
     def refresh(self) -> None:
@@ -179,18 +184,15 @@ class ChoiceSection:
         weights = dict(parameters.structureWeights)
         for row, name in enumerate(names):
             weight = weights.get(name, 0.0)
-            ticked = table.item(row, _NAME) or qt.QTableWidgetItem()
-            ticked.setText(name)
-            ticked.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsSelectable)
-            ticked.setCheckState(qt.Qt.Checked if weight > 0 else qt.Qt.Unchecked)
-            number = table.item(row, _WEIGHT) or qt.QTableWidgetItem()
-            number.setText(f"{weight:g}" if weight > 0 else "")
             if table.item(row, _NAME) is None:
-                table.setItem(row, _NAME, ticked)
-                table.setItem(row, _WEIGHT, number)
-                dice = qt.QTableWidgetItem()
-                dice.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
-                table.setItem(row, _DICE, dice)
+                for column in (_NAME, _WEIGHT, _DICE):
+                    table.setItem(row, column, qt.QTableWidgetItem(""))
+                readable = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
+                table.item(row, _NAME).setFlags(readable | qt.Qt.ItemIsUserCheckable)
+                table.item(row, _DICE).setFlags(readable)
+            table.item(row, _NAME).setText(name)
+            table.item(row, _NAME).setCheckState(qt.Qt.Checked if weight > 0 else qt.Qt.Unchecked)
+            table.item(row, _WEIGHT).setText(f"{weight:g}" if weight > 0 else "")
 
     def _show_weight(self, parameters: Any, curves: Curves | None, choice: Choice | None) -> None:
         low, high = self._range(parameters, curves)
@@ -242,6 +244,9 @@ class ChoiceSection:
     def _fixed_weight(self, parameters: Any) -> float:
         if self.foresight is not None:
             return next(iter(self.foresight.prediction.fixed_hyperparameters.values()))
+        folder = bundled(parameters.engine.value, parameters.preset.value)
+        if folder is not None:
+            return read_card(folder).fixed_value
         return get_engine(parameters.engine.value).hyperparameters[0].default
 
     def _structureEdited(self, item: Any) -> None:  # noqa: N802 - Slicer's style

@@ -46,9 +46,9 @@ class InputsSection:
         segments = segment_ids(node)
         combo.clear()
         combo.setEnabled(bool(segments))
-        combo.addItem(_("All segments"), "")
+        combo.addItem(_("All segments"))
         for segment_id in segments:
-            combo.addItem(node.GetSegmentation().GetSegment(segment_id).GetName(), segment_id)
+            combo.addItem(node.GetSegmentation().GetSegment(segment_id).GetName())
         combo.setCurrentIndex(segments.index(chosen) + 1 if chosen in segments else 0)
 
     def _maskChosen(self, side: str, node: Any) -> None:  # noqa: N802 - Slicer's style

@@ -2,6 +2,7 @@
 # ruff: noqa: N815 - names of parameters are camelCase, as everywhere in Slicer's scenes and .ui files.
 
 import enum
+from dataclasses import replace
 from typing import Annotated, Any
 
 from slicer import (
@@ -160,11 +161,15 @@ def job_options(parameters: Any, *, forPrediction: bool = False) -> dict[str, An
     from HyperPredictRegLib.engines import get_engine
 
     name = get_engine(parameters.engine.value).hyperparameters[0].name
+    criterion = criterion_of(parameters)
+    if forPrediction:
+        # Curves serve every criterion, and the panel chooses from them: no structure may be in the way of them.
+        criterion = replace(criterion, structures={})
     by_hand = parameters.byHand and parameters.weight > 0 and parameters.weightOf == name and not forPrediction
     return {
         "engine": parameters.engine.value,
         "preset": parameters.preset.value,
-        "criterion": criterion_of(parameters),
+        "criterion": criterion,
         "hyperparameters": {name: parameters.weight} if by_hand else {},
         "seed": parameters.seed,
         "reproducible": parameters.reproducible,

@@ -46,7 +46,6 @@ class SelfTest:
         from HyperPredictRegLib.sample import error_against, made_pair
         from HyperPredictRegLib.slicerbridge.provenance import read_report_node
         from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
-        from HyperPredictRegLib.slicerbridge.volumes import from_volume_node
 
         fixed, moving, fixedSegmentation, movingSegmentation = load_sample_pair(slicer.mrmlScene)
         voxels = slicer.util.arrayFromVolume(moving).copy()
@@ -65,21 +64,43 @@ class SelfTest:
         report, pair = read_report_node(nodes.report), made_pair()
         self.assertEqual(report.chosen_by, "predictor" if torch_is_there() else "fixed")
         self.assertTrue(report.limit_kept)
-        self.assertLess(report.measured.folding_percent.foreground, 0.5)
-        self.assertGreater(report.measured.dice.mean, report.measured.dice.mean_before + 0.02)
-        found = from_transform_node(nodes.transform)
-        self.assertLess(error_against(pair.truth, found, pair.fixed).mean, 1.5)
-        self.assertEqual(nodes.warped.GetImageData().GetDimensions(), fixed.GetImageData().GetDimensions())
-        moved = from_volume_node(nodes.warped)
-        self.assertEqual(moved.GetOrigin(), from_volume_node(fixed).GetOrigin())
+        self.assertGreater(report.measured.dice.mean, report.measured.dice.mean_before + 0.05)
+        # 21 mm before, 1.3 mm after the affine step, 0.4 mm at the end.
+        self.assertLess(error_against(pair.truth, from_transform_node(nodes.transform), pair.fixed).mean, 0.8)
         self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(moving), voxels))
         self.assertIsNone(moving.GetParentTransformNode())
-        names = [
-            [node.GetSegmentation().GetNthSegment(n).GetName() for n in range(node.GetSegmentation().GetNumberOfSegments())]
-            for node in (movingSegmentation, nodes.propagated_segmentation)
-        ]
-        self.assertEqual(*names)
+        self.checkNodes(nodes, report)
         self.checkCarriedPoints(logic, nodes, fixed)
+
+    def checkNodes(self, nodes, report):
+        """Compare the nodes of a registration with its report and with each other."""
+        import numpy as np
+        import SimpleITK as sitk
+
+        from HyperPredictRegLib.slicerbridge.segmentations import from_segmentation_node
+        from HyperPredictRegLib.slicerbridge.volumes import volume_geometry
+
+        def inside(labels, name):
+            number = next(label for label, known in labels.names.items() if known == name)
+            return sitk.GetArrayViewFromImage(labels.image) == number
+
+        grid = volume_geometry(nodes.fixed)
+        self.assertTrue(volume_geometry(nodes.warped).matches(grid))
+        voxels = [slicer.util.arrayFromVolume(node).ravel() for node in (nodes.fixed, nodes.warped)]
+        self.assertGreater(np.corrcoef(*voxels)[0, 1], 0.95)
+        jacobian = slicer.util.arrayFromVolume(nodes.jacobian)
+        self.assertAlmostEqual(float(jacobian.min()), report.measured.jacobian_minimum, delta=1e-4)
+        fixed, carried = (from_segmentation_node(n, grid) for n in (nodes.fixed_segmentation, nodes.propagated_segmentation))
+        for structure in report.measured.dice.structures:
+            one, other = (inside(part, structure.name) for part in (fixed, carried))
+            dice = 2.0 * np.logical_and(one, other).sum() / (one.sum() + other.sum())
+            self.assertAlmostEqual(dice, structure.dice, delta=1e-3)
+        table = slicer.util.arrayFromTableColumn(nodes.structures, "Dice")
+        self.assertAlmostEqual(float(np.mean(table)), report.measured.dice.mean, delta=1e-6)
+        center = grid.centre_lps * (-1.0, -1.0, 1.0)
+        there = nodes.transform.GetTransformFromParent().TransformPoint(*center)
+        back = nodes.inverse.GetTransformFromParent().TransformPoint(*there)
+        self.assertLess(np.linalg.norm(np.array(back) - center), 0.5)
 
     def checkCarriedPoints(self, logic, nodes, fixed):
         """Carry a point from fixed to moving space and back, and compare it with where the transform takes it."""
