@@ -5,7 +5,7 @@
 CASES holds one folder for each case, with a volume called `fixed` and one called `moving` (.nrrd, .nii.gz or .mha) and, if you
 have them, segmentations called `fixed.seg.nrrd` and `moving.seg.nrrd`. RESULTS/CASE gets the transform, the warped volume, the
 propagated segmentation and the report; RESULTS/cases.jsonl gets one line for each case. Run it again to go on where it stopped:
-cases that are done are left alone, cases that failed are tried anew. The exit code is the number of cases that failed.
+cases that are done are left alone, cases that failed are tried anew. The exit code is 1 if a case failed.
 """
 
 import json
@@ -108,4 +108,4 @@ if __name__ == "__main__":
         print(__doc__)
         slicer.util.exit(2)
     else:
-        slicer.util.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+        slicer.util.exit(1 if main(Path(sys.argv[1]), Path(sys.argv[2])) else 0)

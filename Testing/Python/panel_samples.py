@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,22 @@ EDGE_MM = 3.0
 @contextmanager
 def opened(*, testing: bool = False) -> Iterator[tuple[slicerhost.Host, slicerhost.Panel]]:
     """Open the module's panel on the stand-in; at the end everything must have gone well, down to the last observer."""
-    with slicerhost.watched(testing=testing) as host:
-        panel = host.open_module(MODULE_FILE)
-        host.startup()
-        yield host, panel
+    before = library()
+    try:
+        with slicerhost.watched(testing=testing) as host:
+            panel = host.open_module(MODULE_FILE)
+            host.startup()
+            yield host, panel
+    finally:
+        # A reload makes new classes, and the panel's files know the Qt of this stand-in: other tests must see neither.
+        for name in library():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def library() -> dict[str, ModuleType]:
+    """Return the modules of the library that are loaded, by name."""
+    return {name: module for name, module in sys.modules.items() if name.split(".")[0] == "HyperPredictRegLib"}
 
 
 def add_ball(
