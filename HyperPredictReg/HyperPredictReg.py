@@ -4,6 +4,7 @@
 import sys
 from pathlib import Path
 
+import qt
 import slicer
 import vtk
 from HyperPredictRegLib.panel.selftest import SelfTest
@@ -45,8 +46,8 @@ regularization is right for this pair of images? Registration uses SimpleITK and
         """Announce the sample data, and see to it that our transforms in loaded scenes are read as they were made."""
         from HyperPredictRegLib.panel.samples import register_sample_data
 
-        register_sample_data(Path(self.resourcePath("Icons/SampleBrainPair.png")))
         slicer.mrmlScene.AddObserver(slicer.mrmlScene.EndImportEvent, self.onSceneImported)
+        register_sample_data(Path(self.resourcePath("Icons/SampleBrainPair.png")))
 
     @staticmethod
     def onSceneImported(caller, event):
@@ -66,6 +67,7 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel = None
         self._parameterNode = None
         self._parameterNodeGuiTag = None
+        self._setsBeforeImport = set()
 
     def setup(self):
         """Build the panel when the user opens the module for the first time."""
@@ -82,6 +84,7 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.parameterSetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onParameterSetSelected)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.panel.nodesChanged)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.panel.nodesChanged)
@@ -91,7 +94,9 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Stop what runs when Slicer closes or the module is unloaded."""
         if self.panel is not None:
             self.panel.stop()
+            self.ui.parameterSetSelector.disconnect("currentNodeChanged(vtkMRMLNode*)", self.onParameterSetSelected)
             self.setParameterNode(None)
+            self.panel = None
         self.removeObservers()
 
     def enter(self):
@@ -116,21 +121,33 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def onSceneStartImport(self, caller, event):
+        """Remember which sets of parameters were there before."""
+        self._setsBeforeImport = {node.GetID() for node in self.logic.getAllParameterNodes()}
+
     def onSceneEndImport(self, caller, event):
         """Go on with the parameters that a loaded scene brings, unless the user has begun to choose others."""
         current = self._parameterNode
-        if current is not None and current.fixedVolume is None and current.movingVolume is None:
-            sets = [node for node in self.logic.getAllParameterNodes() if node is not current.parameterNode]
-            if sets:
-                self.setParameterNode(self.logic.parametersOf(sets[0]))
-                slicer.mrmlScene.RemoveNode(current.parameterNode)
+        new = [node for node in self.logic.getAllParameterNodes() if node.GetID() not in self._setsBeforeImport]
+        if new and current is not None and current.fixedVolume is None and current.movingVolume is None:
+            self.setParameterNode(self.logic.parametersOf(new[0]))
+            slicer.mrmlScene.RemoveNode(current.parameterNode)
         if self.parent.isEntered:
             self.initializeParameterNode()
 
     def onParameterSetSelected(self, node):
-        """Change to another set of parameters."""
-        if node is not None and (self._parameterNode is None or node is not self._parameterNode.parameterNode):
+        """Change to another set of parameters; where the last one was removed, make a new one."""
+        if node is None:
+            if self._parameterNode is not None:
+                qt.QTimer.singleShot(0, self.replaceRemovedParameterNode)
+        elif self._parameterNode is None or node is not self._parameterNode.parameterNode:
             self.setParameterNode(self.logic.parametersOf(node))
+
+    def replaceRemovedParameterNode(self):
+        """Take or make another set of parameters if the current one has left the scene."""
+        removed = self._parameterNode is not None and self._parameterNode.parameterNode.GetScene() is None
+        if removed and self.parent.isEntered and not slicer.mrmlScene.IsClosing():
+            self.initializeParameterNode()
 
     def initializeParameterNode(self):
         """Take the set of parameters that was used last, or else the first one of the scene, or a new one."""

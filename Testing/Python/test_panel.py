@@ -257,6 +257,34 @@ def test_several_sets_of_parameters(opened_panel: tuple[Any, Any]) -> None:
     assert len(panel.logic.getAllParameterNodes()) == 2
 
 
+def test_loading_a_scene_takes_nothing_that_was_there_before(opened_panel: tuple[Any, Any], tmp_path: Path) -> None:
+    host, panel = opened_panel
+    choose_pair(host, panel)
+    filled = panel.ui.parameterSetSelector.currentNode()
+    empty = panel.ui.parameterSetSelector.addNode()
+    panel.ui.parameterSetSelector.setCurrentNode(empty)
+    host.let_qt_work()
+    scene = slicer.vtkMRMLScene()
+    scene.AddNewNodeByClass("vtkMRMLTextNode", "A note")
+    scene.SetURL(str(tmp_path / "other.mrml"))
+    scene.SetRootDirectory(str(tmp_path))
+    assert scene.Commit(str(tmp_path / "other.mrml"))
+    slicer.mrmlScene.SetURL(str(tmp_path / "other.mrml"))
+    assert slicer.mrmlScene.Import()
+    host.let_qt_work()
+    assert panel.ui.parameterSetSelector.currentNode() is empty
+    assert slicer.mrmlScene.IsNodePresent(filled) and slicer.mrmlScene.IsNodePresent(empty)
+
+
+def test_removing_the_only_set_makes_a_new_one(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    choose_pair(host, panel)
+    slicer.mrmlScene.RemoveNode(panel.ui.parameterSetSelector.currentNode())
+    host.wait_until(lambda: panel.ui.parameterSetSelector.currentNode() is not None, 5)
+    choose_pair(host, panel)
+    assert panel.ui.registerButton.enabled
+
+
 def test_leaving_coming_back_and_reloading(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     foreseen(host, panel)

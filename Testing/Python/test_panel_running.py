@@ -221,6 +221,48 @@ def test_torch_comes_through_its_extension(opened_panel: tuple[Any, Any], monkey
     assert asked == [{"askConfirmation": True, "torchVersionRequirement": ">=2.4"}]
 
 
+def test_a_failed_installation_of_torch_is_told_and_asked_once(
+    opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+    import types
+
+    host, _panel = opened_panel
+    packages = importlib.import_module("HyperPredictRegLib.panel.packages")
+
+    class Logic:
+        def torchInstalled(self) -> bool:  # noqa: N802 - PyTorchUtils' name
+            raise OSError("no network")
+
+    extension = types.ModuleType("PyTorchUtils")
+    extension.PyTorchUtilsLogic = Logic  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", extension)
+    monkeypatch.setattr(packages, "torch_is_there", lambda: False)
+    assert not packages.make_torch_ready(ask_again=False)
+    assert host.dialogs.texts("error") == ["PyTorch could not be installed: no network"]
+    assert not packages.make_torch_ready(ask_again=False)
+    assert len(host.dialogs.texts("error")) == 1
+    assert not packages.make_torch_ready()
+    assert len(host.dialogs.texts("error")) == 2
+
+
+def test_results_that_are_removed_are_no_longer_offered(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    choose_pair(host, panel)
+    host.click(panel.ui.registerButton)
+    finish(host, panel)
+    nodes = panel.widget.panel.result.nodes
+    slicer.mrmlScene.RemoveNode(nodes.warped)
+    host.let_qt_work()
+    panel.ui.viewComboBox.setCurrentIndex(2)
+    host.let_qt_work()
+    assert "no longer in the scene" in panel.ui.verdictLabel.text
+    slicer.mrmlScene.RemoveNode(nodes.report)
+    host.let_qt_work()
+    assert panel.ui.verdictLabel.text == "Nothing has been registered yet."
+    assert not panel.ui.pageButton.enabled
+
+
 def test_the_report_page_is_drawn_in_the_background_and_saved(
     opened_panel: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

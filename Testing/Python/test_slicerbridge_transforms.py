@@ -18,6 +18,7 @@ from HyperPredictRegLib.slicerbridge.transforms import (  # noqa: E402
     flattened,
     from_transform_node,
     read_transform_node,
+    restore_linear_interpolation,
     to_transform_node,
     update_transform_node,
     use_linear_interpolation,
@@ -318,3 +319,12 @@ def test_helper_reaches_grids_in_either_direction(scene) -> None:
         node.Inverse()
         points = random_points(OBLIQUE, 100)
         assert largest(through_node(node, points), transformed_points(transform, points)) <= TOLERANCE_MM
+
+
+def test_looking_through_a_scene_keeps_nothing_alive() -> None:
+    scene = slicer.vtkMRMLScene()
+    node = to_transform_node(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), scene, "shift")
+    before = node.GetReferenceCount()
+    for _ in range(3):
+        restore_linear_interpolation(scene)
+    assert node.GetReferenceCount() == before

@@ -37,10 +37,6 @@ class qMRMLPlotView(QtWidgets.QWidget):
         self._sh_timer.timeout.connect(self.refresh)
         self.setSizePolicy(QtWidgets.QSizePolicy.Policy.Expanding, QtWidgets.QSizePolicy.Policy.Expanding)
 
-    def mrmlScene(self) -> Any:
-        """Return the scene."""
-        return self._sh_scene
-
     def setMRMLScene(self, scene: Any) -> None:
         """Set the scene."""
         self._sh_scene = scene
@@ -49,16 +45,12 @@ class qMRMLPlotView(QtWidgets.QWidget):
             self._sh_view_node, self._sh_curves, self._sh_picture = None, [], None
         self._changed()
 
-    def mrmlPlotViewNode(self) -> Any:
-        """Return the node that names the chart."""
-        return self._sh_view_node
-
     def setMRMLPlotViewNode(self, node: Any) -> None:
         """Set the node that names the chart."""
         if node is not None and not isinstance(node, slicer.vtkMRMLPlotViewNode):
             raise TypeError(f"setMRMLPlotViewNode takes a vtkMRMLPlotViewNode, not {node!r}.")
-        if node is not None and self._sh_scene is not None and node.GetScene() is not self._sh_scene:
-            raise HostError("The plot view node is not in the plot view's scene.")
+        if node is not None and self._sh_scene is not None and node.GetScene() not in (None, self._sh_scene):
+            raise HostError("The plot view node is in another scene than the plot view.")
         self._sh_view_node = node
         self._changed()
 

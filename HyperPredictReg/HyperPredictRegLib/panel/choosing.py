@@ -45,7 +45,7 @@ class ChoiceSection:
         self._listed: tuple[str, ...] | None = None
         self._drawn: Any = None
         self._filling = False
-        self._plots = (PlotPane(ui.dicePlotFrame, "Dice", legend=False), PlotPane(ui.foldingPlotFrame, "Folding", legend=False))
+        self._plots = tuple(PlotPane(frame, legend=False) for frame in (ui.dicePlotFrame, ui.foldingPlotFrame))
         # In the panel's narrow charts a legend would cover the curves.
         ui.legendLabel.setText(
             _("{suggested} suggested λ, {fixed} λ without a prediction, {yours} your λ, {band} 90 % range").format(

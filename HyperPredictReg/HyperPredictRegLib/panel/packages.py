@@ -10,21 +10,29 @@ from slicer.i18n import tr as _
 TORCH_REQUIREMENT = ">=2.4"
 REQUESTER = "HyperPredictReg"
 
+_asked_for_torch = False
+
 
 def torch_is_there() -> bool:
     """Tell whether PyTorch can be imported, without importing it."""
     return importlib.util.find_spec("torch") is not None
 
 
-def make_torch_ready() -> bool:
+def make_torch_ready(*, ask_again: bool = True) -> bool:
     """See to PyTorch through the extension of that name, asking first; return whether it is there now.
 
     While Slicer tests itself nothing is installed and nobody is asked.
+
+    Parameters
+    ----------
+    ask_again : ask even if the user has been asked since Slicer was started.
     """
+    global _asked_for_torch
     if torch_is_there():
         return True
-    if slicer.app.testingEnabled():
+    if slicer.app.testingEnabled() or (_asked_for_torch and not ask_again):
         return False
+    _asked_for_torch = True
     try:
         import PyTorchUtils
     except ImportError:
@@ -37,9 +45,13 @@ def make_torch_ready() -> bool:
             windowTitle=_("PyTorch is not installed"),
         )
         return False
-    logic: Any = PyTorchUtils.PyTorchUtilsLogic()
-    if not logic.torchInstalled():
-        logic.installTorch(askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT)
+    try:
+        logic: Any = PyTorchUtils.PyTorchUtilsLogic()
+        if not logic.torchInstalled():
+            logic.installTorch(askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT)
+    except Exception as error:  # whatever pip or an import of torch came to grief on: the work goes on without
+        slicer.util.errorDisplay(_("PyTorch could not be installed: {reason}").format(reason=error))
+        return False
     importlib.invalidate_caches()
     return torch_is_there()
 

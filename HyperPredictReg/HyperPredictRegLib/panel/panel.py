@@ -96,6 +96,7 @@ class Panel:
     def _list_nodes(self) -> None:
         self._listing = False
         if self._parameters() is not None:
+            self.result.forget_removed()
             self.applying.refresh()
 
     def _update_buttons(self) -> None:
@@ -143,7 +144,7 @@ class Panel:
         parameters = self._parameters()
         if not parameters.byHand and not self._nothing_to_foresee(parameters):
             # Without PyTorch the work goes on with a fixed λ, and says so in the result.
-            packages.make_torch_ready()
+            packages.make_torch_ready(ask_again=False)
         self._keep(None)
         self._begin("register", parameters, request_of(parameters), self._registered)
 

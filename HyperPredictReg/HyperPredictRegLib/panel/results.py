@@ -37,7 +37,7 @@ class ResultSection:
         self.nodes: OutcomeNodes | None = None
         self._shown = ""
         self._views = Views()
-        self._trace = PlotPane(ui.tracePlotFrame, "Trace")
+        self._trace = PlotPane(ui.tracePlotFrame)
         for view in View:
             ui.viewComboBox.addItem(view.label())
         ui.viewComboBox.connect("currentIndexChanged(int)", self._viewChosen)
@@ -70,6 +70,12 @@ class ResultSection:
         self._fill_stages(report)
         self._trace.show(None if self.nodes.registration_trace is None else self.nodes.registration_trace.chart)
         self._enable(True)
+
+    def forget_removed(self) -> None:
+        """Look again for the nodes of the result if the user has removed one of them from the scene."""
+        if self.nodes is not None and any(node.GetScene() is None for node in self.nodes.all()):
+            self._shown = ""
+            self.refresh()
 
     def present(self) -> None:
         """Open the section and show the result that has just come in the slice views."""
@@ -138,7 +144,8 @@ class ResultSection:
 
     def _gridToggled(self, shown: bool) -> None:  # noqa: N802
         if self.nodes is not None and self.nodes.transform is not None and self.nodes.fixed is not None:
-            showing.show_deformation(self.nodes.transform, self.nodes.fixed, slicer.mrmlScene, visible=shown)
+            with slicer.util.tryWithErrorDisplay(_("The grid could not be shown.")):
+                showing.show_deformation(self.nodes.transform, self.nodes.fixed, slicer.mrmlScene, visible=shown)
 
     def _showChart(self) -> None:  # noqa: N802
         if self.nodes is not None and self.nodes.registration_trace is not None:

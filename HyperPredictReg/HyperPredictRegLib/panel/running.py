@@ -96,6 +96,9 @@ class Runner:
             elif self._onFailed is not None:
                 self.say(ending.sentence)
                 self._onFailed(ending.sentence)
+        except Exception as error:
+            self.say(str(error))
+            raise
         finally:
             if not kept:
                 task.close()

@@ -26,8 +26,13 @@ def register_sample_data(thumbnail: Path) -> None:
         fileNames=[],
         nodeNames=[],
         thumbnailFileName=str(thumbnail),
-        customDownloader=lambda source: load_sample_pair(slicer.mrmlScene),
+        customDownloader=make_sample_data,
     )
+
+
+def make_sample_data(source: Any = None) -> list[Any]:
+    """Add the pair to the application's scene; called by the Sample Data module's button."""
+    return load_sample_pair(slicer.mrmlScene)
 
 
 def load_sample_pair(scene: Any, seed: int = 7) -> list[Any]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import slicer
 
+from HyperPredictRegLib.panel import packages
+
 
 class SelfTest:
     """The tests, to be mixed into ScriptedLoadableModuleTest. They need no network; nothing is installed.
@@ -41,7 +43,6 @@ class SelfTest:
         """Do the main job and compare with the known truth."""
         import numpy as np
 
-        from HyperPredictRegLib.panel.packages import torch_is_there
         from HyperPredictRegLib.panel.samples import load_sample_pair
         from HyperPredictRegLib.sample import error_against, made_pair
         from HyperPredictRegLib.slicerbridge.provenance import read_report_node
@@ -50,7 +51,7 @@ class SelfTest:
         fixed, moving, fixedSegmentation, movingSegmentation = load_sample_pair(slicer.mrmlScene)
         voxels = slicer.util.arrayFromVolume(moving).copy()
         logic = self.makeLogic()
-        if torch_is_there():
+        if packages.torch_is_there():
             foresight = logic.suggest(fixed, moving, movingSegmentation)
             self.assertIn(foresight.prediction.verdict.light, ("green", "amber"))
             self.assertGreater(foresight.prediction.predicted.mean_dice.value, 0.5)
@@ -59,10 +60,9 @@ class SelfTest:
             with self.assertRaisesRegex(ValueError, "PyTorch"):
                 logic.suggest(fixed, moving, movingSegmentation)
 
-        nodes = logic.process(fixed, moving, movingSegmentation, fixedSegmentation=fixedSegmentation)
-
+        nodes = self.registeredByPanel(fixed, moving, movingSegmentation, fixedSegmentation)
         report, pair = read_report_node(nodes.report), made_pair()
-        self.assertEqual(report.chosen_by, "predictor" if torch_is_there() else "fixed")
+        self.assertEqual(report.chosen_by, "predictor" if packages.torch_is_there() else "fixed")
         self.assertTrue(report.limit_kept)
         self.assertGreater(report.measured.dice.mean, report.measured.dice.mean_before + 0.05)
         # 21 mm before, 1.3 mm after the affine step, 0.4 mm at the end.
@@ -71,6 +71,37 @@ class SelfTest:
         self.assertIsNone(moving.GetParentTransformNode())
         self.checkNodes(nodes, report)
         self.checkCarriedPoints(logic, nodes, fixed)
+
+    def registeredByPanel(self, fixed, moving, ofMoving, ofFixed):  # noqa: N803
+        """Click through the panel as a user does, check what it shows, and return the nodes of the result."""
+        if not packages.torch_is_there() and not slicer.app.testingEnabled():
+            # A click would ask whether PyTorch may be installed.
+            return self.makeLogic().process(fixed, moving, ofMoving, fixedSegmentation=ofFixed)
+        widget = self.openedPanel(fixed, moving)
+        parameters = widget.logic.getParameterNode()
+        parameters.movingSegmentation, parameters.fixedSegmentation = ofMoving, ofFixed
+        widget.ui.registerButton.click()
+        self.waitFor(lambda: not widget.panel.runner.busy, seconds=300)
+        self.assertIsNotNone(widget.panel.result.nodes, widget.ui.stageLabel.text)
+        self.assertIn("Limit kept", widget.ui.verdictLabel.text)
+        self.assertFalse(widget.ui.tracePlotFrame.isHidden())
+        self.assertEqual(widget.ui.measuresTable.rowCount, 4)
+        if packages.torch_is_there():
+            self.assertFalse(widget.ui.dicePlotFrame.isHidden())
+            self.assertIn("Dice", widget.ui.readoutLabel.text)
+            widget.ui.weightSlider.setValue(0)
+            self.assertTrue(widget.ui.readoutLabel.text.startswith("By hand"))
+            widget.ui.byHandCheckBox.setChecked(False)
+        return widget.panel.result.nodes
+
+    def openedPanel(self, fixed, moving):
+        """Open the module, choose two volumes, and return its widget."""
+        slicer.util.selectModule("HyperPredictReg")
+        widget = slicer.util.getModuleWidget("HyperPredictReg")
+        parameters = widget.logic.getParameterNode()
+        parameters.fixedVolume, parameters.movingVolume = fixed, moving
+        widget.setParameterNode(parameters)
+        return widget
 
     def checkNodes(self, nodes, report):
         """Compare the nodes of a registration with its report and with each other."""
@@ -120,6 +151,8 @@ class SelfTest:
     def test_cancelLeavesTheSceneAsItWas(self):
         """Cancel a registration in the middle: within two seconds, without a trace."""
         fixed, moving = self.addEggs()
+        # What the application adds of its own on the occasion does not count.
+        slicer.app.processEvents()
         before = slicer.mrmlScene.GetNumberOfNodes()
         logic = self.makeLogic()
         task = logic.begin("register", logic.request(fixed, moving))
@@ -133,12 +166,10 @@ class SelfTest:
 
     def test_closingTheSceneEndsTheWork(self):
         """Close the scene while the panel registers: the work ends and the panel starts anew."""
-        slicer.util.selectModule("HyperPredictReg")
-        widget = slicer.util.getModuleWidget("HyperPredictReg")
-        fixed, moving = self.addEggs()
+        widget = self.openedPanel(*self.addEggs())
         parameters = widget.logic.getParameterNode()
-        parameters.fixedVolume, parameters.movingVolume = fixed, moving
-        widget.initializeParameterNode()
+        # By hand, so that nobody is asked about PyTorch.
+        parameters.byHand, parameters.weightOf, parameters.weight = True, "regularization_weight", 1.0
         widget.ui.registerButton.click()
         task = widget.panel.runner.task
         self.assertIsNotNone(task)
@@ -175,6 +206,7 @@ class SelfTest:
         """Ask for what cannot be: a sentence names it, and nothing is left behind."""
         fixed, moving = self.addEggs()
         empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Nothing in it")
+        slicer.app.processEvents()
         before = slicer.mrmlScene.GetNumberOfNodes()
         logic = self.makeLogic()
         for arguments, choices, words in (

@@ -92,6 +92,8 @@ def show_jacobian(jacobian_node: Any, scene: Any) -> Any:
 def jacobian_colors(scene: Any) -> Any:
     """Return the colour table of Jacobian determinants; add it to `scene` if it is not there yet."""
     found = scene.GetNodesByClass("vtkMRMLColorTableNode")
+    # Slicer hands over a collection that nobody else lets go of, nor of the nodes in it.
+    found.UnRegister(None)
     for n in range(found.GetNumberOfItems()):
         if found.GetItemAsObject(n).GetAttribute(ROLE) == _COLORS:
             return found.GetItemAsObject(n)
@@ -199,6 +201,8 @@ def _earlier(scene: Any, sibling: Any, role: str, kind: str) -> Any | None:
     """Return the node of this role and kind that was made for the same result, if it is there."""
     run = sibling.GetAttribute(RUN)
     found = scene.GetNodesByClass(kind)
+    # Slicer hands over a collection that nobody else lets go of, nor of the nodes in it.
+    found.UnRegister(None)
     for n in range(found.GetNumberOfItems()):
         node = found.GetItemAsObject(n)
         if run and node.GetAttribute(RUN) == run and node.GetAttribute(ROLE) == role:

@@ -184,6 +184,8 @@ def flattened(transform: sitk.Transform) -> list[sitk.Transform]:
 
 def _transform_nodes(scene: Any) -> list[Any]:
     nodes = scene.GetNodesByClass("vtkMRMLTransformNode")
+    # Slicer hands over a collection that nobody else lets go of, nor of the nodes in it.
+    nodes.UnRegister(None)
     return [nodes.GetItemAsObject(n) for n in range(nodes.GetNumberOfItems())]
 
 
