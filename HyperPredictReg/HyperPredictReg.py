@@ -103,6 +103,7 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Take up the parameters when the user comes to the module."""
         self.initializeParameterNode()
         self.panel.nodesChanged()
+        self.panel.enter()
 
     def exit(self):
         """Leave the parameters alone while the user is elsewhere; a registration that runs goes on."""
@@ -258,10 +259,11 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
 
         return Task(kind, request)
 
-    def suggest(self, fixedVolume, movingVolume, movingSegmentation=None, *, progress=None, **choices):
-        """Foresee the result of a registration for every λ, without registering; the scene is given curves and charts.
+    def suggest(self, fixedVolume, movingVolume, movingSegmentation=None, *, progress=None, addToScene=True, **choices):
+        """Foresee the result of a registration for every λ, without registering.
 
-        Parameters are those of `process`, except those on the transform.
+        Parameters are those of `process`, except those on the transform; addToScene says whether curves and charts go into
+        the scene.
 
         Returns
         -------
@@ -280,7 +282,8 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
             foresight = task.foresight()
         finally:
             task.close()
-        deliver_foresight(foresight, fixedVolume, movingVolume)
+        if addToScene:
+            deliver_foresight(foresight, fixedVolume, movingVolume)
         return foresight
 
     def process(

@@ -117,8 +117,11 @@ def test_the_slider_reads_the_curves_at_once_and_is_by_hand(opened_panel: tuple[
     low, high = foresight.curves.values.min(), foresight.curves.values.max()
     panel.ui.weightSlider.setValue(200)
     assert panel.widget._parameterNode.weight == pytest.approx((low * high) ** 0.5, rel=1e-6)
+    assert "the folding limit is not enforced" in panel.ui.hintLabel.text
+    assert not panel.ui.limitCheckBox.enabled and not panel.ui.foldingLimitSpinBox.enabled
     panel.ui.byHandCheckBox.setChecked(False)
     host.let_qt_work()
+    assert not panel.ui.hintLabel.visible and panel.ui.foldingLimitSpinBox.enabled
     assert panel.ui.readoutLabel.text.startswith("Suggested:")
     assert panel.ui.weightSpinBox.value == pytest.approx(foresight.prediction.hyperparameters["regularization_weight"], abs=0.06)
 
@@ -162,6 +165,12 @@ def test_what_mattered_in_another_pair_is_not_in_the_way(opened_panel: tuple[Any
     choose_pair(host, panel)
     options = parameters.job_options(panel.widget._parameterNode, forPrediction=True)
     assert options["criterion"].structures == {}
+    names = [panel.ui.structuresTable.item(row, 0).text() for row in range(panel.ui.structuresTable.rowCount)]
+    assert names == ["liver", "thalamus"]
+    panel.ui.structuresTable.item(0, 0).setCheckState(Qt.CheckState.Unchecked)
+    host.let_qt_work()
+    assert parameters.job_options(panel.widget._parameterNode)["criterion"].structures == {"thalamus": 1.0}
+    panel.widget._parameterNode.structureWeights = {"liver": 2.0, "thalamus": 1.0}
     foreseen(host, panel)
     assert dict(panel.widget._parameterNode.structureWeights) == {"thalamus": 1.0}
     assert panel.ui.readoutLabel.text.startswith("Suggested")
@@ -185,7 +194,8 @@ def test_a_red_light_suggests_nothing(opened_panel: tuple[Any, Any]) -> None:
     foreseen(host, panel, make_red(make_curves(NAMES)))
     assert "Red." in panel.ui.lightLabel.text
     assert "correlate less than in 99 %" in panel.ui.lightLabel.text
-    assert not panel.ui.readoutLabel.text.startswith("Suggested")
+    assert panel.ui.readoutLabel.text == "Red light: what the curves say of this pair is not to be trusted."
+    assert panel.ui.structuresTable.item(0, 2).text() == ""
     assert panel.ui.registerButton.enabled
 
 
@@ -209,7 +219,8 @@ def test_the_b_spline_has_a_number_of_its_own(opened_panel: tuple[Any, Any]) -> 
     choose_pair(host, panel)
     panel.ui.engineComboBox.setCurrentIndex(1)
     host.let_qt_work()
-    assert panel.ui.weightLabel.text == "&h:"
+    assert panel.ui.weightLabel.text == "&h:" and panel.ui.weightSpinBox.suffix == " mm"
+    assert "control points" in panel.ui.weightSlider.toolTip and "λ" not in panel.ui.readoutLabel.text
     parameters = importlib.import_module("HyperPredictRegLib.panel.parameters")
     panel.ui.weightSpinBox.setValue(30.0)
     host.let_qt_work()

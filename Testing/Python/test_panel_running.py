@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import time
 from collections.abc import Iterator
@@ -177,11 +178,12 @@ def test_a_volume_that_goes_away_meanwhile_is_named(opened_panel: tuple[Any, Any
 def test_bad_input_is_a_sentence_on_the_panel(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     _fixed, moving = choose_pair(host, panel)
-    slicer.util.updateVolumeFromArray(moving, np.zeros((40, 40, 40), dtype=np.float32))
+    # Only the child process finds out that there is nothing inside the anatomy to compare.
+    slicer.util.updateVolumeFromArray(moving, (slicer.util.arrayFromVolume(moving) > 50).astype(np.float32))
     before = nodes_of_scene()
     host.click(panel.ui.registerButton)
     finish(host, panel)
-    assert "moving" in panel.ui.stageLabel.text.lower()
+    assert "The moving image 'Egg'" in panel.ui.stageLabel.text and ".nrrd" not in panel.ui.stageLabel.text
     assert host.dialogs.texts("error") == [panel.ui.stageLabel.text]
     assert nodes_of_scene() == before and panel.ui.registerButton.enabled
 
@@ -244,6 +246,70 @@ def test_a_failed_installation_of_torch_is_told_and_asked_once(
     assert len(host.dialogs.texts("error")) == 1
     assert not packages.make_torch_ready()
     assert len(host.dialogs.texts("error")) == 2
+
+
+def test_each_result_has_its_own_page_and_says_whose_it_is(
+    opened_panel: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import qt
+
+    host, panel = opened_panel
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    sets = [panel.ui.parameterSetSelector.currentNode(), panel.ui.parameterSetSelector.addNode()]
+    for number, chosen in enumerate(sets):
+        panel.ui.parameterSetSelector.setCurrentNode(chosen)
+        host.let_qt_work()
+        for node in choose_pair(host, panel):
+            node.SetName(f"{node.GetName()}-{number}")
+        host.click(panel.ui.registerButton)
+        finish(host, panel)
+        assert f"Egg-{number} registered to Ball-{number}" in panel.ui.verdictLabel.text
+    panel.ui.parameterSetSelector.setCurrentNode(sets[0])
+    host.let_qt_work()
+    assert "Egg-0 registered to Ball-0" in panel.ui.verdictLabel.text
+    host.click(panel.ui.pageButton)
+    finish(host, panel)
+    assert [path.name for path in tmp_path.iterdir()] == ["Egg-0 to Ball-0"]
+    host.click(panel.ui.registerButton)
+    host.click(panel.ui.registerButton)
+    assert "Cancelled" in panel.ui.stageLabel.text
+    host.click(panel.ui.pageButton)
+    finish(host, panel)
+    assert len(list(tmp_path.iterdir())) == 2
+    choose_pair(host, panel)
+    assert "not the volumes that are chosen above" in panel.ui.verdictLabel.text
+
+
+def test_a_result_that_comes_while_the_user_is_elsewhere_waits(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    fixed, _moving = choose_pair(host, panel)
+    host.click(panel.ui.registerButton)
+    panel.leave()
+    composite = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    composite.SetBackgroundVolumeID(None)
+    finish(host, panel)
+    assert not composite.GetBackgroundVolumeID()
+    panel.enter()
+    assert composite.GetBackgroundVolumeID() == fixed.GetID()
+
+
+def test_by_hand_the_limit_is_not_enforced_but_judged(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    choose_pair(host, panel)
+    panel.ui.foldingLimitSpinBox.setValue(0.5)
+    panel.ui.weightSpinBox.setValue(1.5)
+    host.let_qt_work()
+    host.click(panel.ui.registerButton)
+    finish(host, panel)
+    assert "Limit kept." in panel.ui.verdictLabel.text
+    result = importlib.import_module("HyperPredictRegLib.panel.results")
+    report = importlib.import_module("HyperPredictRegLib.slicerbridge.provenance").read_report_node(
+        panel.widget.panel.result.nodes.report
+    )
+    assert report.chosen_by == "user" and report.limit_kept is None
+    much = dataclasses.replace(report.measured.folding_percent, foreground=9.0)
+    folded = dataclasses.replace(report, measured=dataclasses.replace(report.measured, folding_percent=much))
+    assert "Limit not kept." in result.verdict_text(folded)
 
 
 def test_results_that_are_removed_are_no_longer_offered(opened_panel: tuple[Any, Any]) -> None:

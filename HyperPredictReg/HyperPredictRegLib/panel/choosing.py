@@ -120,10 +120,10 @@ class ChoiceSection:
             self._drawn = None
         foresight = self._read[2]
         if not is_for(node, parameters.fixedVolume, parameters.movingVolume):
-            return _("The last prediction was for other volumes: press \"Suggest λ\" again.")
+            return _("The last prediction was for other volumes.")
         job = foresight.prediction.job
         if (job.engine, job.preset) != (parameters.engine.value, parameters.preset.value):
-            return _("The last prediction was for another method or detail: press \"Suggest λ\" again.")
+            return _("The last prediction was for another method or detail.")
         self.foresight = foresight
         return ""
 
@@ -132,13 +132,17 @@ class ChoiceSection:
         if self.foresight is None or curves is None:
             return None, ""
         prediction = self.foresight.prediction
-        if light(prediction.verdict).colour == "red":
+        if self._red():
             return None, prediction.choice
         try:
             choice = choose(curves, criterion_of(parameters))
         except InputError as error:
             return None, str(error)
         return choice, choice.sentence
+
+    def _red(self) -> bool:
+        """Tell whether the predictor declines to foresee this pair."""
+        return self.foresight is not None and light(self.foresight.prediction.verdict).colour == "red"
 
     def _keep_weight(self, parameters: Any, curves: Curves | None, choice: Choice | None) -> None:
         """Let the weight be λ*, or what was set by hand for this method, and always within the slider's range."""
@@ -170,7 +174,8 @@ class ChoiceSection:
 
     def _list_structures(self, parameters: Any, curves: Curves | None) -> None:
         table, combo = self.ui.structuresTable, self.ui.curveComboBox
-        names = () if curves is None else curves.structures
+        # Without a prediction, what was ticked before can still be unticked.
+        names = tuple(dict(parameters.structureWeights)) if curves is None else curves.structures
         if names != self._listed:
             self._listed = names
             table.setRowCount(len(names))
@@ -179,7 +184,7 @@ class ChoiceSection:
             for name in names:
                 combo.addItem(name)
         for widget in (combo, self.ui.curveComboBoxLabel):
-            widget.setVisible(bool(names))
+            widget.setVisible(curves is not None)
         # A copy, because Slicer's own kind of dict is not quite one.
         weights = dict(parameters.structureWeights)
         for row, name in enumerate(names):
@@ -197,8 +202,11 @@ class ChoiceSection:
     def _show_weight(self, parameters: Any, curves: Curves | None, choice: Choice | None) -> None:
         low, high = self._range(parameters, curves)
         weight = parameters.weight
-        symbol = get_engine(parameters.engine.value).hyperparameters[0].symbol
-        self.ui.weightLabel.setText(f"&{symbol}:" if len(symbol) == 1 else f"{symbol}:")
+        known = get_engine(parameters.engine.value).hyperparameters[0]
+        self.ui.weightLabel.setText(f"&{known.symbol}:" if len(known.symbol) == 1 else f"{known.symbol}:")
+        for widget in (self.ui.weightSlider, self.ui.weightSpinBox):
+            widget.setToolTip(known.meaning)
+        self.ui.weightSpinBox.setSuffix(" mm" if known.unit == "mm" else "")
         steps = self.ui.weightSlider.maximum
         self.ui.weightSlider.setValue(round(steps * math.log(weight / low) / math.log(high / low)))
         self.ui.weightSpinBox.setRange(low, high)
@@ -208,14 +216,20 @@ class ChoiceSection:
         self.ui.legendLabel.setVisible(self.foresight is not None)
         for plot, chart in zip(self._plots, ("dice_chart", "folding_chart"), strict=True):
             plot.show(None if self._nodes is None or self.foresight is None else getattr(self._nodes, chart))
-        if curves is not None:
+        for row in range(self.ui.structuresTable.rowCount):
+            self.ui.structuresTable.item(row, _DICE).setText("")
+        if curves is not None and not self._red():
             here = interpolated(curves, np.array([weight])).dice.value[:, 0]
             for row, value in enumerate(here):
                 self.ui.structuresTable.item(row, _DICE).setText(f"{value:.2f}" if math.isfinite(value) else "")
 
     def _read_out(self, parameters: Any, curves: Curves | None, weight: float, choice: Choice | None) -> str:
+        if curves is None and bundled(parameters.engine.value, parameters.preset.value) is None:
+            return _("Nothing can be foreseen with this method and detail: register, and what comes out is measured.")
         if curves is None:
             return _("Nothing is foreseen yet: press \"Suggest λ\", or register, and what comes out is measured.")
+        if self._red():
+            return _("Red light: what the curves say of this pair is not to be trusted.")
         words = foretold.read_out(curves, weight, parameters.foldingDomain.value)
         if parameters.byHand:
             return _("By hand: {words}").format(words=words)

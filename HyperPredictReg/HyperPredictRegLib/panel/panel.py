@@ -8,6 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.panel import expected, packages
 from HyperPredictRegLib.panel.applying import ApplySection
@@ -38,7 +39,9 @@ class Panel:
         self.logic = logic
         self._parameters = parameters
         self._requirements = requirements
-        self._registration: Task | None = None
+        self._registrations: dict[str, Task] = {}
+        self._entered = False
+        self._unseen = False
         self._listing = False
         self._refreshing = False
         self.runner = Runner(ui, self._update_buttons)
@@ -65,8 +68,10 @@ class Panel:
             self.ui.expectedLabel.setText(words)
             self.ui.expectedLabel.setVisible(bool(words))
             self.ui.fieldSpacingSpinBox.setEnabled(parameters.transformKind is TransformKind.FIELD)
-            self.ui.foldingLimitSpinBox.setEnabled(parameters.limitFolding)
-            self.ui.domainComboBox.setEnabled(parameters.limitFolding)
+            self.ui.limitCheckBox.setEnabled(not parameters.byHand)
+            for widget in (self.ui.foldingLimitSpinBox, self.ui.domainComboBox):
+                widget.setEnabled(parameters.limitFolding and not parameters.byHand)
+            self._show_hint(parameters)
             self._update_buttons()
         finally:
             self._refreshing = False
@@ -80,11 +85,21 @@ class Panel:
     def stop(self) -> None:
         """End everything that runs, and forget the files of the last registration."""
         self.runner.cancel()
-        self._keep(None)
+        for task in self._registrations.values():
+            task.close()
+        self._registrations.clear()
 
     def pause(self) -> None:
-        """Stop what moves by itself, because the user has left the module."""
+        """Leave the views alone, because the user has left the module."""
+        self._entered = False
         self.result.pause()
+
+    def enter(self) -> None:
+        """Show what has come while the user was elsewhere."""
+        self._entered = True
+        if self._unseen:
+            self._unseen = False
+            self.result.present()
 
     def release(self) -> None:
         """Let go of everything that belongs to a scene that closes."""
@@ -98,6 +113,16 @@ class Panel:
         if self._parameters() is not None:
             self.result.forget_removed()
             self.applying.refresh()
+
+    def _show_hint(self, parameters: Any) -> None:
+        """Say beside the button that a number by hand is not corrected."""
+        symbol = get_engine(parameters.engine.value).hyperparameters[0].symbol
+        self.ui.hintLabel.setText(
+            _("{symbol} = {weight:.3g} is taken as it is (by hand): the folding limit is not enforced.").format(
+                symbol=symbol, weight=parameters.weight
+            )
+        )
+        self.ui.hintLabel.setVisible(parameters.byHand)
 
     def _update_buttons(self) -> None:
         parameters, busy = self._parameters(), self.runner.busy
@@ -145,7 +170,6 @@ class Panel:
         if not parameters.byHand and not self._nothing_to_foresee(parameters):
             # Without PyTorch the work goes on with a fixed λ, and says so in the result.
             packages.make_torch_ready(ask_again=False)
-        self._keep(None)
         self._begin("register", parameters, request_of(parameters), self._registered)
 
     def _begin(self, kind: str, parameters: Any, request: Any, done: Callable[[Any, Any], bool]) -> None:
@@ -154,6 +178,9 @@ class Panel:
         except InputError as error:
             self._failed(str(error))
             return
+        except Exception as error:
+            self._failed(_("It could not be started: {reason}").format(reason=error))
+            raise
         self.runner.start(task, lambda finished: done(finished, parameters), self._failed)
 
     def _foreseen(self, task: Task, parameters: Any) -> bool:
@@ -174,6 +201,7 @@ class Panel:
                 field_spacing_mm=parameters.fieldSpacing if as_field else None,
             )
             foresight = foresight_of(outcome)
+            self._keep(task, nodes.report, parameters.result)
             with slicer.util.NodeModify(parameters):
                 parameters.result = nodes.report
                 if foresight is not None:
@@ -181,10 +209,12 @@ class Panel:
                         foresight, task.request.fixed, task.request.moving, earlier=parameters.foresight
                     )
             expected.learn(outcome.report)
-            self._keep(task)
             if parameters is self._parameters():
                 self.refresh()
-                self.result.present()
+                # Elsewhere the views belong to another module.
+                self._unseen = not self._entered
+                if self._entered:
+                    self.result.present()
                 self.applying.refresh()
         return True
 
@@ -192,17 +222,20 @@ class Panel:
         self.runner.say(sentence)
         slicer.util.errorDisplay(sentence, windowTitle=_("HyperPredict Registration"))
 
-    def _keep(self, task: Task | None) -> None:
-        """Keep the files of the last registration, from which its report page can be drawn, and remove those before."""
-        if self._registration is not None and self._registration is not task:
-            self._registration.close()
-        self._registration = task
+    def _keep(self, task: Task, report: Any, earlier: Any) -> None:
+        """Keep the files of a registration, from which its report page can be drawn, in place of those of the one before."""
+        before = None if earlier is None else self._registrations.pop(earlier.GetID(), None)
+        if before is not None:
+            before.close()
+        self._registrations[report.GetID()] = task
 
     def _makePage(self) -> None:  # noqa: N802
         if self.runner.busy:
             self.runner.cancel()
             return
-        if self._registration is None:
+        report = self._parameters().result
+        task = None if report is None else self._registrations.get(report.GetID())
+        if task is None:
             self._failed(_("The pictures of this result are no longer at hand: register once more, then make the report page."))
             return
         if not packages.make_page_ready(self._requirements):
@@ -210,7 +243,7 @@ class Panel:
             return
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Where to save the report"))
         if folder:
-            self.runner.start(self._registration.draw_page(), lambda drawn: self._page_drawn(drawn, Path(folder)), self._failed)
+            self.runner.start(task.draw_page(), lambda drawn: self._page_drawn(drawn, Path(folder)), self._failed)
 
     def _page_drawn(self, drawn: Any, folder: Path) -> bool:
         with slicer.util.tryWithErrorDisplay(_("The report could not be saved.")):

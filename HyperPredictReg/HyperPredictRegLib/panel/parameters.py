@@ -69,7 +69,7 @@ class Domain(enum.Enum):
 
     def label(self) -> str:
         """Return the words that the panel shows."""
-        return {Domain.FOREGROUND: _("of the anatomy"), Domain.BOX: _("of the whole box")}[self]
+        return {Domain.FOREGROUND: _("of the foreground"), Domain.BOX: _("of the whole box")}[self]
 
 
 class Combine(enum.Enum):

@@ -15,6 +15,7 @@ from HyperPredictRegLib.panel.plots import PlotPane
 from HyperPredictRegLib.panel.views import View, Views
 from HyperPredictRegLib.reporting import wording
 from HyperPredictRegLib.reporting.choice_wording import first_line
+from HyperPredictRegLib.selection import within_limit
 from HyperPredictRegLib.slicerbridge import showing
 from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, read_back
 from HyperPredictRegLib.slicerbridge.provenance import read_report_node
@@ -35,7 +36,7 @@ class ResultSection:
         self.ui = ui
         self._parameters = parameters
         self.nodes: OutcomeNodes | None = None
-        self._shown = ""
+        self._shown: tuple[Any, ...] | None = None
         self._views = Views()
         self._trace = PlotPane(ui.tracePlotFrame)
         for view in View:
@@ -51,10 +52,11 @@ class ResultSection:
         """Show what the parameter node says; called whenever it has changed."""
         parameters = self._parameters()
         node = None if parameters is None else parameters.result
-        identity = "" if node is None else node.GetID()
-        if identity == self._shown:
+        chosen = () if parameters is None else (parameters.fixedVolume, parameters.movingVolume)
+        shown = None if node is None else (node.GetID(), *(None if one is None else one.GetID() for one in chosen))
+        if shown == self._shown:
             return
-        self._shown = identity
+        self._shown = shown
         self.nodes, report = None, None
         if node is not None:
             try:
@@ -65,7 +67,7 @@ class ResultSection:
         if report is None or self.nodes is None:
             self._clear(node is None)
             return
-        self.ui.verdictLabel.setText(verdict_text(report))
+        self.ui.verdictLabel.setText(verdict_text(report, self._pair_words(parameters)))
         self._fill_measures(report)
         self._fill_stages(report)
         self._trace.show(None if self.nodes.registration_trace is None else self.nodes.registration_trace.chart)
@@ -74,7 +76,7 @@ class ResultSection:
     def forget_removed(self) -> None:
         """Look again for the nodes of the result if the user has removed one of them from the scene."""
         if self.nodes is not None and any(node.GetScene() is None for node in self.nodes.all()):
-            self._shown = ""
+            self._shown = None
             self.refresh()
 
     def present(self) -> None:
@@ -92,7 +94,7 @@ class ResultSection:
     def release(self) -> None:
         """Let go of everything that belongs to a scene that closes."""
         self._views.stop()
-        self._shown = ""
+        self._shown = None
         self._clear(True)
 
     def pause(self) -> None:
@@ -112,6 +114,16 @@ class ResultSection:
     def _enable(self, there: bool) -> None:
         for widget in (self.ui.viewComboBox, self.ui.gridCheckBox, self.ui.chartButton, self.ui.pageButton):
             widget.setEnabled(there)
+
+    def _pair_words(self, parameters: Any) -> str:
+        """Say which volumes the result is of, and if they are not those that are chosen now."""
+        moving, fixed = (self.nodes.moving, self.nodes.fixed) if self.nodes is not None else (None, None)
+        if moving is None or fixed is None:
+            return ""
+        words = _("{moving} registered to {fixed}").format(moving=moving.GetName(), fixed=fixed.GetName())
+        if (fixed, moving) != (parameters.fixedVolume, parameters.movingVolume):
+            words += _(" (not the volumes that are chosen above)")
+        return words
 
     def _fill_measures(self, report: Report) -> None:
         dice = report.measured.dice
@@ -152,12 +164,18 @@ class ResultSection:
             slicer.modules.plots.logic().ShowChartInLayout(self.nodes.registration_trace.chart)
 
 
-def verdict_text(report: Report) -> str:
-    """Return the verdict on a registration as rich text: limit kept? foreseen against measured? warnings."""
+def verdict_text(report: Report, pair: str = "") -> str:
+    """Return the verdict on a registration as rich text: which pair? limit kept? foreseen against measured? warnings."""
     lines = [html.escape(line) for line in (first_line(report), wording.verdict(report)) if line]
-    if report.limit_kept is not None:
-        color, word = (_KEPT, _("Limit kept.")) if report.limit_kept else (_BROKEN, _("Limit not kept."))
+    # A number by hand is not corrected, but the limit that was asked for still tells what to think of it.
+    kept = report.limit_kept
+    if kept is None and report.job.criterion.folding_limit is not None:
+        kept = within_limit(report.measured.folding_percent, report.job.criterion)
+    if kept is not None:
+        color, word = (_KEPT, _("Limit kept.")) if kept else (_BROKEN, _("Limit not kept."))
         lines.insert(0, f"<span style='color:{color}; font-size:large'>\u25cf</span> <b>{word}</b>")
+    if pair:
+        lines.insert(0, f"<b>{html.escape(pair)}</b>")
     lines += [f"\u26a0 {html.escape(warning)}" for warning in wording.all_warnings(report)]
     total = sum(seconds for seconds in report.seconds.values() if math.isfinite(seconds))
     lines.append(html.escape(_("Took {seconds:.0f} s.").format(seconds=total)))

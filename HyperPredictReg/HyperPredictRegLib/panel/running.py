@@ -119,7 +119,7 @@ class Runner:
         words = stage_words(event.stage)
         line = words if not event.message else f"{words}: {event.message}"
         if event.metric is not None:
-            line += _(", disagreement {metric:.4g}").format(metric=event.metric)
+            line += _(", metric {metric:.4g} (lower is better)").format(metric=event.metric)
         elapsed = time.monotonic() - self._started
         if self._fraction > 0.1:
             left = elapsed * (1.0 - self._fraction) / self._fraction

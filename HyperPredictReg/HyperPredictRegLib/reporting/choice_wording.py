@@ -220,16 +220,19 @@ def is_red(prediction: Prediction) -> bool:
 
 def _limit_words(report: Report, criterion: Criterion, folded: str) -> str:
     limit, given = criterion.folding_limit, report.chosen_by == "user"
+    word = ", ".join(word_for(name) for name in report.hyperparameters)
     allowed = f"at most {limit:g} %" if limit is not None else "the limit"
     if report.limit_kept is None:
-        return f"{'λ was given' if given else 'No folding limit was set'}, and {folded}"
+        return f"{f'{word} was given' if given else 'No folding limit was set'}, and {folded}"
     if report.limit_kept:
-        return f"The folding limit was kept: {folded}, and {allowed} was allowed"
+        first = report.trials[0].hyperparameters if len(report.trials) > 1 and report.predicted is None else None
+        raised = "" if first is None else f", raised from {setting(first)}, at which too much was folded"
+        return f"The folding limit was kept: {folded}{raised}, and {allowed} was allowed"
     if given:
         return f"The folding limit was not kept: {folded}, and {allowed} was allowed"
     count = len(report.trials)
     tried = f", the last of {count} values tried" if count > 1 else ""
-    return f"λ could not be chosen so that {allowed} of the {criterion.domain} is folded: {folded}{tried}"
+    return f"{word} could not be chosen so that {allowed} of the {criterion.domain} is folded: {folded}{tried}"
 
 
 def _comparison_words(report: Report, criterion: Criterion, curves: Curves | None) -> list[str]:

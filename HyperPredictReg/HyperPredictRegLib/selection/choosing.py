@@ -59,8 +59,9 @@ def choose(curves: Curves, criterion: Criterion) -> Choice:
     """Choose the setting that the criterion asks for.
 
     Where several settings serve equally well, the stiffest is taken: the largest λ, or, with several hyperparameters, the lowest
-    foreseen standard deviation of the logarithm of the Jacobian determinant. If no setting is foreseen to keep the limit, the one
-    with the lowest upper end of the folding band is taken, and `feasible` is false. Rule "maximum" with `cautious` false is
+    foreseen standard deviation of the logarithm of the Jacobian determinant. If no setting is foreseen to keep the limit, one
+    with the lowest upper end of the folding band is taken, and `feasible` is false: by the rule among those whose best guess
+    keeps the limit, else the stiffest. Rule "maximum" with `cautious` false is
     Equation 3 of HyperPredict (Shuaibu and Simpson, MELBA 2024).
 
     Raises
@@ -71,13 +72,17 @@ def choose(curves: Curves, criterion: Criterion) -> Choice:
     allowed = feasible(curves, criterion) & np.isfinite(dice)
     keeps = bool(allowed.any())
     if not keeps:
+        # Bands end at what can be told from no folding: a limit below that may be kept by many, and certainly by none.
+        allowed = _hopeful(curves, criterion) & np.isfinite(dice)
+    if not allowed.any():
         index = _safest(curves, criterion)
     elif criterion.rule == "knee":
         index = _knee(pareto_front(curves, criterion, among=allowed), dice, curves, criterion)
     else:
         given_up = criterion.tolerance if criterion.rule == "plateau" else 0.0
         index = _stiffest(curves, np.flatnonzero(allowed & (dice >= dice[allowed].max() - given_up)))
-    return Choice(index, _setting(curves, index), keeps, _sentence(curves, criterion, index, keeps, float(dice[index])))
+    certain = "keeps" if keeps else "hopes" if allowed.any() else "no"
+    return Choice(index, _setting(curves, index), keeps, _sentence(curves, criterion, index, certain, float(dice[index])))
 
 
 def objective(curves: Curves, criterion: Criterion) -> Band:
@@ -189,6 +194,12 @@ def _stiffest(curves: Curves, candidates: np.ndarray) -> int:
     return int(candidates[np.argmin(curves.sd_log_jacobian.value[candidates])])
 
 
+def _hopeful(curves: Curves, criterion: Criterion) -> np.ndarray:
+    """Tell which of the settings with the lowest upper end of the folding band keep the limit by the best guess."""
+    folding = curves.folding(criterion.domain)
+    return (folding.upper == np.nanmin(folding.upper)) & feasible(curves, replace(criterion, cautious=False))
+
+
 def _safest(curves: Curves, criterion: Criterion) -> int:
     if curves.values.shape[1] == 1:
         return len(curves.values) - 1
@@ -212,7 +223,7 @@ def _setting(curves: Curves, index: int) -> dict[str, float]:
     return {name: float(value) for name, value in zip(curves.names, curves.values[index], strict=True)}
 
 
-def _sentence(curves: Curves, criterion: Criterion, index: int, keeps: bool, dice: float) -> str:
+def _sentence(curves: Curves, criterion: Criterion, index: int, certain: str, dice: float) -> str:
     setting = ", ".join(f"{word_for(name)} = {value:.3g}" for name, value in _setting(curves, index).items())
     band = band_value(curves.folding(criterion.domain), index)
     domain = "foreground" if criterion.domain == "foreground" else "working grid"
@@ -220,8 +231,13 @@ def _sentence(curves: Curves, criterion: Criterion, index: int, keeps: bool, dic
     if band.upper < NO_FOLDING_PERCENT:
         figures = "Practically no folding is foreseen."
     keeping = f"keeps folding under {criterion.folding_limit:g} % of the {domain}" if criterion.folding_limit is not None else ""
-    if not keeps:
+    if certain == "no":
         return f"{setting}: no setting is foreseen that {keeping}, so this is the one that should fold least. {figures}"
+    if certain == "hopes":
+        return (
+            f"{setting}: no setting is foreseen that {keeping} for certain, because so little cannot be told from none; this is "
+            f"one of the safest, with a foreseen {_dice_words(criterion)} of {dice:.3f}. {figures}"
+        )
     that_keeps = f" that {keeping}" if keeping else ""
     what = f"foreseen {_dice_words(criterion)} ({dice:.3f})"
     reason = {

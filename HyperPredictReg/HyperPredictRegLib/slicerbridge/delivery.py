@@ -15,6 +15,7 @@ from HyperPredictRegLib.slicerbridge.scene import OutcomeNodes, add_outcome
 from HyperPredictRegLib.slicerbridge.task import Task
 
 _FIXED, _MOVING = "HyperPredictReg.fixed", "HyperPredictReg.moving"
+_LONGEST_NAME = 100
 _PAGE_FILES = ("report.html", "report.json", "*.png")
 
 
@@ -82,7 +83,7 @@ def save_page(results: Path, folder: Path, name: str) -> Path:
     ------
     InputError : it cannot be written there.
     """
-    stem = re.sub(r'[\\/:*?"<>|\x00-\x1f]+', " ", name).strip(" .") or "registration"
+    stem = re.sub(r'[\\/:*?"<>|\x00-\x1f]+', " ", name).strip(" .")[:_LONGEST_NAME] or "registration"
     try:
         target = Path(folder) / stem
         number = 1

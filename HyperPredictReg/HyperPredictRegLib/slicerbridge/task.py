@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import slicer
@@ -44,6 +46,8 @@ class Task:
         except BaseException:
             remove_workplace(self._workplace)
             raise
+        # For those who forget to close a task: its files hold copies of the user's images.
+        self._forgotten = weakref.finalize(self, remove_workplace, self._workplace)
 
     @property
     def folder(self) -> Path:
@@ -52,8 +56,9 @@ class Task:
 
     @property
     def ending(self) -> Ending | None:
-        """Return how it ended, or None while it runs."""
-        return self._child.ending
+        """Return how it ended, or None while it runs; its sentence names nodes, not files."""
+        ending = self._child.ending
+        return None if ending is None else replace(ending, sentence=self._named(ending.sentence))
 
     @property
     def log(self) -> str:
@@ -85,6 +90,17 @@ class Task:
             raise Cancelled(ending.sentence)
         raise (InputError if ending.bad_input else RegistrationError)(ending.sentence)
 
+    def _named(self, sentence: str) -> str:
+        """Return a sentence of the child with the nodes' names in place of the files that it was given."""
+        nodes = {"fixed": self.request.fixed, "moving": self.request.moving}
+        nodes |= {"fixed_labels": self.request.fixed_segmentation, "moving_labels": self.request.moving_segmentation}
+        nodes |= {"initial_transform": self.request.initial_transform}
+        for role, node in nodes.items():
+            path = getattr(self.job, role)
+            if path is not None and node is not None:
+                sentence = sentence.replace(path, node.GetName())
+        return sentence
+
     def foresight(self) -> Foresight:
         """Return the prediction of a "predict" task that is done."""
         return read_foresight(self.folder)
@@ -102,6 +118,9 @@ class Task:
                     f"The {role} volume '{node.GetName()}' was removed from the scene while it was being registered: "
                     "load it again and register once more."
                 )
+        if self.ending is None:
+            raise InputError("The registration still runs: wait for its end.")
+        self.check()
         return read_outcome(self.folder)
 
     def draw_page(self) -> PageTask:

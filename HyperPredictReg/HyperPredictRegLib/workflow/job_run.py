@@ -157,9 +157,10 @@ def _result_warnings(measured: Measured, alignment: Alignment, plan: Plan, chose
     if chosen.by != "user" and not within_limit(measured.folding_percent, plan.job.criterion):
         found.append(f"The folding limit of {limit:g} % of the {plan.job.criterion.domain} could not be kept with any λ tried.")
     elif folding > FOLDING_WARNING_PERCENT:
+        symbol = plan.engine.hyperparameters[0].symbol
         found.append(
-            f"{folding:.2f} % of the foreground is folded (more than {FOLDING_WARNING_PERCENT} %): choose a higher λ before you "
-            "carry labels, points or models over."
+            f"{folding:.2f} % of the foreground is folded (more than {FOLDING_WARNING_PERCENT} %): choose a higher {symbol} "
+            "before you carry labels, points or models over."
         )
     if measured.similarity_after < measured.similarity_before:
         found.append("The images agree less after the deformable step than before it: look at the result before you use it.")
