@@ -12,6 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+_MIXES_NO_VALUES = frozenset({sitk.sitkNearestNeighbor, sitk.sitkLabelGaussian, sitk.sitkLabelLinear})
+# Each integer type with the floating type that holds its values while they are interpolated.
+_WIDE = {
+    **dict.fromkeys((sitk.sitkUInt8, sitk.sitkInt8, sitk.sitkUInt16, sitk.sitkInt16), sitk.sitkFloat32),
+    **dict.fromkeys((sitk.sitkUInt32, sitk.sitkInt32, sitk.sitkUInt64, sitk.sitkInt64), sitk.sitkFloat64),
+}
+
 IDENTITY_DIRECTION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
@@ -133,8 +140,14 @@ class Geometry:
         default_value: float = 0.0,
         pixel_type: int = sitk.sitkUnknown,
     ) -> sitk.Image:
-        """Sample `image` on this grid through `transform`, which maps points of this grid to points of the image."""
-        return sitk.Resample(
+        """Sample `image` on this grid through `transform`, which maps points of this grid to points of the image.
+
+        Integers stay integers, but are interpolated as floating-point numbers, rounded (halves up) and kept in the range of
+        their type; ITK itself cuts the fraction off, which darkens images by half a unit and makes masks smaller.
+        """
+        kept = image.GetPixelID()
+        rounded = pixel_type == sitk.sitkUnknown and kept in _WIDE and interpolator not in _MIXES_NO_VALUES
+        result = sitk.Resample(
             image,
             self.size,
             transform if transform is not None else sitk.Transform(3, sitk.sitkIdentity),
@@ -143,5 +156,19 @@ class Geometry:
             self.spacing,
             self.direction,
             default_value,
-            pixel_type,
+            _WIDE[kept] if rounded else pixel_type,
         )
+        return _whole_numbers(result, kept) if rounded else result
+
+
+def _whole_numbers(image: sitk.Image, pixel_type: int) -> sitk.Image:
+    """Return a floating-point image as integers of a type, rounded and clamped."""
+    kind = sitk.GetArrayViewFromImage(sitk.Image(1, 1, 1, pixel_type)).dtype
+    lowest, highest = float(np.iinfo(kind).min), float(np.iinfo(kind).max)
+    if kind.itemsize < 8:
+        return sitk.Clamp(sitk.Round(image), pixel_type, lowest, highest)
+    # SimpleITK's Round is wrong beyond 2 to the power of 62; and the greatest 64-bit integer is no floating-point number.
+    voxels = np.floor(sitk.GetArrayViewFromImage(image) + 0.5)
+    result = sitk.GetImageFromArray(np.clip(voxels, lowest, np.nextafter(highest, 0.0)).astype(kind))
+    result.CopyInformation(image)
+    return result

@@ -64,3 +64,57 @@ def test_matches_sees_a_shift_of_a_hundredth_voxel() -> None:
 def test_apply_to_refuses_another_size() -> None:
     with pytest.raises(ValueError, match="size"):
         Geometry((5, 6, 7), (1.0, 1.0, 1.0)).apply_to(sitk.Image(5, 6, 8, sitk.sitkUInt8))
+
+
+ROW = Geometry((6, 3, 3), (1.0, 1.0, 1.0))
+
+
+def row(values: list[float], pixel_type: int) -> sitk.Image:
+    """Return an image that has these six values along i and is constant along j and k."""
+    voxels = np.broadcast_to(np.array(values, dtype=np.float64), (3, 3, 6))
+    return ROW.apply_to(sitk.Cast(sitk.GetImageFromArray(voxels), pixel_type))
+
+
+def moved_by(image: sitk.Image, shift: float, **how: float) -> list[float]:
+    moved = ROW.resample(image, sitk.TranslationTransform(3, (shift, 0.0, 0.0)), **how)  # type: ignore[arg-type]
+    assert moved.GetPixelID() == image.GetPixelID()
+    return sitk.GetArrayViewFromImage(moved)[1, 1, :5].tolist()
+
+
+@pytest.mark.parametrize("pixel_type", [sitk.sitkInt8, sitk.sitkInt16, sitk.sitkInt32, sitk.sitkInt64])
+def test_integers_are_rounded_not_cut_off(pixel_type: int) -> None:
+    image = row([-10, -7, 0, 3, 100, 100], pixel_type)
+    assert moved_by(image, 0.75) == [-8, -2, 2, 76, 100]  # from -7.75, -1.75, 2.25, 75.75, 100
+    assert moved_by(image, 0.5) == [-8, -3, 2, 52, 100]  # from -8.5, -3.5, 1.5, 51.5: halves go up
+    assert moved_by(image, 0.5, interpolator=sitk.sitkNearestNeighbor) == [-7, 0, 3, 100, 100]
+
+
+def test_a_mask_keeps_its_size() -> None:
+    assert moved_by(row([0, 1, 1, 1, 0, 0], sitk.sitkUInt8), 0.25) == [0, 1, 1, 1, 0]  # cut off: 0, 1, 1, 0, 0
+    # Half a unit darker is what cutting the fraction off comes to.
+    noise = np.random.default_rng(1).integers(0, 2000, (20, 20, 20)).astype(np.int16)
+    grid = Geometry((20, 20, 20), (1.0, 1.0, 1.0))
+    shift = sitk.TranslationTransform(3, (0.3, 0.4, 0.6))
+    whole = grid.apply_to(sitk.GetImageFromArray(noise))
+    exact = sitk.GetArrayFromImage(grid.resample(sitk.Cast(whole, sitk.sitkFloat64), shift))
+    assert abs((sitk.GetArrayFromImage(grid.resample(whole, shift)) - exact).mean()) < 0.02
+
+
+@pytest.mark.parametrize("pixel_type", [
+    sitk.sitkUInt8, sitk.sitkInt8, sitk.sitkUInt16, sitk.sitkInt16, sitk.sitkUInt32, sitk.sitkInt32, sitk.sitkUInt64,
+    sitk.sitkInt64,
+])
+def test_what_overshoots_stays_in_the_range_of_the_type(pixel_type: int) -> None:
+    kind = np.iinfo(sitk.GetArrayViewFromImage(sitk.Image(1, 1, 1, pixel_type)).dtype)
+    voxels = np.broadcast_to(np.array([kind.min] * 3 + [kind.max] * 3, dtype=kind.dtype), (3, 3, 6))
+    found = moved_by(ROW.apply_to(sitk.GetImageFromArray(np.array(voxels))), 0.0001, interpolator=sitk.sitkBSpline)
+    smooth = moved_by(ROW.apply_to(sitk.GetImageFromArray(np.array(voxels))), 0.4, interpolator=sitk.sitkBSpline)
+    assert found[0] < found[3] and smooth[0] < smooth[4], (found, smooth)
+    assert smooth[3] >= kind.max - 2048 and smooth[1] == kind.min, smooth
+
+
+def test_other_types_are_left_to_simpleitk() -> None:
+    assert moved_by(row([0, 1, 1, 1, 0, 0], sitk.sitkFloat32), 0.25) == [0.25, 1, 1, 0.75, 0]
+    asked = ROW.resample(row([0, 1, 1, 1, 0, 0], sitk.sitkUInt8), sitk.TranslationTransform(3, (0.25, 0.0, 0.0)),
+                         pixel_type=sitk.sitkFloat64)
+    assert sitk.GetArrayViewFromImage(asked)[1, 1, 3] == 0.75

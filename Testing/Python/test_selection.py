@@ -159,15 +159,6 @@ def test_where_nothing_keeps_the_limit_the_stiffest_is_taken_and_said_so() -> No
     assert "no setting is foreseen that keeps folding under 0.5 % of the foreground" in choice.sentence
 
 
-def test_a_limit_below_what_bands_can_tell_does_not_cost_dice() -> None:
-    folding = np.array([0.4, 1e-4, 1e-4, 1e-4])
-    curves = curves_of(np.array([0.7, 0.95, 0.949, 0.8]), folding)
-    floor = replace(curves.folding_foreground, upper=np.array([1.0, 0.03, 0.03, 0.03]))
-    choice = choose(replace(curves, folding_foreground=floor), Criterion(folding_limit=0.01, tolerance=0.003))
-    assert (choice.index, choice.feasible) == (2, False)
-    assert "no setting is foreseen that keeps folding under 0.01 % of the foreground for certain" in choice.sentence
-
-
 def test_structures_count_by_weight_or_by_the_worst() -> None:
     curves = curves_of(np.array([[0.9, 0.6, 0.5], [0.2, 0.5, 0.6], [0.3, 0.9, 0.0]]), np.zeros(3))
     a, b, c = curves.structures

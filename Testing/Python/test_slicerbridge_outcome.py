@@ -16,10 +16,12 @@ slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
 from HyperPredictRegLib.errors import InputError  # noqa: E402
 from HyperPredictRegLib.geometry import Geometry  # noqa: E402
+from HyperPredictRegLib.job import FoldingPercent  # noqa: E402
 from HyperPredictRegLib.outcome import Outcome  # noqa: E402
 from HyperPredictRegLib.quality import jacobian_determinant  # noqa: E402
 from HyperPredictRegLib.slicerbridge import outcome_nodes, together  # noqa: E402
 from HyperPredictRegLib.slicerbridge.outcome_nodes import FIELD_DIFFERENCE, INVERSE_RESIDUAL  # noqa: E402
+from HyperPredictRegLib.slicerbridge.placement import moved_since  # noqa: E402
 from HyperPredictRegLib.slicerbridge.provenance import ENGINE  # noqa: E402
 from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
     OutcomeNodes,
@@ -310,6 +312,31 @@ def test_a_moving_volume_under_a_transform_is_explained(scene, done) -> None:
     nodes = add_outcome(scene, done, **theirs)
     assert "put 'First look' under this transform" in nodes.transform.GetDescription()
     assert nodes.warped.GetParentTransformNode() is None and theirs["moving_node"].GetParentTransformNode() is above
+
+
+@pytest.mark.parametrize(("percent", "says"), [(0.5, None), (0.6, "0.6 % of"), (12.34, "12.3 % of"), (100.0, "100 % of")])
+@pytest.mark.parametrize("transform_as", ["composite", "field"])
+def test_many_folds_are_said_on_what_was_moved(done, percent, says, transform_as) -> None:
+    scene = slicer.vtkMRMLScene()
+    measured = replace(done.report.measured, folding_percent=FoldingPercent(percent, 0.2))
+    with application_logic(scene):
+        nodes = add_outcome(scene, replace(done, report=replace(done.report, measured=measured)), transform_as=transform_as)
+    for node in (nodes.transform, nodes.inverse, nodes.warped, nodes.propagated_segmentation):
+        text = node.GetDescription() or ""
+        assert ("near folds neither the image nor its segments can be trusted" in text) == (says is not None), text
+        assert says is None or says in text
+    assert "misses the start by" in nodes.inverse.GetDescription()
+    assert not nodes.fixed.GetDescription()
+
+
+def test_the_places_of_registration_are_those_of_the_images(scene, done) -> None:
+    """Not those of the nodes, which may have been moved while it ran; and they are found again in a saved scene."""
+    theirs = given(scene, done)
+    theirs["moving_node"].SetOrigin(1.0, 2.0, 3.0)
+    nodes = add_outcome(scene, done, **theirs)
+    report = read_back(scene, nodes.report).report
+    assert moved_since(report, "fixed", nodes.fixed) is None
+    assert "'Ann' lies elsewhere" in moved_since(report, "moving", nodes.moving)
 
 
 def test_the_warped_volume_looks_like_the_moving_one(scene, done) -> None:

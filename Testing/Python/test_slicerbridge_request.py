@@ -132,6 +132,24 @@ def test_parents_that_bend_or_shear_are_refused_by_name(pair, tmp_path) -> None:
         pair.job(tmp_path)
 
 
+@pytest.mark.parametrize("what", ["fixed", "moving", "fixed_segmentation", "moving_segmentation", "moving_mask"])
+def test_parents_that_mirror_are_refused_by_name(pair, tmp_path, what) -> None:
+    """The moving grid of this pair is left-handed itself, and is fine."""
+    mask = to_segmentation_node(labels(LEFT_HANDED), pair.scene, "Region")
+    node = mask if what == "moving_mask" else getattr(pair.request, what)
+    above = put_under(node, sitk.ScaleTransform(3, (-1.0, 1.0, 1.0)), pair.scene)
+    kind = "volume" if what in ("fixed", "moving") else "segmentation"
+    wanted = f"The {kind} '{node.GetName()}' is under the transform '{above.GetName()}', which mirrors"
+    with pytest.raises(InputError, match=wanted):
+        pair.job(tmp_path, moving_mask=MaskChoice(mask))
+    # Two mirrors are none; hardened, the node is what it is.
+    second = put_under(above, sitk.ScaleTransform(3, (-1.0, 1.0, 1.0)), pair.scene)
+    pair.job(tmp_path, moving_mask=MaskChoice(mask))
+    second.SetAndObserveTransformNodeID(None)
+    node.SetAndObserveTransformNodeID(None)
+    pair.job(tmp_path, moving_mask=MaskChoice(mask))
+
+
 def test_structures_of_one_name_get_one_label(pair, tmp_path) -> None:
     inputs = read_inputs(pair.job(tmp_path))
     by_name = {name.casefold(): label for label, name in inputs.label_names.items()}

@@ -151,6 +151,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         nodes = [node for node in nodes if node is not without and self._accepts(node)]
         self._sh_ids = [node.GetID() for node in nodes]
         self._sh_names = {node.GetID(): node.GetName() or "" for node in nodes}
+        # Nodes that have left the scene must not live on here; the scene itself stays observed.
+        gone = [pair for pair in self._sh_observed if pair[0] is not self._sh_scene and pair[0] not in nodes]
+        for node, tag in gone:
+            node.RemoveObserver(tag)
+        self._sh_observed = [pair for pair in self._sh_observed if pair not in gone]
         watched = {observed for observed, _ in self._sh_observed}
         for node in nodes:
             if node not in watched:

@@ -11,7 +11,7 @@ import vtk
 from vtk.util import numpy_support
 
 from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, parent_to_world
+from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, is_left_out, parent_to_world
 
 _FLIP = np.diag(LPS_RAS)[:3]
 
@@ -58,7 +58,7 @@ def carried_markups(scene: Any, node: Any, move: Move, name: str) -> Any:
     placed = [n for n in range(count) if node.GetNthControlPointPositionStatus(n) == node.PositionDefined]
     if not placed:
         raise InputError(f"'{node.GetName()}' was not carried: it holds no points.")
-    places = np.array([node.GetNthControlPointPositionWorld(n) for n in placed])
+    places = _places(node, placed)
     is_plane = node.IsA("vtkMRMLMarkupsPlaneNode")
     frame = _plane_frame(node) if is_plane else np.zeros((0, 3))
     # In one go, so that the frame is refused or carried with the points.
@@ -100,11 +100,29 @@ def _with_new_normals(surface: Any, mirrored: bool) -> Any:
     return normals.GetOutput()
 
 
+def _places(node: Any, placed: list[int]) -> np.ndarray:
+    """Return control points, RAS mm in world space, shape (n, 3)."""
+    if not is_left_out(node):
+        # Also right under transforms that are not linear.
+        return np.array([node.GetNthControlPointPositionWorld(n) for n in placed])
+    return _in_world(node, np.array([node.GetNthControlPointPosition(n) for n in placed]))
+
+
 def _plane_frame(node: Any) -> np.ndarray:
     """Return a plane's origin and the ends of its three axes, 1 mm away, RAS mm in world space, shape (4, 3)."""
-    origin, axes = np.array(node.GetOriginWorld()), [[0.0, 0.0, 0.0] for _ in range(3)]
-    node.GetAxesWorld(*axes)
-    return np.concatenate([origin[None], origin + np.array(axes)])
+    axes: list[list[float]] = [[0.0, 0.0, 0.0] for _ in range(3)]
+    if not is_left_out(node):
+        origin = np.array(node.GetOriginWorld())
+        node.GetAxesWorld(*axes)
+        return np.concatenate([origin[None], origin + np.array(axes)])
+    origin = np.array(node.GetOrigin())
+    node.GetAxes(*axes)
+    return _in_world(node, np.concatenate([origin[None], origin + np.array(axes)]))
+
+
+def _in_world(node: Any, points: np.ndarray) -> np.ndarray:
+    to_world = parent_to_world(node)
+    return np.asarray(points @ to_world[:3, :3].T + to_world[:3, 3])
 
 
 def _set_plane_frame(node: Any, frame: np.ndarray) -> None:

@@ -18,11 +18,18 @@ from HyperPredictRegLib.intensity import background_value, foreground
 from HyperPredictRegLib.quality import jacobian_determinant
 from HyperPredictRegLib.slicerbridge.carried_points import carried_markups, carried_model
 from HyperPredictRegLib.slicerbridge.outcome_nodes import FIELD_DIFFERENCE, OutcomeNodes
+from HyperPredictRegLib.slicerbridge.placement import moved_since
 from HyperPredictRegLib.slicerbridge.pointwise import determinants, points_back_through, points_through
 from HyperPredictRegLib.slicerbridge.segmentations import propagate, shares_inside
 from HyperPredictRegLib.slicerbridge.together import all_or_none, item_above, put_under
 from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
-from HyperPredictRegLib.slicerbridge.volumes import from_volume_node, look_alike, to_volume_node, volume_geometry
+from HyperPredictRegLib.slicerbridge.volumes import (
+    from_volume_node,
+    look_alike,
+    reading_for,
+    to_volume_node,
+    volume_geometry,
+)
 from HyperPredictRegLib.transforms import displacement_field, inverted
 
 MOST_FOLDED_SHARE = 0.005
@@ -74,7 +81,8 @@ def carry(scene: Any, nodes: Sequence[Any], result: OutcomeNodes, *, backward: b
 
     Scalar volumes are interpolated linearly, label maps by nearest neighbour, segmentations keep segments, names and colours.
     Of models all points are carried and normals computed anew; of markups the control points, of planes also their axes. All
-    is done in world space.
+    is done in world space. What lies under the result's own transform is carried from where it lies without it, and so comes
+    to where Slicer shows it; backward, that goes for the inverse.
 
     Parameters
     ----------
@@ -91,10 +99,11 @@ def carry(scene: Any, nodes: Sequence[Any], result: OutcomeNodes, *, backward: b
     folder = item_above(scene, result.report if result.report is not None else result.transform)
     made: list[Any] = []
     refused: list[tuple[Any, str]] = []
-    warnings: list[str] = []
+    own = result.inverse if backward else result.transform
+    warnings = _moved(result)
     for node in nodes:
         try:
-            with all_or_none(scene):
+            with all_or_none(scene), reading_for("carrying", left_out=own):
                 new, found = _carried(scene, node, way)
                 new.SetAttribute(CARRIED_FROM, node.GetName())
                 new.SetDescription(f"'{node.GetName()}' carried through the transform '{result.transform.GetName()}'"
@@ -106,6 +115,14 @@ def carry(scene: Any, nodes: Sequence[Any], result: OutcomeNodes, *, backward: b
             made.append(new)
             warnings += found
     return Carried(tuple(made), tuple(refused), tuple(warnings))
+
+
+def _moved(result: OutcomeNodes) -> list[str]:
+    found = (
+        moved_since(result.report, "fixed", result.fixed, result.inverse),
+        moved_since(result.report, "moving", result.moving, result.transform),
+    )
+    return [sentence for sentence in found if sentence is not None]
 
 
 def _carried(scene: Any, node: Any, way: _Way) -> tuple[Any, list[str]]:
@@ -171,11 +188,15 @@ def _safely(way: _Way, node: Any, what: str) -> Callable[[np.ndarray], np.ndarra
 
 
 def _way(result: OutcomeNodes, backward: bool) -> _Way:
-    for part, node in (("transform", result.transform), ("fixed volume", result.fixed), ("moving volume", result.moving)):
+    needed = {"transform": result.transform, "fixed volume": result.fixed}
+    if backward:
+        needed["moving volume"] = result.moving
+    for part, node in needed.items():
         if node is None:
             raise InputError(f"The {part} of this registration is no longer in the scene: register again.")
     forward = from_transform_node(result.transform)
-    fixed, moving = volume_geometry(result.fixed), volume_geometry(result.moving)
+    with reading_for("carrying", left_out=result.inverse):
+        fixed = volume_geometry(result.fixed)
     back = from_transform_node(result.inverse) if result.inverse is not None else inverted(forward, fixed)
     folds = _folds(result, forward, fixed)
     # A single field says nothing beyond its grid.
@@ -193,6 +214,8 @@ def _way(result: OutcomeNodes, backward: bool) -> _Way:
         return points_through(forward, points), in_doubt(points, determinants(forward, points))
 
     if backward:
+        with reading_for("carrying", left_out=result.transform):
+            moving = volume_geometry(result.moving)
         folded = moving.resample(folds, back, interpolator=sitk.sitkNearestNeighbor)
         return _Way(back, moving, result.moving.GetName(), folded, to_moving)
     folded = fixed.resample(folds, interpolator=sitk.sitkNearestNeighbor)

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.slicerbridge.placement import record_places
 from HyperPredictRegLib.slicerbridge.provenance import add_report_node, link_images, record_provenance
 from HyperPredictRegLib.slicerbridge.segmentations import propagate, to_segmentation_node
 from HyperPredictRegLib.slicerbridge.showing import show_outlines
@@ -43,6 +44,9 @@ from HyperPredictRegLib.transforms import displacement_field, field_transform
 
 INVERSE_RESIDUAL = "HyperPredictReg.inverseResidualMm"
 FIELD_DIFFERENCE = "HyperPredictReg.fieldDifferenceMm"
+
+MUCH_FOLDED_PERCENT = 0.5
+"""If more of the foreground is folded, what the transform moved says so."""
 
 _THEIRS = ("fixed", "moving", "fixed_segmentation", "moving_segmentation")
 _TRACES = ("alignment_trace", "registration_trace")
@@ -155,6 +159,7 @@ def add_outcome(
             _store_as_field(nodes.transform, outcome, field_spacing_mm)
         roles = {role: node for role, node in nodes.by_role().items() if role not in theirs}
         record_provenance([node for role, node in roles.items() if role not in _THEIRS], outcome.report)
+        record_places(nodes.report, outcome)
         mark_run(roles)
         for role, node in theirs.items():
             nodes.report.SetNodeReferenceID(_reference(role), node.GetID())
@@ -255,8 +260,9 @@ def _add_folds(scene: Any, outcome: Outcome, name: str) -> Any | None:
 
 
 def _describe(nodes: OutcomeNodes, outcome: Outcome) -> None:
-    """Say on the transforms themselves how exact they are, and where they lead from."""
-    sentences = [_reload_note(outcome)]
+    """Say on the transforms themselves how exact they are, and where they lead from; and on all that was moved if it folds."""
+    folds = _fold_note(outcome)
+    sentences = [folds, _reload_note(outcome)]
     above = nodes.moving.GetParentTransformNode()
     if above is not None:
         sentences.append(
@@ -266,10 +272,23 @@ def _describe(nodes: OutcomeNodes, outcome: Outcome) -> None:
     nodes.transform.SetDescription(" ".join(sentence for sentence in sentences if sentence))
     missed = outcome.report.measured.inverse_consistency_mm
     nodes.inverse.SetAttribute(INVERSE_RESIDUAL, json.dumps(asdict(missed)))
-    nodes.inverse.SetDescription(
+    inverse_note = (
         f"The numerical inverse of '{nodes.transform.GetName()}': going there and back misses the start by {missed.mean:.2g} mm "
         f"on average over the foreground, by {missed.maximum:.2g} mm at most."
     )
+    nodes.inverse.SetDescription(f"{folds} {inverse_note}".strip())
+    if folds:
+        for node in (nodes.warped, nodes.propagated_segmentation):
+            if node is not None:
+                node.SetDescription(folds)
+
+
+def _fold_note(outcome: Outcome) -> str:
+    """Return a sentence if so much of the foreground is folded that the result should not be used without a look; else ""."""
+    share = outcome.report.measured.folding_percent.foreground
+    if not share > MUCH_FOLDED_PERCENT:
+        return ""
+    return f"{share:.3g} % of the foreground is folded: near folds neither the image nor its segments can be trusted."
 
 
 def _store_as_field(node: Any, outcome: Outcome, spacing_mm: float | None) -> None:

@@ -27,7 +27,7 @@ from HyperPredictRegLib.slicerbridge.segmentations import (
     segments_mask,
 )
 from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
-from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, from_volume_node
+from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, from_volume_node, parent_to_world
 from HyperPredictRegLib.transforms import write_transform
 
 JOB_NAME = "job.json"
@@ -118,6 +118,7 @@ def _check_choices(request: Request) -> None:
         raise InputError(
             f"The segmentation '{segmentation.GetName()}' is chosen for the fixed and for the moving volume: choose one for each."
         )
+    _check_mirroring(request)
     given = (request.fixed_landmarks, request.moving_landmarks)
     if (given[0] is None) != (given[1] is None):
         name = next(node.GetName() for node in given if node is not None)
@@ -128,6 +129,20 @@ def _check_choices(request: Request) -> None:
     unknown = sorted(set(request.options) - known)
     if unknown:
         raise InputError(f"There is no option '{unknown[0]}'; known are: {', '.join(sorted(known))}.")
+
+
+def _check_mirroring(request: Request) -> None:
+    """Refuse what a parent transform mirrors: anatomy would be compared with its mirror image."""
+    masks = [mask.node for mask in (request.fixed_mask, request.moving_mask) if mask is not None]
+    given = [request.fixed, request.moving, request.fixed_segmentation, request.moving_segmentation, *masks]
+    for node in dict.fromkeys(node for node in given if node is not None):
+        if np.linalg.det(parent_to_world(node)[:3, :3]) < 0:
+            kind = "segmentation" if node.IsA("vtkMRMLSegmentationNode") else "volume"
+            above = node.GetParentTransformNode().GetName()
+            raise InputError(
+                f"The {kind} '{node.GetName()}' is under the transform '{above}', which mirrors it (left becomes right): "
+                "take it out of that transform, or harden the transform if the mirror image is meant."
+            )
 
 
 def _write_inputs(request: Request, folder: Path) -> dict[str, str]:

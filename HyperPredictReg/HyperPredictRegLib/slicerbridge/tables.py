@@ -137,7 +137,7 @@ def add_trace(scene: Any, levels: Sequence[LevelTrace], name: str) -> TraceNodes
     chart.SetTitle(name.partition(" (")[0])
     chart.SetTitleFontSize(16)
     chart.SetLegendFontSize(12)
-    chart.SetAxisTitleFontSize(14)
+    chart.SetAxisTitleFontSize(12)
     chart.SetXAxisTitle("Iteration")
     chart.SetYAxisTitle(" / ".join(dict.fromkeys(level.metric for level in levels)))
     for one in series:

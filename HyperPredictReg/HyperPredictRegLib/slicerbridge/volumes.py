@@ -5,6 +5,10 @@ Voxels are copied in both directions: a node and an image never share memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,35 @@ LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 # File formats keep direction cosines as 32-bit numbers at worst; a real shear is far larger.
 _SHEAR_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What nodes are read for, as sentences name it, and the transform node that is taken for no transform meanwhile."""
+
+    purpose: str = "registering"
+    left_out: Any = None
+
+
+_reading: ContextVar[_Reading] = ContextVar("_reading")
+
+
+@contextmanager
+def reading_for(purpose: str, left_out: Any = None) -> Iterator[None]:
+    """Read nodes in the block as if a transform node were the world, if they lie under it, and let refusals name a purpose."""
+    token = _reading.set(_Reading(purpose, left_out))
+    try:
+        yield
+    finally:
+        _reading.reset(token)
+
+
+def is_left_out(node: Any) -> bool:
+    """Tell whether a node lies, directly or further below, under the transform that the present block leaves out."""
+    left_out, above = _reading.get(_Reading()).left_out, node.GetParentTransformNode()
+    while above is not None and above is not left_out:
+        above = above.GetParentTransformNode()
+    return above is not None
 
 
 def to_volume_node(image: sitk.Image, scene: Any, name: str, *, label_map: bool = False) -> Any:
@@ -86,17 +119,17 @@ def look_alike(node: Any, model: Any) -> None:
 def volume_geometry(node: Any) -> Geometry:
     """Return where a volume node's grid lies in world space, LPS mm; raise `InputError` as `from_volume_node` does."""
     what = f"The volume '{node.GetName()}'"
-    if node.GetImageData() is None:
+    data = node.GetImageData()
+    if data is None:
         raise InputError(f"{what} has no voxels: load or compute it first.")
-    matrix = vtk.vtkMatrix4x4()
+    matrix, start = vtk.vtkMatrix4x4(), np.eye(4)
     node.GetIJKToRASMatrix(matrix)
-    return geometry_from_ras(
-        parent_to_world(node) @ numpy_matrix(matrix), node.GetImageData().GetDimensions(), what
-    )
+    start[:3, 3] = data.GetExtent()[::2]
+    return geometry_from_ras(parent_to_world(node) @ numpy_matrix(matrix) @ start, data.GetDimensions(), what)
 
 
 def parent_to_world(node: Any) -> np.ndarray:
-    """Return the RAS matrix, shape (4, 4), from a transformable node's own space to world space.
+    """Return the RAS matrix, shape (4, 4), from a transformable node's own space to world space; see `reading_for`.
 
     Raises
     ------
@@ -105,13 +138,15 @@ def parent_to_world(node: Any) -> np.ndarray:
     parent = node.GetParentTransformNode()
     if parent is None:
         return np.eye(4)
-    if not parent.IsTransformToWorldLinear():
+    reading = _reading.get(_Reading())
+    top = reading.left_out if is_left_out(node) else None
+    if not parent.IsTransformToNodeLinear(top):
         raise InputError(
             f"'{node.GetName()}' is under the transform '{parent.GetName()}', which is not linear: "
-            "harden it, or take the node out of the transform, before registering."
+            f"harden it, or take the node out of the transform, before {reading.purpose}."
         )
     matrix = vtk.vtkMatrix4x4()
-    parent.GetMatrixTransformToWorld(matrix)
+    parent.GetMatrixTransformToNode(top, matrix)
     return numpy_matrix(matrix)
 
 
@@ -130,7 +165,8 @@ def geometry_from_ras(ijk_to_ras: np.ndarray, size: tuple[int, int, int], what: 
     if np.abs(direction.T @ direction - np.eye(3)).max() > _SHEAR_TOLERANCE:
         raise InputError(
             f"{what} is sheared (its axes are not at right angles), which an image grid cannot be here: "
-            "harden its transform, or resample it onto a regular grid, before registering."
+            "harden its transform, or resample it onto a regular grid, before "
+            f"{_reading.get(_Reading()).purpose}."
         )
     return Geometry(
         tuple(int(n) for n in size),  # type: ignore[arg-type]

@@ -1,0 +1,68 @@
+"""Where the volumes of a registration lay when they were registered, and whether they still lie there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, reading_for, volume_geometry
+
+REGISTERED_AT = "HyperPredictReg.registeredAt"
+"""Attribute of a report node, JSON: of each volume the matrix from its indices to RAS mm in world space, and its size."""
+
+_TOLERANCE_MM = 1e-3
+
+
+def record_places(report_node: Any, outcome: Outcome) -> None:
+    """Write where both volumes lay into an attribute of the report node.
+
+    They are taken from the outcome, because the nodes may have been moved while the registration ran.
+    """
+    grids = {"fixed": Geometry.of(outcome.fixed), "moving": Geometry.of(outcome.moving)}
+    found = {
+        role: {"ijk_to_ras": (LPS_RAS @ grid.index_to_lps).tolist(), "size": grid.size} for role, grid in grids.items()
+    }
+    report_node.SetAttribute(REGISTERED_AT, json.dumps(found))
+
+
+def moved_since(report_node: Any, role: str, volume: Any, own_transform: Any = None) -> str | None:
+    """Return a sentence if a volume lies elsewhere now than when it was registered; None if not, or if that is not known.
+
+    Parameters
+    ----------
+    report_node : what `record_places` wrote to; None if it is gone.
+    role : "fixed" or "moving".
+    volume : the node; None if it is gone.
+    own_transform : the transform node of the result; that the volume was put under it does not count.
+    """
+    text = None if report_node is None else report_node.GetAttribute(REGISTERED_AT)
+    if volume is None or not text:
+        return None
+    then = json.loads(text)[role]
+    try:
+        with reading_for("carrying", left_out=own_transform):
+            now = volume_geometry(volume)
+    except InputError:
+        # It is empty, bent or sheared, which no registered volume was.
+        how = "has another shape"
+    else:
+        apart = _corners(LPS_RAS @ now.index_to_lps, now.size) - _corners(np.array(then["ijk_to_ras"]), then["size"])
+        farthest = float(np.linalg.norm(apart, axis=1).max())
+        if farthest <= _TOLERANCE_MM and list(now.size) == then["size"]:
+            return None
+        how = f"lies elsewhere (by {farthest:.3g} mm at most)"
+    return (
+        f"The {role} volume '{volume.GetName()}' {how} than when it was registered: what is carried may come to a wrong place. "
+        "Put it back to where it was, such as under the transform that it was under, or register again."
+    )
+
+
+def _corners(ijk_to_ras: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in size], indexing="ij"), axis=-1).reshape(-1, 3)
+    return np.asarray(corners @ ijk_to_ras[:3, :3].T + ijk_to_ras[:3, 3])
