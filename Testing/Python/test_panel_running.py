@@ -240,6 +240,7 @@ def test_a_failed_installation_of_torch_is_told_and_asked_once(
     extension.PyTorchUtilsLogic = Logic  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "PyTorchUtils", extension)
     monkeypatch.setattr(packages, "torch_is_there", lambda: False)
+    monkeypatch.setattr(packages, "_asked_for_torch", False)  # as when Slicer has just been started
     assert not packages.make_torch_ready(ask_again=False)
     assert host.dialogs.texts("error") == ["PyTorch could not be installed: no network"]
     assert not packages.make_torch_ready(ask_again=False)
