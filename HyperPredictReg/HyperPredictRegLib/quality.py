@@ -18,6 +18,9 @@ from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.job import DiceMeasure, Distances, FoldingPercent, StructureMeasure
 from HyperPredictRegLib.transforms import displacement_field, transformed_points
 
+MUCH_FOLDED_PERCENT = 0.5
+"""Above this share of the foreground a registration is called implausible: the limit of HyperPredict (MELBA 2024)."""
+
 
 def jacobian_determinant(field: sitk.Image) -> sitk.Image:
     """Return the Jacobian determinant of x -> x + u(x) at every voxel.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from child_samples import is_alive, seconds_until, worker_that, write_small_job
 from HyperPredictRegLib.child import Child, ChildEvent, new_workplace, process, remove_workplace
+from HyperPredictRegLib.child.inbox import Inbox
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.saved import read_foresight, read_outcome
 
@@ -268,7 +269,10 @@ def test_a_worker_that_stops_by_itself_may_tidy_up(start: Start, workplace: Path
     assert note.exists() and child._process is not None and child._process.returncode == 130
 
 
-def test_a_kill_after_the_end_changes_nothing(start: Start) -> None:
+@pytest.mark.parametrize("late", [0.0, 0.1])
+def test_a_kill_after_the_end_changes_nothing(start: Start, monkeypatch: pytest.MonkeyPatch, late: float) -> None:
+    take = Inbox._take
+    monkeypatch.setattr(Inbox, "_take", lambda inbox, line: (time.sleep(late), take(inbox, line)))
     child = start()
     assert child._process is not None
     child._process.wait(LIMIT)

@@ -135,6 +135,11 @@ class Child:
         process = self._process
         if self._ending is not None or process is None:
             return
+        told = None
+        if process.poll() is not None:
+            # Its last word may still be in the pipe. None comes where a launcher is gone and the worker is not.
+            self._readers[0].join(_GRACE_SECONDS)
+            told = self._told()
         # A worker that stops by itself cleans up after itself.
         with suppress(OSError, ValueError):
             if process.stdin is not None:
@@ -142,7 +147,7 @@ class Child:
                 process.stdin.flush()
         with suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE_SECONDS)
-        self._close(Ending("cancelled", f"The {self._word} was cancelled; nothing was kept.", "", False))
+        self._close(told or Ending("cancelled", f"The {self._word} was cancelled; nothing was kept.", "", False))
 
     @property
     def _word(self) -> str:

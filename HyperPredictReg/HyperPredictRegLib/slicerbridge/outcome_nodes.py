@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.quality import MUCH_FOLDED_PERCENT
 from HyperPredictRegLib.slicerbridge.placement import record_places
 from HyperPredictRegLib.slicerbridge.provenance import add_report_node, link_images, record_provenance
 from HyperPredictRegLib.slicerbridge.segmentations import propagate, to_segmentation_node
@@ -44,9 +45,6 @@ from HyperPredictRegLib.transforms import displacement_field, field_transform
 
 INVERSE_RESIDUAL = "HyperPredictReg.inverseResidualMm"
 FIELD_DIFFERENCE = "HyperPredictReg.fieldDifferenceMm"
-
-MUCH_FOLDED_PERCENT = 0.5
-"""If more of the foreground is folded, what the transform moved says so."""
 
 _THEIRS = ("fixed", "moving", "fixed_segmentation", "moving_segmentation")
 _TRACES = ("alignment_trace", "registration_trace")

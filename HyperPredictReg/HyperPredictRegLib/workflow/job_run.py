@@ -25,15 +25,13 @@ from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.outputs import prepared_folder, publish, write_files
 from HyperPredictRegLib.predictor.choosing import ChosenLambda, choose_lambda
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
+from HyperPredictRegLib.quality import MUCH_FOLDED_PERCENT
 from HyperPredictRegLib.records import to_plain
 from HyperPredictRegLib.selection import within_limit
 from HyperPredictRegLib.threads import threads
 from HyperPredictRegLib.transforms import linear_matrix
 from HyperPredictRegLib.workflow.loop import Registered, register_within_limit
 from HyperPredictRegLib.workflow.plan import Clock, Plan, Ready, belongings, made_ready
-
-FOLDING_WARNING_PERCENT = 0.5
-"""Above this share of the foreground a registration is called implausible: the limit of HyperPredict (MELBA 2024)."""
 
 Writer = Callable[[Outcome, Path], dict[str, str]]
 """Writes more files of an outcome into a folder and returns their names by role, such as the report page or a scene."""
@@ -156,10 +154,10 @@ def _result_warnings(measured: Measured, alignment: Alignment, plan: Plan, chose
     limit = plan.job.criterion.folding_limit
     if chosen.by != "user" and not within_limit(measured.folding_percent, plan.job.criterion):
         found.append(f"The folding limit of {limit:g} % of the {plan.job.criterion.domain} could not be kept with any λ tried.")
-    elif folding > FOLDING_WARNING_PERCENT:
+    elif folding > MUCH_FOLDED_PERCENT:
         symbol = plan.engine.hyperparameters[0].symbol
         found.append(
-            f"{folding:.2f} % of the foreground is folded (more than {FOLDING_WARNING_PERCENT} %): choose a higher {symbol} "
+            f"{folding:.2f} % of the foreground is folded (more than {MUCH_FOLDED_PERCENT} %): choose a higher {symbol} "
             "before you carry labels, points or models over."
         )
     if measured.similarity_after < measured.similarity_before:
