@@ -68,6 +68,7 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = None
         self._parameterNodeGuiTag = None
         self._setsBeforeImport = set()
+        self._connectedBeforeImport = False
 
     def setup(self):
         """Build the panel when the user opens the module for the first time."""
@@ -88,7 +89,11 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.panel.nodesChanged)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.panel.nodesChanged)
-        self.initializeParameterNode()
+        if self.parent.isEntered:
+            # After a reload of the module that is open, nobody enters it.
+            self.enter()
+        else:
+            self.initializeParameterNode()
 
     def cleanup(self):
         """Stop what runs when Slicer closes or the module is unloaded."""
@@ -108,9 +113,7 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def exit(self):
         """Leave the parameters alone while the user is elsewhere; a registration that runs goes on."""
         self.panel.pause()
-        if self._parameterNode is not None and self._parameterNodeGuiTag is not None:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self._parameterNodeGuiTag = None
+        self.disconnectGui()
 
     def onSceneStartClose(self, caller, event):
         """End what runs: its volumes are about to go."""
@@ -123,25 +126,32 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
 
     def onSceneStartImport(self, caller, event):
-        """Remember which sets of parameters were there before."""
+        """Let go of the selectors: when an import ends they lose their nodes, which are no choices of the user."""
         self._setsBeforeImport = {node.GetID() for node in self.logic.getAllParameterNodes()}
+        self._connectedBeforeImport = self._parameterNodeGuiTag is not None
+        self.disconnectGui()
 
     def onSceneEndImport(self, caller, event):
         """Go on with the parameters that a loaded scene brings, unless the user has begun to choose others."""
         current = self._parameterNode
         new = [node for node in self.logic.getAllParameterNodes() if node.GetID() not in self._setsBeforeImport]
-        if new and current is not None and current.fixedVolume is None and current.movingVolume is None:
+        if current is None:
+            return
+        if new and current.fixedVolume is None and current.movingVolume is None:
             self.setParameterNode(self.logic.parametersOf(new[0]))
             slicer.mrmlScene.RemoveNode(current.parameterNode)
-        if self.parent.isEntered:
-            self.initializeParameterNode()
+        else:
+            self.setParameterNode(current)
+        if not self._connectedBeforeImport:
+            self.disconnectGui()
 
     def onParameterSetSelected(self, node):
         """Change to another set of parameters; where the last one was removed, make a new one."""
+        if self._parameterNodeGuiTag is None:
+            return
         if node is None:
-            if self._parameterNode is not None:
-                qt.QTimer.singleShot(0, self.replaceRemovedParameterNode)
-        elif self._parameterNode is None or node is not self._parameterNode.parameterNode:
+            qt.QTimer.singleShot(0, self.replaceRemovedParameterNode)
+        elif node is not self._parameterNode.parameterNode:
             self.setParameterNode(self.logic.parametersOf(node))
 
     def replaceRemovedParameterNode(self):
@@ -160,18 +170,25 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setParameterNode(self, parameterNode):
         """Connect the panel to a set of parameters; None disconnects it."""
         if self._parameterNode is not None:
-            if self._parameterNodeGuiTag is not None:
-                self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-                self._parameterNodeGuiTag = None
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+            self.disconnectGui()
+            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
         self._parameterNode = parameterNode
         if parameterNode is None:
             self.panel.release()
             return
         self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
-        self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+        self.panel.inputs.listening = True
+        # The node and not its wrapper, which remembers volumes: whoever is observed once is never forgotten.
+        self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
         self.ui.parameterSetSelector.setCurrentNode(parameterNode.parameterNode)
         self.panel.refresh()
+
+    def disconnectGui(self):
+        """Let the widgets change nothing any more."""
+        self.panel.inputs.listening = False
+        if self._parameterNode is not None and self._parameterNodeGuiTag is not None:
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+        self._parameterNodeGuiTag = None
 
     def onParametersModified(self, caller=None, event=None):
         """Show what has changed."""
@@ -274,16 +291,18 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
         ValueError : an input cannot be used, or nothing can be foreseen, for example without PyTorch.
         RuntimeError : the volumes could not be aligned.
         """
-        from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight
+        from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight, places_of
 
-        task = self.begin("predict", self.request(fixedVolume, movingVolume, movingSegmentation, **choices))
+        request = self.request(fixedVolume, movingVolume, movingSegmentation, **choices)
+        task = self.begin("predict", request)
+        places = places_of(request)
         try:
             task.wait(progress)
             foresight = task.foresight()
         finally:
             task.close()
         if addToScene:
-            deliver_foresight(foresight, fixedVolume, movingVolume)
+            deliver_foresight(foresight, request, places)
         return foresight
 
     def process(
@@ -311,9 +330,11 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
         ValueError : an input cannot be used; the message says which and why.
         RuntimeError : no valid result came out.
         """
-        from HyperPredictRegLib.slicerbridge.delivery import deliver_outcome
+        from HyperPredictRegLib.slicerbridge.delivery import check_field, deliver_outcome
 
-        task = self.begin("register", self.request(fixedVolume, movingVolume, movingSegmentation, **choices))
+        request = self.request(fixedVolume, movingVolume, movingSegmentation, **choices)
+        check_field(fixedVolume, transformAs, fieldSpacing)
+        task = self.begin("register", request)
         try:
             task.wait(progress)
             return deliver_outcome(task, transform_as=transformAs, field_spacing_mm=fieldSpacing)[0]
@@ -325,7 +346,7 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
         """Carry volumes, segmentations, models and points over by a result; see `slicerbridge.carrying.carry`."""
         from HyperPredictRegLib.slicerbridge.carrying import carry
 
-        return carry(result.transform.GetScene(), nodes, result, backward=backward)
+        return carry(slicer.mrmlScene, nodes, result, backward=backward)
 
 
 class HyperPredictRegTest(SelfTest, ScriptedLoadableModuleTest):

@@ -1,6 +1,7 @@
 """Foresee, register and carry over from Slicer's Python console: paste all of it there, or the parts you need.
 
-It works on the sample pair. For volumes of your own, put `fixed = getNode('...')` and the like in place of the third line.
+It works on the sample pair. For volumes of your own, put `fixed = getNode('...')` and the like in place of the line with
+`load_sample_pair`, None for a segmentation that you do not have, and `Criterion()` if they do not show these structures.
 """
 
 import slicer
@@ -34,7 +35,8 @@ nodes = logic.process(
 )
 report = read_report_node(nodes.report)
 print(f"λ = {report.hyperparameters['regularization_weight']:.2f}, {report.measured.folding_percent.foreground:.3f} % folded")
-for structure in report.measured.dice.structures:
+# Measured where both volumes have a segmentation.
+for structure in report.measured.dice.structures if report.measured.dice is not None else ():
     print(f"{structure.name}: Dice {structure.dice_before:.2f} before, {structure.dice:.2f} after")
 
 # Carry a point from the moving scan over to the fixed one; volumes, segmentations and models go the same way.

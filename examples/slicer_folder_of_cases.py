@@ -5,12 +5,17 @@
 CASES holds one folder for each case, with a volume called `fixed` and one called `moving` (.nrrd, .nii.gz or .mha) and, if you
 have them, segmentations called `fixed.seg.nrrd` and `moving.seg.nrrd`. RESULTS/CASE gets the transform, the warped volume, the
 propagated segmentation and the report; RESULTS/cases.jsonl gets one line for each case. Run it again to go on where it stopped:
-cases that are done are left alone, cases that failed are tried anew. The exit code is 1 if a case failed.
+cases that are done are left alone, cases that failed are tried anew.
+
+Nothing that is there already is changed or removed. A folder RESULTS/CASE with a report counts as done, any other is an error:
+move it away to have the case registered. If it is killed while it writes, a folder RESULTS/unfinished-... may be left; remove
+it if you like. The exit code is 1 if a case failed, and 2 if the two folders cannot be used.
 """
 
 import json
-import shutil
+import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,8 +33,8 @@ def volume_file(folder, role):
     raise ValueError(f"There is no volume called '{role}' in '{folder}'.")
 
 
-def register(folder, target):
-    """Register one case, write its results to `target`, all of them or none, and return what to note of it."""
+def register(folder, results):
+    """Register one case, write its results to a new folder in `results`, all of them or none, and return the report."""
     from HyperPredictRegLib.slicerbridge.provenance import read_report_node
 
     from HyperPredictReg import HyperPredictRegLogic
@@ -37,23 +42,38 @@ def register(folder, target):
     slicer.mrmlScene.Clear()
     volumes = [slicer.util.loadVolume(str(volume_file(folder, role))) for role in ("fixed", "moving")]
     files = {role: folder / f"{role}.seg.nrrd" for role in ("fixed", "moving")}
-    segmentations = {
-        role: slicer.util.loadSegmentation(str(file)) if file.is_file() else None for role, file in files.items()
-    }
-    nodes = HyperPredictRegLogic().process(
-        *volumes, segmentations["moving"], fixedSegmentation=segmentations["fixed"], **OPTIONS
-    )
-    draft = target.with_name(target.name + ".partial")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    saved = {"transform.h5": nodes.transform, "warped.nrrd": nodes.warped, "propagated.seg.nrrd": nodes.propagated_segmentation}
-    for name, node in saved.items():
-        if node is not None and not slicer.util.saveNode(node, str(draft / name)):
-            raise OSError(f"'{name}' could not be written to '{draft}'.")
-    (draft / "report.json").write_text(nodes.report.GetText(), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    draft.rename(target)
+    segmentations = {role: slicer.util.loadSegmentation(str(file)) if file.is_file() else None for role, file in files.items()}
+    nodes = HyperPredictRegLogic().process(*volumes, segmentations["moving"], fixedSegmentation=segmentations["fixed"], **OPTIONS)
     report = read_report_node(nodes.report)
+    saved = {"transform.h5": nodes.transform, "warped.nrrd": nodes.warped, "propagated.seg.nrrd": nodes.propagated_segmentation}
+    # Removed in the end with all that is in it: only a folder that nobody else has made may be.
+    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=results) as stage:
+        draft = Path(stage) / folder.name
+        draft.mkdir()
+        for name, node in saved.items():
+            if node is not None and not slicer.util.saveNode(node, str(draft / name)):
+                raise OSError(f"'{name}' could not be written to '{draft}'.")
+        (draft / "report.json").write_text(nodes.report.GetText(), encoding="utf-8")
+        draft.rename(results / folder.name)
+    return report
+
+
+def earlier_report(target):
+    """Return the report in a case's folder of results."""
+    from HyperPredictRegLib.job import Report
+    from HyperPredictRegLib.records import from_json
+
+    file = target / "report.json"
+    try:
+        return from_json(Report, file.read_text(encoding="utf-8"), f"'{file}'")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"'{target}' is there already, but without the report of a registration: move it away to have this case registered."
+        ) from error
+
+
+def note_of(report):
+    """Return what to note of a case that is done."""
     dice = report.measured.dice
     return {
         "lambda": report.hyperparameters,
@@ -65,47 +85,82 @@ def register(folder, target):
 
 
 def noted(file):
-    """Return the last note on each case by its name; a line that was cut off by a crash does not count."""
+    """Return the last note on each case by its name; a line that is damaged, by a crash for example, does not count."""
     notes = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+    for line in file.read_bytes().splitlines():
         try:
-            note = json.loads(line)
+            note = json.loads(line.decode("utf-8"))
         except ValueError:
             continue
-        notes[note["case"]] = note
+        if isinstance(note, dict) and isinstance(note.get("case"), str):
+            notes[note["case"]] = note
     return notes
+
+
+def lies_in(inner, outer):
+    """Tell whether a folder is another one or lies in it, by whatever links and names they are called."""
+    inner = inner.resolve()
+    return outer.exists() and any(path.exists() and path.samefile(outer) for path in (inner, *inner.parents))
+
+
+def journal_in(results, cases):
+    """Return the file of notes in `results`, made if need be."""
+    if not cases.is_dir():
+        raise ValueError(f"There is no folder '{cases}' to take cases from.")
+    if lies_in(results, cases) or lies_in(cases, results):
+        raise ValueError(f"'{cases}' and '{results}' are the same folder or one lies in the other: choose another for results.")
+    journal = results / "cases.jsonl"
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with journal.open("ab") as stream:
+            # A last line that was cut off: the next one must not become part of it.
+            if stream.tell() and not journal.read_bytes().endswith(b"\n"):
+                stream.write(b"\n")
+    except OSError as error:
+        raise ValueError(f"Results cannot be written to '{results}' ({error}): choose another folder.") from error
+    return journal
 
 
 def main(cases, results):
     """Register every case that is not done yet; return how many failed."""
-    results.mkdir(parents=True, exist_ok=True)
-    journal = results / "cases.jsonl"
+    journal = journal_in(results, cases)
     earlier = noted(journal)
-    if journal.is_file() and not journal.read_bytes().endswith(b"\n"):
-        # The last line was cut off: the next one must not become part of it.
-        with journal.open("a", encoding="utf-8") as stream:
-            stream.write("\n")
     failed = 0
     for folder in sorted(path for path in cases.iterdir() if path.is_dir()):
-        if earlier.get(folder.name, {}).get("done") and (results / folder.name / "report.json").is_file():
+        target = results / folder.name
+        if earlier.get(folder.name, {}).get("done") and (target / "report.json").is_file():
             continue
         started = time.time()
         try:
-            note = {"case": folder.name, "done": True, **register(folder, results / folder.name)}
+            report = earlier_report(target) if os.path.lexists(target) else register(folder, results)
+            note = {"case": folder.name, "done": True, **note_of(report)}
         # One bad case must not cost the others: whatever it is, it is noted, and the next one begins.
         except Exception as error:
             failed += 1
             note = {"case": folder.name, "done": False, "error": str(error)}
         note["seconds"] = round(time.time() - started, 1)
         with journal.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(note, ensure_ascii=False) + "\n")
-        print(json.dumps(note, ensure_ascii=False), flush=True)
+            stream.write(json.dumps(note) + "\n")
+        print(json.dumps(note), flush=True)
     return failed
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
+def command(arguments):
+    """Do what the command line asks; return the exit code."""
+    if len(arguments) != 2:
         print(__doc__)
-        slicer.util.exit(2)
-    else:
-        slicer.util.exit(1 if main(Path(sys.argv[1]), Path(sys.argv[2])) else 0)
+        return 2
+    try:
+        return 1 if main(*map(Path, arguments)) else 0
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    code = 1
+    try:
+        code = command(sys.argv[1:])
+    finally:
+        # Whatever happens: without a window, Slicer would wait for ever.
+        slicer.util.exit(code)

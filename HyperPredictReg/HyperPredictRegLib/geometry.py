@@ -19,6 +19,8 @@ _WIDE = {
     **dict.fromkeys((sitk.sitkUInt32, sitk.sitkInt32, sitk.sitkUInt64, sitk.sitkInt64), sitk.sitkFloat64),
 }
 
+_ON_GRID = 1e-4  # of a voxel
+
 IDENTITY_DIRECTION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
@@ -123,6 +125,21 @@ class Geometry:
         start = (low + high) / 2 - (size - 1) * spacing / 2
         origin = self.direction_matrix @ start
         return Geometry(tuple(int(n) for n in size), (spacing,) * 3, tuple(origin.tolist()), self.direction)  # type: ignore[arg-type]
+
+    def continued_over(self, points_lps: np.ndarray) -> Geometry:
+        """Return the grid of this one's points, as if it went on without end, that encloses other points.
+
+        Parameters
+        ----------
+        points_lps : shape (n, 3), LPS mm.
+        """
+        index = self.to_index(np.asarray(points_lps, dtype=float))
+        # A point that lies on the grid but for rounding is no reason for one more layer.
+        low = np.floor(index.min(axis=0) + _ON_GRID).astype(int)
+        high = np.ceil(index.max(axis=0) - _ON_GRID).astype(int)
+        size = np.maximum(high - low + 1, 1)
+        origin = self.to_lps(low.astype(float))
+        return Geometry(tuple(int(n) for n in size), self.spacing, tuple(origin.tolist()), self.direction)  # type: ignore[arg-type]
 
     def matches(self, other: Geometry, tolerance_voxels: float = 1e-3) -> bool:
         """Tell whether both grids have the same size and corners within `tolerance_voxels` of a voxel."""

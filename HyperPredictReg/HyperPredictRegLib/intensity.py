@@ -12,6 +12,9 @@ from HyperPredictRegLib.geometry import Geometry
 _ANALYSIS_VOXELS = 2_000_000
 """A mask of this many voxels shows any head; finer images are reduced first, for speed and against noise."""
 
+_LARGEST = 1e30
+"""Larger intensities are no measurements, and sums of them overflow."""
+
 
 def foreground(image: sitk.Image) -> sitk.Image:
     """Find the anatomy: the body or head in MR and CT, the brain in a skull-stripped image.
@@ -36,8 +39,8 @@ def foreground(image: sitk.Image) -> sitk.Image:
     voxels = sitk.GetArrayFromImage(reduced)
     background = _exact_background(voxels)
     if background is not None:
-        span = np.percentile(np.abs(voxels[voxels != background] - background), 99)
-        mask = np.abs(voxels - background) > 0.03 * span
+        beyond = np.abs(voxels - background)
+        mask = beyond > 0.03 * np.percentile(beyond[beyond > 0], 99) if beyond.any() else beyond > 0
     else:
         mask = voxels > _air_threshold(voxels)
     # Tissue all round means that the image is a crop inside the body: no part of it is background.
@@ -86,6 +89,30 @@ def background_value(image: sitk.Image, mask: sitk.Image) -> float:
     voxels = sitk.GetArrayViewFromImage(image)
     outside = voxels[sitk.GetArrayViewFromImage(mask) == 0]
     return float(np.median(outside)) if outside.size else float(voxels.min())
+
+
+def value_beyond(image: sitk.Image) -> float:
+    """Return the intensity for what lies beyond any image: NaN if it is framed by that, else as in a registration.
+
+    Parameters
+    ----------
+    image : 3-D scalar image; it may be a mask or a map, constant, or hold NaN and infinite voxels.
+    """
+    voxels = sitk.GetArrayViewFromImage(image)
+    # NaN is not below anything.
+    known = np.abs(voxels) < _LARGEST
+    if not known.any() or np.isnan(_border(voxels)).mean() > 0.5:
+        return float("nan")
+    lowest = float(voxels[known].min())
+    filled = image
+    if not known.all():
+        filled = sitk.GetImageFromArray(np.where(known, voxels, voxels.dtype.type(lowest)))
+        filled.CopyInformation(image)
+    try:
+        return background_value(filled, foreground(filled))
+    except InputError:
+        # No anatomy, as in a mask or a constant.
+        return lowest
 
 
 def points_of(mask: sitk.Image) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,12 @@ from typing import Any
 import numpy as np
 import slicer
 import slicerhost
+from HyperPredictRegLib.job import Criterion
+from reporting_samples import make_curves, make_foresight
 
 MODULE_FILE = Path(__file__).resolve().parents[2] / "HyperPredictReg" / "HyperPredictReg.py"
 EDGE_MM = 3.0
+NAMES = ("hippocampus", "thalamus", "grey matter")
 
 
 @contextmanager
@@ -66,6 +70,18 @@ def choose_pair(host: slicerhost.Host, panel: slicerhost.Panel) -> tuple[Any, An
     panel.ui.movingSelector.setCurrentNode(moving)
     host.let_qt_work()
     return fixed, moving
+
+
+def foreseen(host: slicerhost.Host, panel: slicerhost.Panel, foresight: Any = None) -> Any:
+    """Choose a pair and let the panel take a made-up prediction for it; return the prediction."""
+    inputs = importlib.import_module("HyperPredictRegLib.panel.inputs")
+    delivery = importlib.import_module("HyperPredictRegLib.slicerbridge.delivery")
+    choose_pair(host, panel)
+    foresight = foresight or make_foresight(make_curves(NAMES), Criterion())
+    request = inputs.request_of(panel.widget._parameterNode, forPrediction=True)
+    panel.widget.panel.choice.take(foresight, request, delivery.places_of(request))
+    host.let_qt_work()
+    return foresight
 
 
 def add_segmentation(name: str, volume: Any, segments: dict[str, tuple[float, float]]) -> Any:

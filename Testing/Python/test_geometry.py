@@ -118,3 +118,17 @@ def test_other_types_are_left_to_simpleitk() -> None:
     asked = ROW.resample(row([0, 1, 1, 1, 0, 0], sitk.sitkUInt8), sitk.TranslationTransform(3, (0.25, 0.0, 0.0)),
                          pixel_type=sitk.sitkFloat64)
     assert sitk.GetArrayViewFromImage(asked)[1, 1, 3] == 0.75
+
+
+@given(geometries(), geometries())
+def test_continued_grid_encloses_points_and_keeps_its_own_places(geometry: Geometry, other: Geometry) -> None:
+    points = other.corners_lps() * 0.1
+    continued = geometry.continued_over(points)
+    places = continued.to_index(points)
+    slack = 2e-4 + 1e-9 * np.abs(points).max() / min(geometry.spacing)
+    assert places.min() >= -slack and (places <= np.array(continued.size) - 1 + slack).all()
+    # No layer is idle, and its points are points of the grid that it continues.
+    assert (places.min(axis=0) < 1).all() and (places.max(axis=0) > np.array(continued.size) - 2).all()
+    start = geometry.to_index(np.array(continued.origin))
+    assert np.abs(start - np.round(start)).max() < 1e-6 * (1 + np.abs(start).max())
+    assert (continued.spacing, continued.direction) == (geometry.spacing, geometry.direction)

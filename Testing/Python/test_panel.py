@@ -8,31 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from HyperPredictRegLib.job import Criterion
-from reporting_samples import make_curves, make_foresight, make_red
+from reporting_samples import make_curves, make_red
 
 slicer: Any = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install '.[slicer]')")
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 cannot be loaded (make test sees to it)", exc_type=ImportError)
 
-from panel_samples import add_pair, add_segmentation, choose_pair, opened  # noqa: E402 - needs slicer
+from panel_samples import NAMES, add_pair, add_segmentation, choose_pair, foreseen, opened  # noqa: E402 - needs slicer
 from PySide6.QtCore import Qt  # noqa: E402
-
-NAMES = ("hippocampus", "thalamus", "grey matter")
 
 
 @pytest.fixture
 def opened_panel() -> Iterator[tuple[Any, Any]]:
     with opened() as both:
         yield both
-
-
-def foreseen(host: Any, panel: Any, foresight: Any = None) -> Any:
-    """Choose a pair and let the panel take a made-up prediction for it; return the prediction."""
-    fixed, moving = choose_pair(host, panel)
-    foresight = foresight or make_foresight(make_curves(NAMES), Criterion())
-    panel.widget.panel.choice.take(foresight, fixed, moving)
-    host.let_qt_work()
-    return foresight
 
 
 def test_an_empty_panel_says_what_is_missing(opened_panel: tuple[Any, Any]) -> None:
@@ -230,81 +218,6 @@ def test_the_b_spline_has_a_number_of_its_own(opened_panel: tuple[Any, Any]) -> 
     low, high = 0.4, 4.5
     assert low <= parameters.job_options(panel.widget._parameterNode).get("hyperparameters", {}).get(
         "regularization_weight", 1.0) <= high
-
-
-def test_parameters_and_prediction_come_back_with_the_scene(opened_panel: tuple[Any, Any], tmp_path: Path) -> None:
-    host, panel = opened_panel
-    foreseen(host, panel)
-    panel.ui.ruleComboBox.setCurrentIndex(1)
-    panel.ui.foldingLimitSpinBox.setValue(0.25)
-    panel.ui.weightSlider.setValue(333)
-    host.let_qt_work()
-    words = panel.ui.readoutLabel.text
-    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
-    host.clear_scene()
-    assert panel.ui.foldingLimitSpinBox.value == 0.5 and not panel.ui.registerButton.enabled
-    assert not panel.ui.dicePlotFrame.visible
-    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
-    host.let_qt_work()
-    assert panel.ui.foldingLimitSpinBox.value == 0.25
-    assert panel.ui.ruleComboBox.currentIndex == 1
-    assert panel.ui.fixedSelector.currentNode().GetName() == "Ball"
-    assert panel.ui.readoutLabel.text == words and words.startswith("By hand")
-    assert panel.ui.dicePlotFrame.visible and panel.ui.registerButton.enabled
-
-
-def test_several_sets_of_parameters(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
-    panel.ui.foldingLimitSpinBox.setValue(0.1)
-    first = panel.ui.parameterSetSelector.currentNode()
-    second = panel.ui.parameterSetSelector.addNode()
-    panel.ui.parameterSetSelector.setCurrentNode(second)
-    host.let_qt_work()
-    assert panel.ui.foldingLimitSpinBox.value == 0.5
-    panel.ui.foldingLimitSpinBox.setValue(2.0)
-    panel.ui.parameterSetSelector.setCurrentNode(first)
-    host.let_qt_work()
-    assert panel.ui.foldingLimitSpinBox.value == 0.1
-    assert len(panel.logic.getAllParameterNodes()) == 2
-
-
-def test_loading_a_scene_takes_nothing_that_was_there_before(opened_panel: tuple[Any, Any], tmp_path: Path) -> None:
-    host, panel = opened_panel
-    choose_pair(host, panel)
-    filled = panel.ui.parameterSetSelector.currentNode()
-    empty = panel.ui.parameterSetSelector.addNode()
-    panel.ui.parameterSetSelector.setCurrentNode(empty)
-    host.let_qt_work()
-    scene = slicer.vtkMRMLScene()
-    scene.AddNewNodeByClass("vtkMRMLTextNode", "A note")
-    scene.SetURL(str(tmp_path / "other.mrml"))
-    scene.SetRootDirectory(str(tmp_path))
-    assert scene.Commit(str(tmp_path / "other.mrml"))
-    slicer.mrmlScene.SetURL(str(tmp_path / "other.mrml"))
-    assert slicer.mrmlScene.Import()
-    host.let_qt_work()
-    assert panel.ui.parameterSetSelector.currentNode() is empty
-    assert slicer.mrmlScene.IsNodePresent(filled) and slicer.mrmlScene.IsNodePresent(empty)
-
-
-def test_removing_the_only_set_makes_a_new_one(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
-    choose_pair(host, panel)
-    slicer.mrmlScene.RemoveNode(panel.ui.parameterSetSelector.currentNode())
-    host.wait_until(lambda: panel.ui.parameterSetSelector.currentNode() is not None, 5)
-    choose_pair(host, panel)
-    assert panel.ui.registerButton.enabled
-
-
-def test_leaving_coming_back_and_reloading(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
-    foreseen(host, panel)
-    panel.leave()
-    panel.enter()
-    assert panel.ui.dicePlotFrame.visible and panel.ui.registerButton.enabled
-    panel.reload()
-    assert panel.ui.readoutLabel.text.startswith("Suggested")
-    host.clear_scene()
 
 
 def test_every_parameter_is_used(opened_panel: tuple[Any, Any]) -> None:

@@ -175,6 +175,28 @@ def test_a_volume_that_goes_away_meanwhile_is_named(opened_panel: tuple[Any, Any
     assert host.dialogs.texts("error")
 
 
+def test_a_segmentation_that_is_moved_meanwhile_is_carried_as_it_was(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    fixed, moving = choose_pair(host, panel)
+    segmentations = [add_segmentation(name, volume, {"all": (50.0, 999.0)}) for name, volume in (("F", fixed), ("M", moving))]
+    panel.ui.fixedSegmentationSelector.setCurrentNode(segmentations[0])
+    panel.ui.movingSegmentationSelector.setCurrentNode(segmentations[1])
+    host.click(panel.ui.registerButton)
+    shift = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Shift")
+    matrix = np.eye(4)
+    matrix[0, 3] = 30.0
+    slicer.util.updateTransformMatrixFromArray(shift, matrix)
+    segmentations[1].SetAndObserveTransformNodeID(shift.GetID())
+    finish(host, panel)
+    assert "was edited or moved while the registration ran" in panel.ui.verdictLabel.text
+    carried = panel.widget.panel.result.nodes.propagated_segmentation
+    there, wanted = (
+        slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), fixed)
+        for node in (carried, segmentations[0])
+    )
+    assert 2 * (there & wanted).sum() / (there.sum() + wanted.sum()) > 0.95
+
+
 def test_bad_input_is_a_sentence_on_the_panel(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     _fixed, moving = choose_pair(host, panel)
@@ -268,6 +290,9 @@ def test_each_result_has_its_own_page_and_says_whose_it_is(
     panel.ui.parameterSetSelector.setCurrentNode(sets[0])
     host.let_qt_work()
     assert "Egg-0 registered to Ball-0" in panel.ui.verdictLabel.text
+    # What another registration has warped can be carried on; what this one has made cannot.
+    offered = [panel.ui.itemsList.item(row).text() for row in range(panel.ui.itemsList.count)]
+    assert [name for name in offered if "registered" in name or "Jacobian" in name] == ["Egg-1 registered to Ball-1"]
     host.click(panel.ui.pageButton)
     finish(host, panel)
     assert [path.name for path in tmp_path.iterdir()] == ["Egg-0 to Ball-0"]
@@ -279,11 +304,18 @@ def test_each_result_has_its_own_page_and_says_whose_it_is(
     assert len(list(tmp_path.iterdir())) == 2
     choose_pair(host, panel)
     assert "not the volumes that are chosen above" in panel.ui.verdictLabel.text
+    files = [task.folder for task in panel.widget.panel._registrations.values()]
+    assert len(files) == 2 and all(folder.exists() for folder in files)
+    slicer.mrmlScene.RemoveNode(panel.widget._parameterNode.result)
+    host.let_qt_work()
+    assert [folder.exists() for folder in files].count(True) == 1
 
 
 def test_a_result_that_comes_while_the_user_is_elsewhere_waits(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     fixed, _moving = choose_pair(host, panel)
+    panel.ui.transformKindComboBox.setCurrentIndex(1)
+    panel.ui.fieldSpacingSpinBox.setValue(9.0)
     host.click(panel.ui.registerButton)
     panel.leave()
     composite = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
@@ -292,6 +324,7 @@ def test_a_result_that_comes_while_the_user_is_elsewhere_waits(opened_panel: tup
     assert not composite.GetBackgroundVolumeID()
     panel.enter()
     assert composite.GetBackgroundVolumeID() == fixed.GetID()
+    assert "differs from the one that was measured by 0." in panel.ui.verdictLabel.text
 
 
 def test_by_hand_the_limit_is_not_enforced_but_judged(opened_panel: tuple[Any, Any]) -> None:

@@ -221,15 +221,15 @@ def test_the_rest_is_carried_where_one_node_cannot_be(result) -> None:
     bent = to_volume_node(image(MIRRORED), scene, "Bent")
     put_under(result, bent, field_transform(field()))
     box = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Box")
-    table = scene.AddNewNodeByClass("vtkMRMLTableNode", "Numbers")
+    vectors = scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "Vectors")
     empty = scene.AddNewNodeByClass("vtkMRMLModelNode", "Nothing")
     good = markups(scene, "Fiducial", transformed_points(result.map, random_points(OBLIQUE, 2)))
     before = nodes_of(scene)
-    done = result.carry(bent, box, table, empty, good)
+    done = result.carry(bent, box, vectors, empty, good)
     assert [node.GetAttribute(CARRIED_FROM) for node in done.nodes] == [good.GetName()]
     sentences = {node.GetName(): sentence for node, sentence in done.refused}
-    assert set(sentences) == {"Bent", "Box", "Numbers", "Nothing"}
+    assert set(sentences) == {"Bent", "Box", "Vectors", "Nothing"}
     assert "not linear" in sentences["Bent"] and "no longer be a box" in sentences["Box"]
-    assert "cannot be carried" in sentences["Numbers"] and "no surface" in sentences["Nothing"]
+    assert "one number each" in sentences["Vectors"] and "no surface" in sentences["Nothing"]
     new = [scene.GetNodeByID(one) for one in set(nodes_of(scene)) - set(before)]
     assert {node.GetClassName() for node in new} <= {"vtkMRMLMarkupsFiducialNode", "vtkMRMLMarkupsFiducialDisplayNode"}

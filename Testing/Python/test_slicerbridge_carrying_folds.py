@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -20,7 +20,10 @@ from carrying_samples import (  # noqa: E402
     places,
     registered,
 )
+from HyperPredictRegLib.job import GridUsed  # noqa: E402
+from HyperPredictRegLib.records import to_json  # noqa: E402
 from HyperPredictRegLib.slicerbridge.carrying import carry  # noqa: E402
+from HyperPredictRegLib.slicerbridge.provenance import read_report_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.segmentations import to_segmentation_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import to_volume_node  # noqa: E402
 from HyperPredictRegLib.transforms import transformed_points  # noqa: E402
@@ -75,7 +78,7 @@ def test_segments_in_folds_are_refused_and_volumes_come_with_a_warning(folding, 
     assert len(done.nodes) == 1 and "folds in" in done.warnings[0]
     # A segment far from all folds may go.
     corner = np.zeros(grid.size[::-1], dtype=np.uint8)
-    corner[:2, :2, :2] = 1
+    corner[:4, :4, :4] = 1
     apart = to_segmentation_node(grid.apply_to(sitk.GetImageFromArray(corner)), folding.scene, "Corner")
     assert len(folding.carry(apart, backward=backward).nodes) == 1
 
@@ -96,6 +99,26 @@ def test_without_inverse_and_determinant_nodes_they_are_computed(folding) -> Non
     bad = OBLIQUE.to_lps(np.argwhere(sitk.GetArrayFromImage(folding.outcome.jacobian) <= 0)[:2, ::-1])
     done = carry(folding.scene, [markups(folding.scene, "Fiducial", bad)], nodes, backward=True)
     assert "2 of its 2 points" in done.refused[0][1]
+
+
+def test_without_the_determinant_as_many_folds_are_found(folding) -> None:
+    coarse = OBLIQUE.covering(OBLIQUE.corners_lps(), 3.7, 0.0)
+    nodes = replace(folding.nodes, fixed=to_volume_node(image(coarse), folding.scene, "Coarse"))
+    picture = to_volume_node(image(MIRRORED), folding.scene, "Picture")
+    changed = folding.scene.AddNewNodeByClass("vtkMRMLTextNode", "Changed")
+    changed.SetText("no report")
+    less = [{}, {"jacobian": None}, {"jacobian": None, "report": changed}, {"jacobian": None, "report": None}]
+    found = {carry(folding.scene, picture, replace(nodes, **gone)).warnings[-1].partition(" of the space")[0] for gone in less}
+    assert len(found) == 1 and "folds in" in found.pop()
+
+
+def test_the_end_of_a_single_field_is_no_fold() -> None:
+    made = registered(transform_as="field", field_spacing_mm=2.0)
+    report = read_report_node(made.nodes.report)
+    wide = GridUsed(**asdict(OBLIQUE.padded((4, 4, 4), (4, 4, 4))))
+    made.nodes.report.SetText(to_json(replace(report, working_grid=wide)))
+    picture = to_volume_node(image(MIRRORED), made.scene, "Picture")
+    assert not carry(made.scene, picture, replace(made.nodes, jacobian=None)).warnings
 
 
 def test_a_single_field_is_not_trusted_beyond_its_volume() -> None:

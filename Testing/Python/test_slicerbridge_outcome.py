@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
@@ -34,8 +35,8 @@ from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
 )
 from HyperPredictRegLib.slicerbridge.segmentations import from_segmentation_node, to_segmentation_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.tables import TraceNodes  # noqa: E402
-from HyperPredictRegLib.slicerbridge.together import ROLE, RUN  # noqa: E402
-from HyperPredictRegLib.slicerbridge.transforms import to_transform_node  # noqa: E402
+from HyperPredictRegLib.slicerbridge.together import ROLE, node_ids_of_runs, report_of  # noqa: E402
+from HyperPredictRegLib.slicerbridge.transforms import simple_parts, to_transform_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import to_volume_node  # noqa: E402
 from HyperPredictRegLib.transforms import displacement_field, inverted, transformed_points  # noqa: E402
 from slicerbridge_samples import (  # noqa: E402
@@ -152,7 +153,8 @@ def test_what_was_there_is_used_and_not_touched(scene, done) -> None:
     assert nodes.moving_segmentation is theirs["segmentation_node"]
     assert {name: node.GetMTime() for name, node in theirs.items()} == before
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 3
-    assert all(node.GetAttribute(RUN) is None for node in theirs.values())
+    assert all(node.GetAttribute(ROLE) is None for node in theirs.values())
+    assert not {node.GetID() for node in theirs.values()} & node_ids_of_runs(scene)
 
 
 def test_one_folder_lies_beside_the_moving_volume(scene, done) -> None:
@@ -202,7 +204,7 @@ def test_registering_again_adds_a_second_folder(scene, done) -> None:
     first, second = (add_outcome(scene, done, **theirs) for _ in range(2))
     assert first.warped is not second.warped
     assert first.warped.GetName() != second.warped.GetName()
-    assert first.report.GetAttribute(RUN) != second.report.GetAttribute(RUN)
+    assert report_of(first.warped) is first.report and report_of(second.warped) is second.report
 
 
 def test_removing_one_leaves_the_other_and_what_was_there(scene, done) -> None:
@@ -255,20 +257,38 @@ def test_the_inverse_leads_back_and_says_how_exactly(scene, done) -> None:
     assert nodes.inverse.GetNodeReference(slicer.vtkMRMLTransformNode.GetFixedNodeReferenceRole()) is nodes.moving
 
 
-@pytest.mark.parametrize("spacing", [None, 1.0])
-def test_one_field_says_how_far_it_is_from_the_exact_transform(scene, done, spacing) -> None:
+@pytest.mark.parametrize(("spacing", "most_mm"), [(None, 1e-4), (1.0, 0.1), (0.5, 0.05)])
+def test_one_field_says_how_far_it_is_from_the_exact_transform(scene, done, spacing, most_mm) -> None:
+    """At the voxels of the fixed volume, where it is used."""
     nodes = add_outcome(scene, done, transform_as="field", field_spacing_mm=spacing)
     grid = nodes.transform.GetTransformFromParent()
     assert grid.IsA("vtkOrientedGridTransform")
-    assert grid.GetDisplacementGrid().GetSpacing() == pytest.approx([spacing or 2.0] * 3)
+    edges = [spacing] * 3 if spacing else done.report.working_grid.spacing
+    assert grid.GetDisplacementGrid().GetSpacing() == pytest.approx(edges)
     inside = np.argwhere(sitk.GetArrayFromImage(done.foreground) > 0)[:, ::-1]
-    points = Geometry.of(done.foreground).to_lps(inside + 0.5)
+    points = OBLIQUE.to_lps(inside)
     apart = np.linalg.norm(through_node(nodes.transform, points) - transformed_points(done.transform, points), axis=1)
     stated = json.loads(nodes.transform.GetAttribute(FIELD_DIFFERENCE))
-    assert stated["mean"] == pytest.approx(apart.mean(), rel=1e-3)
-    assert stated["maximum"] == pytest.approx(apart.max(), rel=1e-3)
-    assert f"by {stated['mean']:.2g} mm on average over the foreground" in nodes.transform.GetDescription()
-    assert apart.mean() < (0.25 if spacing is None else 0.06)  # mm
+    assert stated["mean"] == pytest.approx(apart.mean(), rel=1e-3, abs=1e-4)
+    assert stated["maximum"] == pytest.approx(apart.max(), rel=1e-3, abs=1e-4)
+    words = f"by {stated['mean']:.2g} mm on average over the foreground" if spacing else "there it is exact"
+    assert words in nodes.transform.GetDescription()
+    assert apart.mean() < most_mm and (not spacing or apart.mean() > 0)
+
+
+@pytest.mark.parametrize("transform_as", ["composite", "field"])
+def test_what_a_cubic_reload_changes_is_said_of_the_transform_that_is_stored(done, transform_as) -> None:
+    scene = slicer.vtkMRMLScene()
+    node = add_outcome(scene, done, transform_as=transform_as).transform
+    inside = np.argwhere(sitk.GetArrayFromImage(done.foreground) > 0)[:, ::-1]
+    points = OBLIQUE.to_lps(inside + np.random.default_rng(1).uniform(-0.5, 0.5, inside.shape))
+    linear = through_node(node, points)
+    for part in simple_parts(node.GetTransformFromParent()):
+        if part.IsA("vtkGridTransform"):
+            part.SetInterpolationModeToCubic()
+    moved = np.linalg.norm(through_node(node, points) - linear, axis=1).mean()
+    found = re.search(r"moves points of the foreground by (\S+) mm on average", node.GetDescription())
+    assert found is not None and float(found[1]) == pytest.approx(moved, rel=0.1)
 
 
 def test_unknown_ways_to_store_a_transform_are_sentences(scene, done) -> None:
@@ -307,10 +327,13 @@ def test_stages_say_in_plain_words_why_they_stopped(scene, done) -> None:
 
 def test_a_moving_volume_under_a_transform_is_explained(scene, done) -> None:
     theirs = given(scene, done)
-    above = to_transform_node(ROTATION, scene, "First look")
+    above, top = (to_transform_node(ROTATION, scene, name) for name in ("First look", "Scanner"))
     theirs["moving_node"].SetAndObserveTransformNodeID(above.GetID())
     nodes = add_outcome(scene, done, **theirs)
     assert "put 'First look' under this transform" in nodes.transform.GetDescription()
+    above.SetAndObserveTransformNodeID(top.GetID())
+    # Under this one alone, the upper one would no longer count.
+    assert "put 'Scanner' under this transform" in add_outcome(scene, done, **theirs).transform.GetDescription()
     assert nodes.warped.GetParentTransformNode() is None and theirs["moving_node"].GetParentTransformNode() is above
 
 

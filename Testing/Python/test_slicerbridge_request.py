@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import vtk
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
@@ -272,12 +273,71 @@ def test_wrong_choices_are_sentences(pair, tmp_path) -> None:
         ({"fixed": constant}, "The fixed volume 'Flat' is constant"),
         ({"moving_segmentation": pair.request.fixed_segmentation}, "'Fixed parts' is chosen for the fixed and for the moving"),
         ({"options": {"lambda": 3}}, "no option 'lambda'; known are: alignment, criterion"),
-        ({"options": {"fixed": "a.nrrd"}}, "no option 'fixed'"),
+        ({"options": {"fixed": "a.nrrd"}}, "no option 'fixed' in Slicer, where inputs are nodes"),
+        ({"options": {"scene": "a.mrb"}}, "no option 'scene' in Slicer, where .* results go into the scene; known are: align"),
         ({"options": {"seed": "many"}}, "options.seed should be of type int"),
         ({"options": {"criterion": {"rule": "luck"}}}, "no rule 'luck'"),
     ):
         with pytest.raises(InputError, match=sentence):
             pair.job(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("role", "what", "needed"),
+    [
+        ("fixed", "fixed volume", "a scalar volume"),
+        ("moving", "moving volume", "a scalar volume"),
+        ("fixed_segmentation", "fixed segmentation", "a segmentation"),
+        ("moving_segmentation", "moving segmentation", "a segmentation"),
+        ("fixed_mask", "fixed mask", "a segmentation, label map or scalar volume"),
+        ("moving_mask", "moving mask", "a segmentation, label map or scalar volume"),
+        ("initial_transform", "initial transform", "a transform"),
+        ("fixed_landmarks", "fixed landmarks", "a point list"),
+        ("moving_landmarks", "moving landmarks", "a point list"),
+    ],
+)
+def test_nodes_of_a_wrong_kind_are_named_with_their_role(pair, tmp_path, role, what, needed) -> None:
+    wrong = pair.scene.AddNewNodeByClass("vtkMRMLTableNode", "Numbers")
+    mask = MaskChoice if role.endswith("mask") else lambda node: node
+    for given, sentence in (
+        (mask(wrong), rf"As {what}, 'Numbers' \(Table\) is given, which is not {needed}: choose one"),
+        (mask("Name"), rf"As {what}, 'Name' \(str\) is given: give the node itself, {needed}"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            pair.job(tmp_path, **{role: given})
+
+
+def test_nodes_of_another_scene_are_named(pair, tmp_path) -> None:
+    other = slicer.vtkMRMLScene()
+    for node in (to_volume_node(image(LEFT_HANDED), other, "Elsewhere"), slicer.vtkMRMLScalarVolumeNode()):
+        node.SetName("Elsewhere")
+        with pytest.raises(InputError, match="As moving volume, 'Elsewhere' is given, which is not in one scene with the fixed"):
+            pair.job(tmp_path, moving=node)
+    with pytest.raises(InputError, match="As fixed volume, 'Elsewhere' is given, which is not in one scene"):
+        pair.job(tmp_path, fixed=node)
+
+
+def test_a_volume_without_scalars_is_a_sentence(pair, tmp_path) -> None:
+    tensors = pair.scene.AddNewNodeByClass("vtkMRMLDiffusionTensorVolumeNode", "Tensors")
+    voxels = vtk.vtkImageData()
+    voxels.SetDimensions(4, 4, 4)
+    array = vtk.vtkFloatArray()
+    array.SetNumberOfComponents(9)
+    array.SetNumberOfTuples(64)
+    array.Fill(1.0)
+    voxels.GetPointData().SetTensors(array)
+    tensors.SetAndObserveImageData(voxels)
+    with pytest.raises(InputError, match="'Tensors' has no voxels that hold one number each"):
+        pair.job(tmp_path, moving=tensors)
+
+
+def test_voxels_of_a_mask_that_are_no_numbers_are_outside(pair, tmp_path) -> None:
+    voxels = np.zeros(OBLIQUE.size[::-1], dtype=np.float32)
+    voxels[3:9, 4:12, 5:12], voxels[10:12] = 0.5, np.nan
+    voxels[13] = -1.0
+    node = to_volume_node(OBLIQUE.apply_to(sitk.GetImageFromArray(voxels)), pair.scene, "Floats")
+    mask = read_inputs(pair.job(tmp_path, fixed_mask=MaskChoice(node))).fixed.mask
+    assert np.array_equal(sitk.GetArrayViewFromImage(mask) != 0, np.nan_to_num(voxels) != 0)
 
 
 def test_the_nodes_are_left_as_they_are(pair, tmp_path) -> None:

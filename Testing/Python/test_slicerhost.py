@@ -315,6 +315,14 @@ def test_slider_of_an_unbounded_whole_number_is_an_error(host: Host, tmp_path: P
         host.open_module(path)
 
 
+def test_annotation_that_slicer_warns_of_is_an_error(host: Host, tmp_path: Path) -> None:
+    path = write_module(tmp_path)
+    text = path.read_text().replace("import Choice, WithinRange", "import Choice, Decimals, WithinRange")
+    path.write_text(text.replace("WithinRange(0.1, 10.0)", "WithinRange(0.1, 10.0), Decimals(2)"))
+    with pytest.raises(HostError, match="unused annotation Decimals"):
+        host.open_module(path)
+
+
 # .ui files
 
 

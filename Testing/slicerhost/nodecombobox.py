@@ -2,7 +2,7 @@
 
 After qMRMLNodeComboBox and qMRMLSortFilterProxyModel of Slicer 5.12: a selector without "None" selects the first node when it
 gets the scene, and later only if its list was quite empty; when the selected node goes, the one that takes its place in the
-list is selected.
+list is selected; when a scene has been imported, no node is.
 """
 # ruff: noqa: N801, N802, N803, N815 - Slicer's names.
 
@@ -124,7 +124,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             (kinds.NodeAddedEvent, added),
             (kinds.NodeAboutToBeRemovedEvent, removed),
             (kinds.EndCloseEvent, lambda *_: self._refresh()),
-            (kinds.EndImportEvent, lambda *_: self._refresh()),
+            (kinds.EndImportEvent, lambda *_: self._begin_anew()),
             (kinds.EndRestoreEvent, lambda *_: self._refresh()),
         ):
             self._sh_observed.append((scene, scene.AddObserver(event, follow)))
@@ -190,6 +190,12 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             self._select(following)
         elif not before and len(self._sh_ids) == 1 and not self._has_rows_of_its_own():
             self._select(self._sh_ids[0])
+
+    def _begin_anew(self) -> None:
+        """Lose the selected node, as all lists of nodes do when a scene has been imported: every row goes, and comes again."""
+        self._select("")
+        self._sh_ids = []
+        self._refresh()
 
     def _has_rows_of_its_own(self) -> bool:
         names = ("noneEnabled", "addEnabled", "removeEnabled", "editEnabled", "renameEnabled")

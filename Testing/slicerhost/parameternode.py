@@ -29,6 +29,10 @@ class _Parameter:
         unknown = [one for one in notes if not isinstance(one, known)]
         if unknown:
             raise HostError(f"slicerhost does not know the annotation {unknown[0]!r} of the parameter {name}.")
+        used = annotating.Validator if default is not None else (annotating.Validator, Default)
+        unused = [one for one in notes if not isinstance(one, used)]
+        if unused:
+            raise HostError(f"Slicer warns of the unused annotation {unused[0]!r} of {name}: say it in the .ui file.")
         self.name, self.hint = name, hint
         self.serializer = serializer_of(hint)
         self.default = default or (stated[0] if stated else Default(self.serializer.default()))

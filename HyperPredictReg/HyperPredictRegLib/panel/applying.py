@@ -8,9 +8,10 @@ from slicer.i18n import tr as _
 
 from HyperPredictRegLib.panel.results import ResultSection
 from HyperPredictRegLib.slicerbridge.carrying import carry
-from HyperPredictRegLib.slicerbridge.together import ROLE
+from HyperPredictRegLib.slicerbridge.together import ROLE, node_ids_of_runs
 
 _INPUTS = ("fixed", "moving", "fixed_segmentation", "moving_segmentation")
+_GOES_ON = ("warped", "propagated_segmentation")  # of another result, for a chain of registrations
 _CLASSES = ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLModelNode", "vtkMRMLMarkupsNode")
 
 
@@ -79,15 +80,17 @@ class ApplySection:
 
 
 def carriable_nodes(scene: Any, result: Any) -> list[Any]:
-    """Return the nodes of a scene that a transform can carry, without the results of the registration itself."""
+    """Return the nodes of a scene that a transform can carry, without what the registration itself has made."""
     inputs = [getattr(result, name, None) for name in _INPUTS]
+    own = [] if result is None else [node for node in result.all() if not any(node is one for one in inputs)]
+    made = node_ids_of_runs(scene)
     found = []
     for name in _CLASSES:
         nodes = scene.GetNodesByClass(name)
         nodes.UnRegister(None)
         for number in range(nodes.GetNumberOfItems()):
             node = nodes.GetItemAsObject(number)
-            made_here = node.GetAttribute(ROLE) and not any(node is one for one in inputs)
-            if not node.GetHideFromEditors() and not made_here:
+            offered = node.GetID() not in made or node.GetAttribute(ROLE) in _GOES_ON
+            if offered and not node.GetHideFromEditors() and not any(node is one for one in own):
                 found.append(node)
     return found

@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from HyperPredictRegLib.curves import Curves
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.panel.inputs import request_of
 from HyperPredictRegLib.panel.parameters import criterion_of
 from HyperPredictRegLib.panel.plots import PlotPane
 from HyperPredictRegLib.prediction import Foresight
@@ -22,7 +23,8 @@ from HyperPredictRegLib.predictor.paths import bundled
 from HyperPredictRegLib.reporting.choice_wording import light
 from HyperPredictRegLib.selection import Choice, choose, interpolated
 from HyperPredictRegLib.slicerbridge import foretold
-from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight, is_for
+from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight, difference
+from HyperPredictRegLib.slicerbridge.request import Request
 
 _COLORS = {"green": "#2e9e44", "amber": "#e69500", "red": "#d03b3b"}
 _NAME, _WEIGHT, _DICE = range(3)
@@ -65,10 +67,10 @@ class ChoiceSection:
         ui.weightSlider.connect("valueChanged(int)", self._sliderMoved)
         ui.weightSpinBox.connect("valueChanged(double)", self._weightTyped)
 
-    def take(self, foresight: Foresight, fixed: Any, moving: Any) -> None:
+    def take(self, foresight: Foresight, request: Request, places: str) -> None:
         """Put a new prediction into the scene in place of the one before, and show it."""
         parameters = self._parameters()
-        node = deliver_foresight(foresight, fixed, moving, earlier=parameters.foresight)
+        node = deliver_foresight(foresight, request, places, earlier=parameters.foresight)
         self._read = None
         with slicer.util.NodeModify(parameters):
             parameters.foresight = node
@@ -119,8 +121,12 @@ class ChoiceSection:
                 return str(error)
             self._drawn = None
         foresight = self._read[2]
-        if not is_for(node, parameters.fixedVolume, parameters.movingVolume):
-            return _("The last prediction was for other volumes.")
+        if changed := difference(node, request_of(parameters, forPrediction=True)):
+            return {
+                "volumes": _("The last prediction was for other volumes."),
+                "inputs": _("The last prediction was made with another mask, segmentation or initial transform."),
+                "places": _("The volumes have moved since the last prediction."),
+            }[changed]
         job = foresight.prediction.job
         if (job.engine, job.preset) != (parameters.engine.value, parameters.preset.value):
             return _("The last prediction was for another method or detail.")

@@ -16,12 +16,17 @@ class InputsSection:
     """Keeps the two mask selectors and their lists of segments in step with the parameter node.
 
     A mask may be of several node classes, for which parameter nodes have no connection to a selector of their own.
+
+    Attributes
+    ----------
+    listening : whether what the selectors say is a choice of the user.
     """
 
     def __init__(self, ui: Any, parameters: Callable[[], Any]) -> None:
         self._parameters = parameters
         self._selectors = {"fixed": ui.fixedMaskSelector, "moving": ui.movingMaskSelector}
         self._segments = {"fixed": ui.fixedMaskSegmentComboBox, "moving": ui.movingMaskSegmentComboBox}
+        self.listening = False
         self._filling = False
         ui.fixedMaskSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: self._maskChosen("fixed", node))
         ui.movingMaskSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: self._maskChosen("moving", node))
@@ -53,16 +58,19 @@ class InputsSection:
 
     def _maskChosen(self, side: str, node: Any) -> None:  # noqa: N802 - Slicer's style
         parameters = self._parameters()
-        if self._filling or parameters is None:
+        if self._filling or not self.listening or parameters is None:
             return
         mask, segment = _MASKS[side]
+        if node is getattr(parameters, mask):
+            # It was renamed.
+            return
         setattr(parameters, mask, node)
         setattr(parameters, segment, "")
         self.refresh()
 
     def _segmentChosen(self, side: str, index: int) -> None:  # noqa: N802
         parameters = self._parameters()
-        if self._filling or parameters is None or index < 0:
+        if self._filling or not self.listening or parameters is None or index < 0:
             return
         mask, segment = _MASKS[side]
         segments = segment_ids(getattr(parameters, mask))

@@ -18,7 +18,13 @@ from HyperPredictRegLib.panel.parameters import TransformKind
 from HyperPredictRegLib.panel.results import ResultSection
 from HyperPredictRegLib.panel.running import Runner
 from HyperPredictRegLib.predictor.paths import bundled
-from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight, deliver_outcome, save_page
+from HyperPredictRegLib.slicerbridge.delivery import (
+    check_field,
+    deliver_foresight,
+    deliver_outcome,
+    places_of,
+    save_page,
+)
 from HyperPredictRegLib.slicerbridge.task import Task
 from HyperPredictRegLib.workflow.foresight import foresight_of
 
@@ -62,7 +68,8 @@ class Panel:
         try:
             self.inputs.refresh()
             self.choice.refresh()
-            self.result.refresh()
+            if self.result.refresh():
+                self.applying.refresh()
             engine, preset = parameters.engine.value, parameters.preset.value
             words = expected.expected_words(parameters.fixedVolume, engine, preset)
             self.ui.expectedLabel.setText(words)
@@ -110,6 +117,8 @@ class Panel:
 
     def _list_nodes(self) -> None:
         self._listing = False
+        for report in [one for one in self._registrations if slicer.mrmlScene.GetNodeByID(one) is None]:
+            self._registrations.pop(report).close()
         if self._parameters() is not None:
             self.result.forget_removed()
             self.applying.refresh()
@@ -172,42 +181,40 @@ class Panel:
             packages.make_torch_ready(ask_again=False)
         self._begin("register", parameters, request_of(parameters), self._registered)
 
-    def _begin(self, kind: str, parameters: Any, request: Any, done: Callable[[Any, Any], bool]) -> None:
+    def _begin(self, kind: str, parameters: Any, request: Any, done: Callable[[Any, Any, str], bool]) -> None:
+        places = ""
         try:
+            if kind == "register":
+                check_field(request.fixed, *_stored_as(parameters))
             task = self.logic.begin(kind, request)
+            places = places_of(request)
         except InputError as error:
             self._failed(str(error))
             return
         except Exception as error:
             self._failed(_("It could not be started: {reason}").format(reason=error))
             raise
-        self.runner.start(task, lambda finished: done(finished, parameters), self._failed)
+        self.runner.start(task, lambda finished: done(finished, parameters, places), self._failed)
 
-    def _foreseen(self, task: Task, parameters: Any) -> bool:
+    def _foreseen(self, task: Task, parameters: Any, places: str) -> bool:
         with slicer.util.tryWithErrorDisplay(_("The prediction could not be shown.")):
             foresight, request = task.foresight(), task.request
             if parameters is self._parameters():
-                self.choice.take(foresight, request.fixed, request.moving)
+                self.choice.take(foresight, request, places)
             else:
-                parameters.foresight = deliver_foresight(foresight, request.fixed, request.moving, earlier=parameters.foresight)
+                parameters.foresight = deliver_foresight(foresight, request, places, earlier=parameters.foresight)
         return False
 
-    def _registered(self, task: Task, parameters: Any) -> bool:
+    def _registered(self, task: Task, parameters: Any, places: str) -> bool:
         with slicer.util.tryWithErrorDisplay(_("The result could not be put into the scene."), waitCursor=True):
-            as_field = parameters.transformKind is TransformKind.FIELD
-            nodes, outcome = deliver_outcome(
-                task,
-                transform_as=parameters.transformKind.value,
-                field_spacing_mm=parameters.fieldSpacing if as_field else None,
-            )
+            transform_as, spacing = _stored_as(parameters)
+            nodes, outcome = deliver_outcome(task, transform_as=transform_as, field_spacing_mm=spacing)
             foresight = foresight_of(outcome)
             self._keep(task, nodes.report, parameters.result)
             with slicer.util.NodeModify(parameters):
                 parameters.result = nodes.report
                 if foresight is not None:
-                    parameters.foresight = deliver_foresight(
-                        foresight, task.request.fixed, task.request.moving, earlier=parameters.foresight
-                    )
+                    parameters.foresight = deliver_foresight(foresight, task.request, places, earlier=parameters.foresight)
             expected.learn(outcome.report)
             if parameters is self._parameters():
                 self.refresh()
@@ -215,7 +222,6 @@ class Panel:
                 self._unseen = not self._entered
                 if self._entered:
                     self.result.present()
-                self.applying.refresh()
         return True
 
     def _failed(self, sentence: str) -> None:
@@ -252,3 +258,9 @@ class Panel:
             self.runner.say(_("The report is saved as {page}.").format(page=page))
             qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(page)))
         return False
+
+
+def _stored_as(parameters: Any) -> tuple[str, float | None]:
+    """Return how the transform is to be stored, and the spacing of its field in mm; None as it was registered."""
+    as_field = parameters.transformKind is TransformKind.FIELD
+    return parameters.transformKind.value, parameters.fieldSpacing if as_field and parameters.fieldSpacing > 0 else None

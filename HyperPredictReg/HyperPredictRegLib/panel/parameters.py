@@ -13,7 +13,7 @@ from slicer import (
     vtkMRMLTransformNode,
 )
 from slicer.i18n import tr as _
-from slicer.parameterNodeWrapper import Decimals, SingleStep, WithinRange, parameterNodeWrapper
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 from HyperPredictRegLib.job import Criterion
 
@@ -106,6 +106,7 @@ class ParameterNode:
     weight : λ, or whatever the method has in its place, as the slider stands; 0 as long as nobody has set it.
     weightOf : the name of what `weight` is a value of, such as "regularization_weight".
     structureWeights : the structures that count, by name; empty is all alike.
+    fieldSpacing : mm between the points of the displacement field; 0 is as it was registered.
     foresight : the last prediction, or None.
     result : the report of the last registration, or None; the other results are found from it.
     """
@@ -123,7 +124,7 @@ class ParameterNode:
     preset: Preset = Preset.FAST
     rule: Rule = Rule.PLATEAU
     limitFolding: bool = True
-    foldingLimit: Annotated[float, WithinRange(0.01, 100.0), Decimals(2), SingleStep(0.1)] = 0.5
+    foldingLimit: Annotated[float, WithinRange(0.01, 100.0)] = 0.5
     foldingDomain: Domain = Domain.FOREGROUND
     cautious: bool = True
     combine: Combine = Combine.MEAN
@@ -134,7 +135,7 @@ class ParameterNode:
     seed: Annotated[int, WithinRange(1, 2147483647)] = 20240901
     reproducible: bool = False
     transformKind: TransformKind = TransformKind.COMPOSITE
-    fieldSpacing: Annotated[float, WithinRange(0.5, 20.0), Decimals(1), SingleStep(0.5)] = 4.0
+    fieldSpacing: Annotated[float, WithinRange(0.0, 20.0)] = 0.0
     foresight: vtkMRMLTextNode
     result: vtkMRMLTextNode
 

@@ -1,6 +1,7 @@
 """The section of the result: verdict, tables, course, what the slice views show, and the report page."""
 
 import html
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from HyperPredictRegLib.reporting import wording
 from HyperPredictRegLib.reporting.choice_wording import first_line
 from HyperPredictRegLib.selection import within_limit
 from HyperPredictRegLib.slicerbridge import showing
-from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, read_back
+from HyperPredictRegLib.slicerbridge.outcome_nodes import EXACT_MM, FIELD_DIFFERENCE, OutcomeNodes, read_back
 from HyperPredictRegLib.slicerbridge.provenance import read_report_node
 
 _HIGHEST_TABLE, _HEADER_HEIGHT = 230, 48  # pixels, with room for a scroll bar
@@ -48,14 +49,14 @@ class ResultSection:
             table.verticalHeader().setVisible(False)
         self._clear(True)
 
-    def refresh(self) -> None:
-        """Show what the parameter node says; called whenever it has changed."""
+    def refresh(self) -> bool:
+        """Show what the parameter node says; called whenever it has changed. Return whether there is something else to show."""
         parameters = self._parameters()
         node = None if parameters is None else parameters.result
         chosen = () if parameters is None else (parameters.fixedVolume, parameters.movingVolume)
         shown = None if node is None else (node.GetID(), *(None if one is None else one.GetID() for one in chosen))
         if shown == self._shown:
-            return
+            return False
         self._shown = shown
         self.nodes, report = None, None
         if node is not None:
@@ -66,12 +67,13 @@ class ResultSection:
                 self.ui.verdictLabel.setText(html.escape(str(error)))
         if report is None or self.nodes is None:
             self._clear(node is None)
-            return
-        self.ui.verdictLabel.setText(verdict_text(report, self._pair_words(parameters)))
+            return True
+        self.ui.verdictLabel.setText(verdict_text(report, self._pair_words(parameters), self._field_words()))
         self._fill_measures(report)
         self._fill_stages(report)
         self._trace.show(None if self.nodes.registration_trace is None else self.nodes.registration_trace.chart)
         self._enable(True)
+        return True
 
     def forget_removed(self) -> None:
         """Look again for the nodes of the result if the user has removed one of them from the scene."""
@@ -125,6 +127,20 @@ class ResultSection:
             words += _(" (not the volumes that are chosen above)")
         return words
 
+    def _field_words(self) -> str:
+        """Say by how much the transform differs from what was measured, if it was stored as one displacement field."""
+        transform = None if self.nodes is None else self.nodes.transform
+        text = None if transform is None else transform.GetAttribute(FIELD_DIFFERENCE)
+        if not text:
+            return ""
+        apart = json.loads(text)
+        if apart["maximum"] <= EXACT_MM:
+            return ""
+        return _(
+            "The transform is stored as one displacement field; it differs from the one that was measured by {mean:.2g} mm on "
+            "average and {most:.2g} mm at most."
+        ).format(mean=apart["mean"], most=apart["maximum"])
+
     def _fill_measures(self, report: Report) -> None:
         dice = report.measured.dice
         rows = [] if dice is None else [
@@ -164,7 +180,7 @@ class ResultSection:
             slicer.modules.plots.logic().ShowChartInLayout(self.nodes.registration_trace.chart)
 
 
-def verdict_text(report: Report, pair: str = "") -> str:
+def verdict_text(report: Report, pair: str = "", stored: str = "") -> str:
     """Return the verdict on a registration as rich text: which pair? limit kept? foreseen against measured? warnings."""
     lines = [html.escape(line) for line in (first_line(report), wording.verdict(report)) if line]
     # A number by hand is not corrected, but the limit that was asked for still tells what to think of it.
@@ -177,6 +193,8 @@ def verdict_text(report: Report, pair: str = "") -> str:
     if pair:
         lines.insert(0, f"<b>{html.escape(pair)}</b>")
     lines += [f"\u26a0 {html.escape(warning)}" for warning in wording.all_warnings(report)]
+    if stored:
+        lines.append(html.escape(stored))
     total = sum(seconds for seconds in report.seconds.values() if math.isfinite(seconds))
     lines.append(html.escape(_("Took {seconds:.0f} s.").format(seconds=total)))
     return "<br>".join(lines)

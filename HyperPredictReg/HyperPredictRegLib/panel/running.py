@@ -84,6 +84,7 @@ class Runner:
             self._show(event)
         if ending is None:
             return
+        onDone, onFailed = self._onDone, self._onFailed  # noqa: N806 - Slicer's style
         self._end()
         if task.log or ending.detail:
             self._log(task.log)
@@ -92,10 +93,10 @@ class Runner:
         try:
             if ending.outcome == "done":
                 self.say(_("Done after {seconds:.0f} s.").format(seconds=time.monotonic() - self._started))
-                kept = self._onDone is not None and self._onDone(task)
-            elif self._onFailed is not None:
+                kept = onDone is not None and onDone(task)
+            elif onFailed is not None:
                 self.say(ending.sentence)
-                self._onFailed(ending.sentence)
+                onFailed(ending.sentence)
         except Exception as error:
             self.say(str(error))
             raise
@@ -105,7 +106,8 @@ class Runner:
 
     def _end(self) -> None:
         self._timer.stop()
-        self.task = None
+        # What they refer to may belong to a scene that closes.
+        self.task = self._onDone = self._onFailed = None
         self.ui.progressBar.setVisible(False)
         self._onStateChanged()
 

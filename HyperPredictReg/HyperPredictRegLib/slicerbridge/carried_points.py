@@ -31,7 +31,7 @@ def carried_model(scene: Any, node: Any, move: Move, name: str) -> Any:
         raise InputError(f"The model '{node.GetName()}' was not carried: it has no surface with points.")
     to_world = parent_to_world(node)
     own = numpy_support.vtk_to_numpy(surface.GetPoints().GetData()).astype(float)
-    moved = move((own @ to_world[:3, :3].T + to_world[:3, 3]) * _FLIP) * _FLIP
+    moved = move(_in_world(to_world, own) * _FLIP) * _FLIP
     copy = vtk.vtkPolyData()
     copy.DeepCopy(surface)
     points = vtk.vtkPoints()
@@ -105,7 +105,7 @@ def _places(node: Any, placed: list[int]) -> np.ndarray:
     if not is_left_out(node):
         # Also right under transforms that are not linear.
         return np.array([node.GetNthControlPointPositionWorld(n) for n in placed])
-    return _in_world(node, np.array([node.GetNthControlPointPosition(n) for n in placed]))
+    return _in_world(parent_to_world(node), np.array([node.GetNthControlPointPosition(n) for n in placed]))
 
 
 def _plane_frame(node: Any) -> np.ndarray:
@@ -117,12 +117,13 @@ def _plane_frame(node: Any) -> np.ndarray:
         return np.concatenate([origin[None], origin + np.array(axes)])
     origin = np.array(node.GetOrigin())
     node.GetAxes(*axes)
-    return _in_world(node, np.concatenate([origin[None], origin + np.array(axes)]))
+    return _in_world(parent_to_world(node), np.concatenate([origin[None], origin + np.array(axes)]))
 
 
-def _in_world(node: Any, points: np.ndarray) -> np.ndarray:
-    to_world = parent_to_world(node)
-    return np.asarray(points @ to_world[:3, :3].T + to_world[:3, 3])
+def _in_world(to_world: np.ndarray, points: np.ndarray) -> np.ndarray:
+    # What is infinite becomes NaN, which whoever moves the points refuses.
+    with np.errstate(invalid="ignore"):
+        return np.asarray(points @ to_world[:3, :3].T + to_world[:3, 3])
 
 
 def _set_plane_frame(node: Any, frame: np.ndarray) -> None:

@@ -1,12 +1,13 @@
 """Carry other nodes through a finished registration, forward or backward: images, label maps, segmentations, models, markups.
 
-What a fold would tear or turn inside out is refused with a reason; nothing is carried in part.
+What a fold would tear or turn inside out is refused with a reason, as is what cannot be carried at all; nothing is carried in
+part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.intensity import background_value, foreground
+from HyperPredictRegLib.intensity import value_beyond
 from HyperPredictRegLib.quality import jacobian_determinant
 from HyperPredictRegLib.slicerbridge.carried_points import carried_markups, carried_model
 from HyperPredictRegLib.slicerbridge.outcome_nodes import FIELD_DIFFERENCE, OutcomeNodes
 from HyperPredictRegLib.slicerbridge.placement import moved_since
 from HyperPredictRegLib.slicerbridge.pointwise import determinants, points_back_through, points_through
-from HyperPredictRegLib.slicerbridge.segmentations import propagate, shares_inside
+from HyperPredictRegLib.slicerbridge.provenance import read_report_node
+from HyperPredictRegLib.slicerbridge.segmentations import propagate, segments_mask, shares_inside
 from HyperPredictRegLib.slicerbridge.together import all_or_none, item_above, put_under
 from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
 from HyperPredictRegLib.slicerbridge.volumes import (
@@ -30,7 +32,7 @@ from HyperPredictRegLib.slicerbridge.volumes import (
     to_volume_node,
     volume_geometry,
 )
-from HyperPredictRegLib.transforms import displacement_field, inverted
+from HyperPredictRegLib.transforms import displacement_field, field_of, inverted
 
 MOST_FOLDED_SHARE = 0.005
 """A segment with a larger share of its voxels in folds is refused."""
@@ -38,6 +40,8 @@ MOST_FOLDED_SHARE = 0.005
 CARRIED_FROM = "HyperPredictReg.carriedFrom"
 
 _UNSAFE_RESIDUAL_MM = 1.0
+_KINDS = ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLModelNode", "vtkMRMLMarkupsNode")
+_USED = ("fixed", "moving", "transform", "inverse", "jacobian", "report")
 
 
 @dataclass(frozen=True)
@@ -76,45 +80,83 @@ class _Way:
     move: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def carry(scene: Any, nodes: Sequence[Any], result: OutcomeNodes, *, backward: bool = False) -> Carried:
+def carry(scene: Any, nodes: Iterable[Any] | Any, result: OutcomeNodes, *, backward: bool = False) -> Carried:
     """Add a copy of each node, carried through a registration, to the folder of its result; the nodes are left as they are.
 
     Scalar volumes are interpolated linearly, label maps by nearest neighbour, segmentations keep segments, names and colours.
-    Of models all points are carried and normals computed anew; of markups the control points, of planes also their axes. All
-    is done in world space. What lies under the result's own transform is carried from where it lies without it, and so comes
-    to where Slicer shows it; backward, that goes for the inverse.
+    Voxels that are NaN or infinite stay so, and do not spread. Of models all points are carried and normals computed anew; of
+    markups the control points, of planes also their axes. What cannot be carried is refused and the others are; if anything
+    fails, the scene is as it was.
+
+    All is done in world space. What lies under the result's own transform is carried from where it lies without it, and so
+    comes to where Slicer shows it; backward, that goes for the inverse.
 
     Parameters
     ----------
     scene : vtkMRMLScene of all nodes.
-    nodes : what to carry.
+    nodes : what to carry: volumes, segmentations, models and markups of the scene, or one of them.
     result : the registration; its transform node is used as it is now.
     backward : from fixed to moving space, instead of from moving to fixed.
 
     Raises
     ------
-    InputError : the registration's transform or volumes are gone, or cannot be used.
+    InputError : the registration's transform or volumes are gone, or cannot be used; or something that was given is no node
+        of the scene, or of another kind.
     """
+    result = _still_there(scene, result, backward)
+    given = _checked(scene, nodes)
     way = _way(result, backward)
     folder = item_above(scene, result.report if result.report is not None else result.transform)
     made: list[Any] = []
     refused: list[tuple[Any, str]] = []
     own = result.inverse if backward else result.transform
     warnings = _moved(result)
-    for node in nodes:
-        try:
-            with all_or_none(scene), reading_for("carrying", left_out=own):
-                new, found = _carried(scene, node, way)
-                new.SetAttribute(CARRIED_FROM, node.GetName())
-                new.SetDescription(f"'{node.GetName()}' carried through the transform '{result.transform.GetName()}'"
-                                   f"{', backward' if backward else ''}.")
-                put_under(scene, [new], folder)
-        except InputError as error:
-            refused.append((node, str(error)))
-        else:
-            made.append(new)
-            warnings += found
+    # Whatever fails without a sentence must not leave a part behind of which nobody knows.
+    with all_or_none(scene):
+        for node in given:
+            try:
+                with all_or_none(scene), reading_for("carrying", left_out=own):
+                    new, found = _carried(scene, node, way)
+                    new.SetAttribute(CARRIED_FROM, node.GetName())
+                    new.SetDescription(f"'{node.GetName()}' carried through the transform '{result.transform.GetName()}'"
+                                       f"{', backward' if backward else ''}.")
+                    put_under(scene, [new], folder)
+            except InputError as error:
+                refused.append((node, str(error)))
+            else:
+                made.append(new)
+                warnings += found
     return Carried(tuple(made), tuple(refused), tuple(warnings))
+
+
+def _still_there(scene: Any, result: OutcomeNodes, backward: bool) -> OutcomeNodes:
+    """Return a result without the nodes that have been removed since; raise `InputError` if one of them is needed."""
+    if not isinstance(result, OutcomeNodes):
+        raise InputError(f"Carrying needs the nodes of a registration, but was given this: {result!r}.")
+    found = {name: getattr(result, name) for name in _USED}
+    gone = [name for name, node in found.items() if node is not None and (scene is None or node.GetScene() is not scene)]
+    left = replace(result, **dict.fromkeys(gone))
+    needed = {"transform": left.transform, "fixed volume": left.fixed}
+    if backward:
+        needed["moving volume"] = left.moving
+    for part, node in needed.items():
+        if node is None:
+            raise InputError(f"The {part} of this registration is no longer in the scene: register again.")
+    return left
+
+
+def _checked(scene: Any, nodes: Iterable[Any] | Any) -> list[Any]:
+    """Return nodes, or a single one, as a list; raise `InputError` if any of them is none that could be carried."""
+    choose = "choose volumes, segmentations, models or markups."
+    given: list[Any] = list(nodes) if isinstance(nodes, Iterable) else [nodes]
+    for node in given:
+        if not (hasattr(node, "IsA") and node.IsA("vtkMRMLNode")):
+            raise InputError(f"{node!r} is no node, so it cannot be carried: {choose}")
+        if not any(node.IsA(kind) for kind in _KINDS):
+            raise InputError(f"'{node.GetName()}' is of a kind ({node.GetNodeTagName()}) that cannot be carried: {choose}")
+        if node.GetScene() is not scene:
+            raise InputError(f"'{node.GetName()}' is not in the scene, so it cannot be carried: {choose}")
+    return given
 
 
 def _moved(result: OutcomeNodes) -> list[str]:
@@ -129,16 +171,13 @@ def _carried(scene: Any, node: Any, way: _Way) -> tuple[Any, list[str]]:
     name = f"{node.GetName()} in {way.place} space"
     if node.IsA("vtkMRMLSegmentationNode"):
         return _carried_segmentation(scene, node, way, name), []
-    if node.IsA("vtkMRMLScalarVolumeNode") and not node.IsA("vtkMRMLTensorVolumeNode"):
-        return _carried_volume(scene, node, way, name)
     if node.IsA("vtkMRMLModelNode"):
         return carried_model(scene, node, _safely(way, node, "vertices"), name), []
     if node.IsA("vtkMRMLMarkupsNode"):
         return carried_markups(scene, node, _safely(way, node, "points"), name), []
-    raise InputError(
-        f"'{node.GetName()}' is of a kind ({node.GetNodeTagName()}) that cannot be carried: choose volumes, segmentations, "
-        "models or markups."
-    )
+    if node.IsA("vtkMRMLTensorVolumeNode"):
+        raise InputError(f"'{node.GetName()}' was not carried: its voxels are vectors or tensors, but one number each is needed.")
+    return _carried_volume(scene, node, way, name)
 
 
 def _carried_volume(scene: Any, node: Any, way: _Way, name: str) -> tuple[Any, list[str]]:
@@ -147,7 +186,12 @@ def _carried_volume(scene: Any, node: Any, way: _Way, name: str) -> tuple[Any, l
     if label_map:
         carried = way.target.resample(image, way.lookup, interpolator=sitk.sitkNearestNeighbor)
     else:
-        carried = way.target.resample(image, way.lookup, default_value=_nothing(image))
+        carried = _interpolated(image, way)
+    if not _reached(image, carried, way):
+        raise InputError(
+            f"The volume '{node.GetName()}' was not carried: no part of it comes to lie in the space of '{way.place}'. Put it to "
+            "where the registered volume lies, or choose another one."
+        )
     new = to_volume_node(carried, scene, name, label_map=label_map)
     look_alike(new, node)
     share = 100 * float(sitk.GetArrayViewFromImage(way.folded).mean())
@@ -156,8 +200,46 @@ def _carried_volume(scene: Any, node: Any, way: _Way, name: str) -> tuple[Any, l
     return new, [f"The transform folds in {share:.2g} % of the space of '{new.GetName()}': do not trust what it shows there."]
 
 
+def _interpolated(image: sitk.Image, way: _Way) -> sitk.Image:
+    """Return an image on the target; numbers are mixed with numbers only, and what is none goes to the nearest voxel."""
+    beyond = value_beyond(image)
+    voxels = sitk.GetArrayViewFromImage(image)
+    known = np.isfinite(voxels)
+    if known.all():
+        return way.target.resample(image, way.lookup, default_value=beyond)
+
+    def on_target(values: np.ndarray, **options: Any) -> np.ndarray:
+        source = Geometry.of(image).apply_to(sitk.GetImageFromArray(values))
+        return sitk.GetArrayFromImage(way.target.resample(source, way.lookup, **options))
+
+    # By number of its kind, because ITK makes a large number of what is infinite.
+    kinds = np.array([0.0, np.nan, np.inf, -np.inf, beyond], dtype=voxels.dtype)
+    kind = np.select([np.isnan(voxels), voxels == np.inf, voxels == -np.inf], [1, 2, 3]).astype(np.uint8)
+    nearest = on_target(kind, interpolator=sitk.sitkNearestNeighbor, default_value=4)
+    result, share = kinds[nearest], on_target(known.astype(voxels.dtype))
+    np.divide(on_target(np.where(known, voxels, 0)), share, out=result, where=(nearest == 0) & (share > 0))
+    return way.target.apply_to(sitk.GetImageFromArray(result))
+
+
+def _reached(image: sitk.Image, carried: sitk.Image, way: _Way) -> bool:
+    """Tell whether any voxel of the target looks up its value inside of an image."""
+    voxels = sitk.GetArrayViewFromImage(carried)
+    first = voxels.flat[0]
+    # What is beyond all images is of one value, so that others need no second look.
+    if not (np.isnan(voxels) if np.isnan(first) else voxels == first).all():
+        return True
+    everywhere = Geometry.of(image).apply_to(sitk.GetImageFromArray(np.ones(image.GetSize()[::-1], dtype=np.uint8)))
+    found = way.target.resample(everywhere, way.lookup, interpolator=sitk.sitkNearestNeighbor)
+    return bool(sitk.GetArrayViewFromImage(found).any())
+
+
 def _carried_segmentation(scene: Any, node: Any, way: _Way, name: str) -> Any:
     new = propagate(node, way.lookup, way.target, scene, name)
+    if not sitk.GetArrayFromImage(segments_mask(new, way.target)).any():
+        raise InputError(
+            f"The segmentation '{node.GetName()}' was not carried: no voxel of its segments comes to lie in the space of "
+            f"'{way.place}'. Put it to where the registered volume lies, or choose another one."
+        )
     shares = shares_inside(new, way.folded)
     torn = [segment_id for segment_id, share in shares.items() if share > MOST_FOLDED_SHARE]
     if torn:
@@ -175,6 +257,12 @@ def _safely(way: _Way, node: Any, what: str) -> Callable[[np.ndarray], np.ndarra
     """Return a mover of points, shape (n, 3), LPS mm, that refuses all of them if any of them cannot be trusted."""
 
     def move(points: np.ndarray) -> np.ndarray:
+        lost = int((~np.isfinite(points)).any(axis=1).sum())
+        if lost:
+            raise InputError(
+                f"'{node.GetName()}' was not carried: {lost} of its {len(points)} {what} have coordinates that are NaN or "
+                "infinite. Remove those."
+            )
         moved, unsafe = way.move(points)
         count = int(unsafe.sum())
         if count:
@@ -188,12 +276,6 @@ def _safely(way: _Way, node: Any, what: str) -> Callable[[np.ndarray], np.ndarra
 
 
 def _way(result: OutcomeNodes, backward: bool) -> _Way:
-    needed = {"transform": result.transform, "fixed volume": result.fixed}
-    if backward:
-        needed["moving volume"] = result.moving
-    for part, node in needed.items():
-        if node is None:
-            raise InputError(f"The {part} of this registration is no longer in the scene: register again.")
     forward = from_transform_node(result.transform)
     with reading_for("carrying", left_out=result.inverse):
         fixed = volume_geometry(result.fixed)
@@ -227,9 +309,24 @@ def _folds(result: OutcomeNodes, forward: sitk.Transform, fixed: Geometry) -> si
     if result.jacobian is not None:
         jacobian = from_volume_node(result.jacobian)
     else:
-        jacobian = jacobian_determinant(displacement_field(forward, fixed))
+        jacobian = jacobian_determinant(displacement_field(forward, _measured_on(result, forward) or fixed))
     folded = ~(sitk.GetArrayViewFromImage(jacobian) > 0)
     return Geometry.of(jacobian).apply_to(sitk.GetImageFromArray(folded.astype(np.uint8)))
+
+
+def _measured_on(result: OutcomeNodes, forward: sitk.Transform) -> Geometry | None:
+    """Return the grid on which the registration counted its folds, because on others fewer show; None if that is not known."""
+    # A single field ends with the fixed volume: on the working grid, which is wider, it would seem to tear there.
+    if result.report is not None and not result.transform.GetAttribute(FIELD_DIFFERENCE):
+        try:
+            used = read_report_node(result.report).working_grid
+        except InputError:
+            # The text has been changed: the transform's own grid is the same, only wider.
+            pass
+        else:
+            return Geometry(used.size, used.spacing, used.origin, used.direction)
+    field = field_of(forward)
+    return None if field is None else Geometry.of(field)
 
 
 def _inside(mask: sitk.Image, points: np.ndarray) -> np.ndarray:
@@ -245,12 +342,3 @@ def _within(grid: Geometry, points: np.ndarray) -> np.ndarray:
     """Tell which points, shape (n, 3), LPS mm, lie in the box that the voxels of a grid fill."""
     places = grid.to_index(points)
     return np.asarray(((places >= -0.5) & (places <= np.array(grid.size) - 0.5)).all(axis=1))
-
-
-def _nothing(image: sitk.Image) -> float:
-    """Return the intensity for voxels that the image does not reach, the same that a registration uses."""
-    try:
-        return background_value(image, foreground(image))
-    except InputError:
-        # An image without an anatomy, such as a mask or a constant.
-        return float(sitk.GetArrayViewFromImage(image).min())

@@ -28,7 +28,7 @@ from HyperPredictRegLib.slicerbridge.foretold_charts import (
     weight_columns,
 )
 from HyperPredictRegLib.slicerbridge.tables import add_table_node, set_columns
-from HyperPredictRegLib.slicerbridge.together import RUN, all_or_none, mark_run, nodes_of_run, put_in_folder
+from HyperPredictRegLib.slicerbridge.together import all_or_none, mark_run, nodes_of_run, put_in_folder
 
 # The charts' font has no Greek letters: they would be left out.
 _SYMBOL = "lambda"
@@ -97,7 +97,7 @@ def add_foresight(
         charts = [add_chart(scene, f"Foreseen {what}") for what in ("Dice", "folding")]
         nodes = ForesightNodes(report, table, charts[0], charts[1], marks, series)
         update_foresight(nodes, foresight, structure=structure)
-        mark_run(dict(zip(_ROLES, (report, table, *charts, marks, *series), strict=True)))
+        mark_run(report, dict(zip(_ROLES, (report, table, *charts, marks, *series), strict=True)))
         put_in_folder(scene, nodes.all(), name, parent)
     return nodes
 
@@ -197,8 +197,7 @@ def foresight_nodes_of(node: Any) -> ForesightNodes:
     ------
     InputError : the node is of no prediction, or some of its nodes are gone.
     """
-    run = node.GetAttribute(RUN)
-    found = nodes_of_run(node.GetScene(), run) if run else {}
+    found = nodes_of_run(node)
     if not set(_ROLES) <= set(found):
         raise InputError(f"'{node.GetName()}' belongs to no complete prediction: predict again.")
     report, table, dice_chart, folding_chart, marks, *series = (found[role] for role in _ROLES)

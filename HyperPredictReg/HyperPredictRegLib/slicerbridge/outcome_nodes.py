@@ -14,8 +14,15 @@ from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.quality import MUCH_FOLDED_PERCENT
-from HyperPredictRegLib.slicerbridge.placement import record_places
-from HyperPredictRegLib.slicerbridge.provenance import add_report_node, link_images, record_provenance
+from HyperPredictRegLib.slicerbridge.placement import (
+    AtStart,
+    Given,
+    at_start,
+    edited_since,
+    moved_since,
+    record_places,
+)
+from HyperPredictRegLib.slicerbridge.provenance import add_report_node, add_warnings, link_images, record_provenance
 from HyperPredictRegLib.slicerbridge.segmentations import propagate, to_segmentation_node
 from HyperPredictRegLib.slicerbridge.showing import show_outlines
 from HyperPredictRegLib.slicerbridge.tables import (
@@ -26,8 +33,6 @@ from HyperPredictRegLib.slicerbridge.tables import (
     add_trace,
 )
 from HyperPredictRegLib.slicerbridge.together import (
-    ROLE,
-    RUN,
     all_or_none,
     item_above,
     mark_run,
@@ -41,13 +46,17 @@ from HyperPredictRegLib.slicerbridge.transforms import (
     update_transform_node,
 )
 from HyperPredictRegLib.slicerbridge.volumes import look_alike, to_volume_node
-from HyperPredictRegLib.transforms import displacement_field, field_transform
+from HyperPredictRegLib.transforms import displacement_field, field_transform, transformed_points
 
 INVERSE_RESIDUAL = "HyperPredictReg.inverseResidualMm"
 FIELD_DIFFERENCE = "HyperPredictReg.fieldDifferenceMm"
 
+EXACT_MM = 1e-3
+"""Transforms that lie no farther apart are called the same."""
+
 _THEIRS = ("fixed", "moving", "fixed_segmentation", "moving_segmentation")
 _TRACES = ("alignment_trace", "registration_trace")
+_MOST_POINTS = 100_000
 _RED = (0.9, 0.1, 0.1)
 
 
@@ -104,16 +113,6 @@ class OutcomeNodes:
         return found
 
 
-@dataclass(frozen=True)
-class Given:
-    """Nodes that are in the scene already; they are left as they are."""
-
-    fixed: Any = None
-    moving: Any = None
-    fixed_segmentation: Any = None
-    moving_segmentation: Any = None
-
-
 def add_outcome(
     scene: Any,
     outcome: Outcome,
@@ -141,34 +140,55 @@ def add_outcome(
     fixed_segmentation_node : the segmentation of the fixed volume if it is in the scene already; it is left as it is.
     transform_as : "composite": exact, an affine transform and a displacement field; or "field": one displacement field over
         the fixed volume, whose description says how far it differs from the exact one.
-    field_spacing_mm : of that field; by default the working grid's.
+    field_spacing_mm : of that field; by default it has the working grid's points, where it is exact.
 
     Raises
     ------
     InputError : there is no such way to store a transform, the spacing is not above 0, or a node cannot be used.
     """
+    given = Given(fixed_node, moving_node, fixed_segmentation_node, segmentation_node)
+    return add_outcome_for(scene, outcome, given, transform_as=transform_as, field_spacing_mm=field_spacing_mm)
+
+
+def add_outcome_for(
+    scene: Any, outcome: Outcome, given: Given, *, transform_as: str = "composite", field_spacing_mm: float | None = None
+) -> OutcomeNodes:
+    """Add a registration to `scene` as it fits the nodes that it was begun with, even if these have changed since.
+
+    What is propagated is what the segmentation was at the start. The report's warnings say what has changed. A segmentation
+    that has left the scene is not referred to. All else is as in `add_outcome`.
+    """
     if transform_as not in ("composite", "field"):
         raise InputError(f"A transform cannot be stored as '{transform_as}': choose composite or field.")
-    given = Given(fixed_node, moving_node, fixed_segmentation_node, segmentation_node)
-    theirs = {name: getattr(given, name) for name in _THEIRS if getattr(given, name) is not None}
+    start = given.start or at_start(given.moving, given.moving_segmentation, given.fixed_segmentation)
+    theirs = {name: node for name in _THEIRS if (node := getattr(given, name)) is not None and node.GetScene() is not None}
     with all_or_none(scene):
-        nodes = _add_nodes(scene, outcome, given)
+        nodes = _add_nodes(scene, outcome, theirs, start)
+        stored: sitk.Transform = outcome.transform
         if transform_as == "field":
-            _store_as_field(nodes.transform, outcome, field_spacing_mm)
+            stored = _store_as_field(nodes.transform, outcome, field_spacing_mm)
+        _describe(nodes, outcome, start, stored)
         roles = {role: node for role, node in nodes.by_role().items() if role not in theirs}
         record_provenance([node for role, node in roles.items() if role not in _THEIRS], outcome.report)
         record_places(nodes.report, outcome)
-        mark_run(roles)
-        for role, node in theirs.items():
-            nodes.report.SetNodeReferenceID(_reference(role), node.GetID())
-        parent = None if moving_node is None else item_above(scene, moving_node)
+        if given.start is not None:
+            _warn_of_changes(nodes, start)
+        mark_run(nodes.report, roles, theirs)
+        parent = item_above(scene, nodes.moving) if "moving" in theirs else None
         put_in_folder(scene, list(roles.values()), f"Registration of {_pair(nodes)}", parent)
     return nodes
 
 
 def remove_outcome(scene: Any, nodes: OutcomeNodes) -> None:
-    """Remove what `add_outcome` added, with its folder if nothing else is in it; nodes that were there before stay."""
-    remove_run(scene, nodes.report.GetAttribute(RUN))
+    """Remove what `add_outcome` added, with its folder if nothing else is in it; nodes that were there before stay.
+
+    Raises
+    ------
+    InputError : the report, which knows what belongs to it, is gone.
+    """
+    if nodes.report.GetScene() is None:
+        raise InputError(f"The text '{nodes.report.GetName()}' is no longer in the scene: remove the rest of its result by hand.")
+    remove_run(scene, nodes.report)
 
 
 def read_back(scene: Any, report_node: Any) -> OutcomeNodes:
@@ -178,22 +198,30 @@ def read_back(scene: Any, report_node: Any) -> OutcomeNodes:
     ------
     InputError : the node is no report of a registration.
     """
-    run = report_node.GetAttribute(RUN)
-    found = nodes_of_run(scene, run) if run else {}
-    if report_node.GetAttribute(ROLE) != "report" or not found:
+    found = nodes_of_run(report_node)
+    if found.get("report") is not report_node:
         raise InputError(f"The text '{report_node.GetName()}' is no report of a registration: choose one.")
-    for role in _THEIRS:
-        found.setdefault(role, report_node.GetNodeReference(_reference(role)))
     traces = {name: _trace_from(found, name) for name in _TRACES}
     return OutcomeNodes(**{field.name: traces.get(field.name, found.get(field.name)) for field in fields(OutcomeNodes)})
 
 
-def _add_nodes(scene: Any, outcome: Outcome, given: Given) -> OutcomeNodes:
+def _warn_of_changes(nodes: OutcomeNodes, start: AtStart) -> None:
+    """Say in the report, and on what was propagated, which inputs have changed since the registration began."""
+    segmentations = {role: getattr(nodes, role) for role in ("fixed_segmentation", "moving_segmentation")}
+    edited = {role: edited_since(start, role, node) for role, node in segmentations.items()}
+    moved = [moved_since(nodes.report, role, getattr(nodes, role)) for role in ("fixed", "moving")]
+    add_warnings(nodes.report, [sentence for sentence in (*moved, *edited.values()) if sentence is not None])
+    said, propagated = edited["moving_segmentation"], nodes.propagated_segmentation
+    if said is not None and propagated is not None:
+        propagated.SetDescription(f"{propagated.GetDescription() or ''} {said}".strip())
+
+
+def _add_nodes(scene: Any, outcome: Outcome, theirs: Mapping[str, Any], start: AtStart) -> OutcomeNodes:
     report, dice = outcome.report, outcome.report.measured.dice
-    fixed = given.fixed or to_volume_node(outcome.fixed, scene, "Fixed")
-    moving = given.moving or to_volume_node(outcome.moving, scene, "Moving")
+    fixed = theirs.get("fixed") or to_volume_node(outcome.fixed, scene, "Fixed")
+    moving = theirs.get("moving") or to_volume_node(outcome.moving, scene, "Moving")
     to, of = f"{moving.GetName()} to {fixed.GetName()}", f"({moving.GetName()} to {fixed.GetName()})"
-    segmentations = _add_segmentations(scene, outcome, given, (fixed, moving))
+    segmentations = _add_segmentations(scene, outcome, theirs, start, (fixed, moving))
     nodes = OutcomeNodes(
         fixed=fixed,
         moving=moving,
@@ -210,15 +238,16 @@ def _add_nodes(scene: Any, outcome: Outcome, given: Given) -> OutcomeNodes:
         registration_trace=add_trace(scene, report.registration, f"Registration metric {of}"),
         report=add_report_node(scene, report, f"Registration report {of}"),
     )
-    if given.moving is not None:
-        look_alike(nodes.warped, given.moving)
-    _describe(nodes, outcome)
+    if "moving" in theirs:
+        look_alike(nodes.warped, moving)
     link_images(nodes.transform, fixed, moving)
     link_images(nodes.inverse, moving, fixed)
     return nodes
 
 
-def _add_segmentations(scene: Any, outcome: Outcome, given: Given, volumes: tuple[Any, Any]) -> dict[str, Any]:
+def _add_segmentations(
+    scene: Any, outcome: Outcome, theirs: Mapping[str, Any], start: AtStart, volumes: tuple[Any, Any]
+) -> dict[str, Any]:
     fixed, moving = volumes
 
     def added(labels: sitk.Image | None, name: str, volume: Any) -> Any | None:
@@ -228,17 +257,21 @@ def _add_segmentations(scene: Any, outcome: Outcome, given: Given, volumes: tupl
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         return node
 
-    mine = given.moving_segmentation
+    def own(role: str, labels: sitk.Image | None, volume: Any) -> Any | None:
+        # One that the user has removed since is not brought back.
+        removed = role not in theirs and role in start.segmentations
+        return theirs.get(role) or added(None if removed else labels, f"Segmentation of {volume.GetName()}", volume)
+
+    mine = start.moving_segmentation
     if mine is None:
         propagated = added(outcome.warped_labels, f"Segmentation of {moving.GetName()} in {fixed.GetName()} space", fixed)
     else:
-        name = f"{mine.GetName()} in {fixed.GetName()} space"
+        name = f"{mine.name} in {fixed.GetName()} space"
         propagated = propagate(mine, outcome.transform, Geometry.of(outcome.fixed), scene, name)
         propagated.SetReferenceImageGeometryParameterFromVolumeNode(fixed)
     return {
-        "fixed_segmentation": given.fixed_segmentation
-        or added(outcome.fixed_labels, f"Segmentation of {fixed.GetName()}", fixed),
-        "moving_segmentation": mine or added(outcome.moving_labels, f"Segmentation of {moving.GetName()}", moving),
+        "fixed_segmentation": own("fixed_segmentation", outcome.fixed_labels, fixed),
+        "moving_segmentation": own("moving_segmentation", outcome.moving_labels, moving),
         "propagated_segmentation": propagated,
     }
 
@@ -257,15 +290,15 @@ def _add_folds(scene: Any, outcome: Outcome, name: str) -> Any | None:
     return node
 
 
-def _describe(nodes: OutcomeNodes, outcome: Outcome) -> None:
+def _describe(nodes: OutcomeNodes, outcome: Outcome, start: AtStart, stored: sitk.Transform) -> None:
     """Say on the transforms themselves how exact they are, and where they lead from; and on all that was moved if it folds."""
     folds = _fold_note(outcome)
-    sentences = [folds, _reload_note(outcome)]
-    above = nodes.moving.GetParentTransformNode()
-    if above is not None:
+    sentences = [nodes.transform.GetDescription() or "", folds, _reload_note(outcome, stored)]
+    above = start.above_moving
+    if above:
         sentences.append(
-            f"It starts from where the transform '{above.GetName()}' shows the moving volume: to move that volume, put "
-            f"'{above.GetName()}' under this transform."
+            f"It starts from where the transform '{above}' shows the moving volume: to move that volume, put '{above}' under "
+            "this transform."
         )
     nodes.transform.SetDescription(" ".join(sentence for sentence in sentences if sentence))
     missed = outcome.report.measured.inverse_consistency_mm
@@ -289,38 +322,52 @@ def _fold_note(outcome: Outcome) -> str:
     return f"{share:.3g} % of the foreground is folded: near folds neither the image nor its segments can be trusted."
 
 
-def _store_as_field(node: Any, outcome: Outcome, spacing_mm: float | None) -> None:
-    """Let a transform node hold one displacement field over the fixed volume instead of the exact composite."""
-    spacing = min(outcome.report.working_grid.spacing) if spacing_mm is None else spacing_mm
-    if not spacing > 0:
-        raise InputError(f"The spacing of the displacement field is {spacing:g} mm: give more than 0.")
+def _store_as_field(node: Any, outcome: Outcome, spacing_mm: float | None) -> sitk.Transform:
+    """Let a transform node hold one displacement field over the fixed volume, not the exact composite, and return it."""
+    if spacing_mm is not None and not spacing_mm > 0:
+        raise InputError(f"The spacing of the displacement field is {spacing_mm:g} mm: give more than 0.")
     fixed = Geometry.of(outcome.fixed)
-    single = field_transform(displacement_field(outcome.transform, fixed.covering(fixed.corners_lps(), spacing, 0.0)))
+    if spacing_mm is None:
+        # On the points that were registered on, interpolating and mapping by a matrix may change places: nothing is lost.
+        grid = Geometry(**asdict(outcome.report.working_grid)).continued_over(fixed.corners_lps())
+    else:
+        grid = fixed.covering(fixed.corners_lps(), spacing_mm, 0.0)
+    single = field_transform(displacement_field(outcome.transform, grid))
     update_transform_node(node, single)
-    # Half a voxel aside, because on the voxels of a grid that happens to coincide both agree.
-    between = Geometry.of(outcome.foreground)
-    shifted = Geometry(between.size, between.spacing, tuple(between.to_lps([0.5, 0.5, 0.5]).tolist()), between.direction)
-    apart = sitk.GetArrayFromImage(displacement_field(single, shifted)) - sitk.GetArrayFromImage(
-        displacement_field(outcome.transform, shifted)
-    )
-    inside = np.linalg.norm(apart, axis=-1)[sitk.GetArrayViewFromImage(outcome.foreground) != 0]
-    mean, most = (float(inside.mean()), float(inside.max())) if inside.size else (0.0, 0.0)
+    points = _foreground_voxels(outcome)
+    apart = np.linalg.norm(transformed_points(single, points) - transformed_points(outcome.transform, points), axis=1)
+    mean, most = (float(apart.mean()), float(apart.max())) if apart.size else (0.0, 0.0)
     node.SetAttribute(FIELD_DIFFERENCE, json.dumps({"mean": mean, "maximum": most}))
-    note = (
-        f"One displacement field of {spacing:.3g} mm over the fixed volume, and not valid outside of it: it differs from the "
-        f"exact transform by {mean:.2g} mm on average over the foreground, by {most:.2g} mm at most."
+    edges = [f"{edge:.3g}" for edge in grid.spacing]
+    where = f"of {edges[0] if len(set(edges)) == 1 else ' x '.join(edges)} mm over the fixed volume, and not valid outside of it"
+    exactness = (
+        f"it differs from the exact transform by {mean:.2g} mm on average over the foreground, by {most:.2g} mm at most"
+        if most > EXACT_MM else "there it is exact"
     )
-    node.SetDescription(f"{note} {node.GetDescription() or ''}".strip())
+    node.SetDescription(f"One displacement field {where}: {exactness}.")
+    return single
 
 
-def _reload_note(outcome: Outcome) -> str:
+def _foreground_voxels(outcome: Outcome) -> np.ndarray:
+    """Return the fixed volume's own voxel centers in its foreground, or a random choice of them: shape (n, 3), LPS mm."""
+    fixed = Geometry.of(outcome.fixed)
+    inside = fixed.resample(outcome.foreground, interpolator=sitk.sitkNearestNeighbor)
+    chosen = np.flatnonzero(sitk.GetArrayViewFromImage(inside))
+    if len(chosen) > _MOST_POINTS:
+        # Not every n-th: those may all coincide with points of a grid.
+        chosen = np.random.default_rng(outcome.report.job.seed).choice(chosen, _MOST_POINTS, replace=False)
+    return fixed.to_lps(np.stack(np.unravel_index(chosen, fixed.size[::-1])[::-1], axis=1))
+
+
+def _reload_note(outcome: Outcome, stored: sitk.Transform) -> str:
     """Say on the transform itself what its grid comes to where Slicer opens the scene without this extension."""
     inside = np.argwhere(sitk.GetArrayViewFromImage(outcome.foreground) > 0)[:, ::-1]
-    # A thousand voxels spread evenly; half a voxel aside, because on the voxels all interpolations agree.
-    chosen = inside[:: max(1, len(inside) // 1000)] + 0.5
+    # A thousand voxels spread evenly, and a random place in each: on the points of a grid all interpolations agree.
+    chosen = inside[:: max(1, len(inside) // 1000)]
     if not len(chosen):
         return ""
-    apart = cubic_reload_difference_mm(outcome.transform, Geometry.of(outcome.foreground).to_lps(chosen))
+    places = chosen + np.random.default_rng(outcome.report.job.seed).uniform(-0.5, 0.5, chosen.shape)
+    apart = cubic_reload_difference_mm(stored, Geometry.of(outcome.foreground).to_lps(places))
     return (
         "Displacement fields are interpolated linearly. Slicer without HyperPredictReg reads them as cubic, which moves points "
         f"of the foreground by {apart.mean():.2g} mm on average and by {apart.max():.2g} mm at most."
@@ -329,10 +376,6 @@ def _reload_note(outcome: Outcome) -> str:
 
 def _pair(nodes: OutcomeNodes) -> str:
     return f"{nodes.moving.GetName()} to {nodes.fixed.GetName()}"
-
-
-def _reference(role: str) -> str:
-    return f"HyperPredictReg.{role}"
 
 
 def _trace_from(found: Mapping[str, Any], name: str) -> TraceNodes | None:

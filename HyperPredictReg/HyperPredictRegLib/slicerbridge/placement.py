@@ -1,9 +1,10 @@
-"""Where the volumes of a registration lay when they were registered, and whether they still lie there."""
+"""How the inputs of a registration were when it began: where volumes lay, what segments held; and what has changed since."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,83 @@ import numpy as np
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.slicerbridge.segmentations import SegmentationState, segmentation_state
 from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, reading_for, volume_geometry
 
 REGISTERED_AT = "HyperPredictReg.registeredAt"
 """Attribute of a report node, JSON: of each volume the matrix from its indices to RAS mm in world space, and its size."""
 
 _TOLERANCE_MM = 1e-3
+
+
+@dataclass(frozen=True)
+class AtStart:
+    """What the end of a registration needs of inputs that the user may change while it runs.
+
+    Attributes
+    ----------
+    moving_segmentation : what is to be propagated, or None.
+    segmentations : name and digest (see `SegmentationState`) of each segmentation by its role, such as "fixed_segmentation".
+    above_moving : name of the topmost transform that the moving volume is under; "" if it is under none.
+    """
+
+    moving_segmentation: SegmentationState | None = None
+    segmentations: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    above_moving: str = ""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Nodes that are in the scene already and are left as they are; None where there is none.
+
+    Attributes
+    ----------
+    fixed, moving, fixed_segmentation, moving_segmentation : the nodes.
+    start : how they were when the registration began; None if they have not changed since.
+    """
+
+    fixed: Any = None
+    moving: Any = None
+    fixed_segmentation: Any = None
+    moving_segmentation: Any = None
+    start: AtStart | None = None
+
+
+def at_start(moving: Any, moving_segmentation: Any, fixed_segmentation: Any) -> AtStart:
+    """Return how inputs are now; nodes are left as they are, and None is none.
+
+    Raises
+    ------
+    InputError : a segmentation's parent transform is not linear, or it cannot be converted to label maps.
+    """
+    nodes = {"fixed_segmentation": fixed_segmentation, "moving_segmentation": moving_segmentation}
+    states = {role: segmentation_state(node) for role, node in nodes.items() if node is not None}
+    above = None if moving is None else moving.GetParentTransformNode()
+    while above is not None and above.GetParentTransformNode() is not None:
+        above = above.GetParentTransformNode()
+    return AtStart(
+        states.get("moving_segmentation"),
+        {role: (state.name, state.digest) for role, state in states.items()},
+        "" if above is None else above.GetName(),
+    )
+
+
+def edited_since(start: AtStart, role: str, node: Any | None) -> str | None:
+    """Return a sentence if the segmentation of this role was removed, moved or edited since; None if not."""
+    if role not in start.segmentations:
+        return None
+    name, digest = start.segmentations[role]
+    if node is None:
+        what = "removed"
+    else:
+        try:
+            if segmentation_state(node).digest == digest:
+                return None
+        except InputError:
+            # It is bent, sheared or cannot be converted, which at the start it could.
+            pass
+        what = "edited or moved"
+    return f"The segmentation '{name}' was {what} while the registration ran: the result is for what it was at the start."
 
 
 def record_places(report_node: Any, outcome: Outcome) -> None:

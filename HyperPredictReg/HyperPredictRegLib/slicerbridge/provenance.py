@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import slicer
@@ -42,6 +43,12 @@ def add_report_node(scene: Any, report: Report, name: str = "Registration report
     node = scene.AddNewNodeByClass("vtkMRMLTextNode", scene.GetUniqueNameByString(name))
     node.SetText(to_json(report))
     return node
+
+
+def add_warnings(node: Any, warnings: Sequence[str]) -> None:
+    """Add sentences to the warnings of the report that a text node holds."""
+    report = read_report_node(node)
+    node.SetText(to_json(replace(report, warnings=(*report.warnings, *warnings))))
 
 
 def read_report_node(node: Any) -> Report:

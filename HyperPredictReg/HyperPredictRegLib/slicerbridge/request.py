@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+import slicer
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
@@ -35,8 +36,13 @@ _RESULTS = "out"
 _FLIP = np.diag(LPS_RAS)[:3]
 _GIVEN_BY_NODES = frozenset({
     "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks",
-    "moving_landmarks", "label_names", "initial_transform",
+    "moving_landmarks", "label_names", "initial_transform", "scene", "schema_version",
 })  # fmt: skip
+_VOLUME = ("a scalar volume", ("vtkMRMLScalarVolumeNode",))
+_SEGMENTATION = ("a segmentation", ("vtkMRMLSegmentationNode",))
+_MASK = ("a segmentation, label map or scalar volume", ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode"))
+_TRANSFORM = ("a transform", ("vtkMRMLTransformNode",))
+_POINTS = ("a point list", ("vtkMRMLMarkupsNode",))
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ def _check_choices(request: Request) -> None:
     for node, what in ((request.fixed, "fixed"), (request.moving, "moving")):
         if node is None:
             raise InputError(f"No {what} volume is chosen: choose one.")
+    _check_kinds(request)
     if request.fixed is request.moving:
         raise InputError(f"The volume '{request.fixed.GetName()}' is chosen as fixed and as moving: choose two volumes.")
     segmentation = request.fixed_segmentation
@@ -128,7 +135,36 @@ def _check_choices(request: Request) -> None:
     known = {f.name for f in fields(Job)} - _GIVEN_BY_NODES
     unknown = sorted(set(request.options) - known)
     if unknown:
-        raise InputError(f"There is no option '{unknown[0]}'; known are: {', '.join(sorted(known))}.")
+        where = " in Slicer, where inputs are nodes and results go into the scene" if unknown[0] in _GIVEN_BY_NODES else ""
+        raise InputError(f"There is no option '{unknown[0]}'{where}; known are: {', '.join(sorted(known))}.")
+
+
+def _check_kinds(request: Request) -> None:
+    """Refuse what is no node of the scene or of a kind that cannot play its role."""
+    fixed_mask, moving_mask = (None if mask is None else mask.node for mask in (request.fixed_mask, request.moving_mask))
+    for what, node, (needed, kinds) in (
+        ("fixed volume", request.fixed, _VOLUME),
+        ("moving volume", request.moving, _VOLUME),
+        ("fixed segmentation", request.fixed_segmentation, _SEGMENTATION),
+        ("moving segmentation", request.moving_segmentation, _SEGMENTATION),
+        ("fixed mask", fixed_mask, _MASK),
+        ("moving mask", moving_mask, _MASK),
+        ("initial transform", request.initial_transform, _TRANSFORM),
+        ("fixed landmarks", request.fixed_landmarks, _POINTS),
+        ("moving landmarks", request.moving_landmarks, _POINTS),
+    ):
+        if node is None:
+            continue
+        if not isinstance(node, slicer.vtkMRMLNode):
+            raise InputError(f"As {what}, {node!r} ({type(node).__name__}) is given: give the node itself, {needed}.")
+        if not any(node.IsA(kind) for kind in kinds):
+            raise InputError(
+                f"As {what}, '{node.GetName()}' ({node.GetNodeTagName()}) is given, which is not {needed}: choose one."
+            )
+        if node.GetScene() is None or node.GetScene() is not request.fixed.GetScene():
+            raise InputError(
+                f"As {what}, '{node.GetName()}' is given, which is not in one scene with the fixed volume: add it to that scene."
+            )
 
 
 def _check_mirroring(request: Request) -> None:
@@ -183,8 +219,12 @@ def mask_image(choice: MaskChoice, grid: Geometry, volume_name: str) -> sitk.Ima
             what = f"the segment '{node.GetSegmentation().GetSegment(choice.segment_id).GetName()}' of {what}"
     else:
         # Nearest neighbour after the comparison: values between 0 and something else are never made.
-        inside = sitk.Cast(sitk.NotEqual(from_volume_node(node), 0), sitk.sitkUInt8)
-        mask = grid.resample(inside, interpolator=sitk.sitkNearestNeighbor)
+        image = from_volume_node(node)
+        voxels = sitk.GetArrayViewFromImage(image)
+        # Not "!= 0": what is not a number is outside.
+        inside = ((voxels > 0) | (voxels < 0)).astype(np.uint8)
+        mask = Geometry.of(image).apply_to(sitk.GetImageFromArray(inside))
+        mask = grid.resample(mask, interpolator=sitk.sitkNearestNeighbor)
     if not sitk.GetArrayViewFromImage(mask).any():
         raise InputError(
             f"The mask {what} has no voxel inside the volume '{volume_name}': draw the region that may be compared, or leave "

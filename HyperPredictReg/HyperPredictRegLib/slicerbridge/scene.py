@@ -14,13 +14,20 @@ import vtk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.outcome import Outcome
-from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, add_outcome, read_back, remove_outcome
+from HyperPredictRegLib.slicerbridge.outcome_nodes import (
+    OutcomeNodes,
+    add_outcome,
+    add_outcome_for,
+    read_back,
+    remove_outcome,
+)
 from HyperPredictRegLib.slicerbridge.segmentations import register_conversions
 from HyperPredictRegLib.slicerbridge.transforms import use_linear_interpolation_everywhere
 
 __all__ = [
     "OutcomeNodes",
     "add_outcome",
+    "add_outcome_for",
     "read_back",
     "remove_outcome",
     "write_scene",

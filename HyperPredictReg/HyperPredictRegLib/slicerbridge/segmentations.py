@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,53 @@ class _Layer:
 
     image: sitk.Image | None
     values: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class SegmentationState:
+    """A segmentation as it is at one time; what becomes of its node later does not change it.
+
+    Attributes
+    ----------
+    name : the node's.
+    layers : its label maps, in world space, LPS mm.
+    segments : vtkSegment by id, in their order: name, color, terminology and all other tags, without voxels.
+    display : a copy of the node's display node, outside of any scene; None if it has none.
+    """
+
+    name: str
+    layers: tuple[_Layer, ...]
+    segments: Mapping[str, Any]
+    display: Any | None
+
+    @property
+    def digest(self) -> str:
+        """Return a text that is another one where segments lie elsewhere, have other voxels or are called otherwise."""
+        found = hashlib.blake2b(repr([(i, segment.GetName()) for i, segment in self.segments.items()]).encode())
+        for layer in self.layers:
+            found.update(repr(sorted(layer.values.items())).encode())
+            if layer.image is not None:
+                found.update(repr(Geometry.of(layer.image)).encode())
+                found.update(np.ascontiguousarray(sitk.GetArrayViewFromImage(layer.image)).data)
+        return found.hexdigest()
+
+
+def segmentation_state(node: Any) -> SegmentationState:
+    """Return a copy of what a segmentation node holds, in world space; the node is left as it is.
+
+    Raises
+    ------
+    InputError : the parent transform is not linear, or the segments cannot be converted to label maps.
+    """
+    source, segments = node.GetSegmentation(), {}
+    for segment_id in source.GetSegmentIDs():
+        segments[segment_id] = slicer.vtkSegment()
+        segments[segment_id].DeepCopyMetadata(source.GetSegment(segment_id))
+    display = None
+    if node.GetDisplayNode() is not None:
+        display = slicer.vtkMRMLSegmentationDisplayNode()
+        display.CopyContent(node.GetDisplayNode())
+    return SegmentationState(node.GetName(), tuple(_layers(node)) if segments else (), segments, display)
 
 
 def to_segmentation_node(
@@ -203,7 +251,7 @@ def shares_inside(node: Any, mask: sitk.Image) -> dict[str, float]:
     return shares
 
 
-def propagate(node: Any, transform: sitk.Transform, geometry: Geometry, scene: Any, name: str) -> Any:
+def propagate(given: Any, transform: sitk.Transform, geometry: Geometry, scene: Any, name: str) -> Any:
     """Add a segmentation on the fixed grid that holds the moving image's segments, and return the new node.
 
     Ids, order, names, colours, terminology and all other tags, overlaps and display settings are kept; a segment that falls
@@ -211,7 +259,8 @@ def propagate(node: Any, transform: sitk.Transform, geometry: Geometry, scene: A
 
     Parameters
     ----------
-    node : vtkMRMLSegmentationNode on the moving image; it is left as it is. A linear parent transform is applied.
+    given : vtkMRMLSegmentationNode on the moving image, or its `SegmentationState`; it is left as it is. A linear parent
+        transform is applied.
     transform : maps fixed to moving points, LPS mm.
     geometry : the fixed grid.
     scene : vtkMRMLScene of the new node.
@@ -221,29 +270,28 @@ def propagate(node: Any, transform: sitk.Transform, geometry: Geometry, scene: A
     ------
     InputError : there are no segments, or the parent transform is not linear.
     """
-    source = node.GetSegmentation()
-    if source.GetNumberOfSegments() == 0:
-        raise InputError(f"The segmentation '{node.GetName()}' has no segments to propagate.")
+    state = given if isinstance(given, SegmentationState) else segmentation_state(given)
+    if not state.segments:
+        raise InputError(f"The segmentation '{state.name}' has no segments to propagate.")
     # One resampling for each layer: nearest neighbour never mixes labels, so it equals one for each segment.
-    layers = _layers(node)
     warped: dict[str, tuple[Any, int]] = {}
-    for layer in layers:
+    for layer in state.layers:
         image = sitk.Image(geometry.size, sitk.sitkUInt8) if layer.image is None else geometry.resample(
             layer.image, transform, interpolator=sitk.sitkNearestNeighbor
         )
         data = _oriented_image(geometry.apply_to(image))
         warped.update({segment_id: (data, value) for segment_id, value in layer.values.items()})
     result = _new_node(scene, name, geometry)
-    for segment_id in source.GetSegmentIDs():
+    for segment_id, described in state.segments.items():
         data, value = warped[segment_id]
         segment = slicer.vtkSegment()
-        segment.DeepCopyMetadata(source.GetSegment(segment_id))
+        segment.DeepCopyMetadata(described)
         segment.SetLabelValue(value)
         segment.AddRepresentation(_BINARY, data)
         result.GetSegmentation().AddSegment(segment, segment_id)
     result.CreateDefaultDisplayNodes()
-    if node.GetDisplayNode() is not None:
-        result.GetDisplayNode().CopyContent(node.GetDisplayNode())
+    if state.display is not None:
+        result.GetDisplayNode().CopyContent(state.display)
     return result
 
 

@@ -12,7 +12,15 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.slicerbridge.together import ROLE, RUN, all_or_none, item_above, mark_run, put_under
+from HyperPredictRegLib.slicerbridge.together import (
+    ROLE,
+    all_or_none,
+    item_above,
+    mark_run,
+    nodes_of_run,
+    put_under,
+    report_of,
+)
 from HyperPredictRegLib.slicerbridge.transforms import from_transform_node, to_transform_node
 from HyperPredictRegLib.slicerbridge.volumes import (
     from_volume_node,
@@ -58,7 +66,7 @@ def checkerboard(fixed_node: Any, warped_node: Any, scene: Any, tiles: int = 8) 
     odd = (steps[2][:, None, None] + steps[1][None, :, None] + steps[0][None, None, :]) % 2 == 1
     mixed = np.where(odd, _common_range(warped), _common_range(fixed))
     image = grid.apply_to(sitk.GetImageFromArray(mixed))
-    node = _earlier(scene, warped_node, "checkerboard", "vtkMRMLScalarVolumeNode")
+    node = nodes_of_run(warped_node).get("checkerboard")
     if node is not None:
         update_volume_node(node, image)
         return node
@@ -67,8 +75,7 @@ def checkerboard(fixed_node: Any, warped_node: Any, scene: Any, tiles: int = 8) 
         display = node.GetDisplayNode()
         display.AutoWindowLevelOff()
         display.SetWindowLevelMinMax(0, _TOP)
-        # With the result's run it is removed together with it.
-        mark_run({"checkerboard": node}, warped_node.GetAttribute(RUN))
+        _add_to_run(warped_node, "checkerboard", node)
         put_under(scene, [node], item_above(scene, warped_node))
     return node
 
@@ -160,7 +167,7 @@ def show_deformation(
     region_node, visible, spacing_mm : see `show_grid`.
     scene : vtkMRMLScene.
     """
-    node = _earlier(scene, transform_node, "deformation", "vtkMRMLTransformNode")
+    node = nodes_of_run(transform_node).get("deformation")
     if node is None and not visible:
         return transform_node
     if node is None:
@@ -172,7 +179,7 @@ def show_deformation(
             with all_or_none(scene):
                 node = to_transform_node(field_transform(field), scene, f"{transform_node.GetName()}, deformation alone")
                 node.SetDescription("For the grid in slice views: without the affine step, it does not register anything.")
-                mark_run({"deformation": node}, transform_node.GetAttribute(RUN))
+                _add_to_run(transform_node, "deformation", node)
                 put_under(scene, [node], item_above(scene, transform_node))
     show_grid(node, region_node, visible=visible, spacing_mm=spacing_mm)
     return node
@@ -197,14 +204,8 @@ def _diverging(value: float) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _earlier(scene: Any, sibling: Any, role: str, kind: str) -> Any | None:
-    """Return the node of this role and kind that was made for the same result, if it is there."""
-    run = sibling.GetAttribute(RUN)
-    found = scene.GetNodesByClass(kind)
-    # Slicer hands over a collection that nobody else lets go of, nor of the nodes in it.
-    found.UnRegister(None)
-    for n in range(found.GetNumberOfItems()):
-        node = found.GetItemAsObject(n)
-        if run and node.GetAttribute(RUN) == run and node.GetAttribute(ROLE) == role:
-            return node
-    return None
+def _add_to_run(sibling: Any, role: str, node: Any) -> None:
+    """Let a node be found, and removed, with the result that a sibling is of, if it is of one."""
+    report = report_of(sibling)
+    if report is not None:
+        mark_run(report, {role: node})

@@ -14,7 +14,10 @@ from HyperPredictRegLib.errors import Cancelled, InputError, RegistrationError
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.prediction import Foresight
 from HyperPredictRegLib.saved import read_foresight, read_outcome
+from HyperPredictRegLib.slicerbridge.placement import Given, at_start
 from HyperPredictRegLib.slicerbridge.request import JOB_NAME, Request, write_job
+
+_KINDS = {"register": "registration", "predict": "prediction"}
 
 
 class Task:
@@ -27,6 +30,7 @@ class Task:
     kind : "register" or "predict".
     request : what was asked; its nodes are not changed.
     job : the same for the child process, with files in place of nodes.
+    given : the nodes that its result belongs to; for a registration also how they were at the start.
     """
 
     def __init__(self, kind: str, request: Request) -> None:
@@ -34,14 +38,20 @@ class Task:
 
         Raises
         ------
-        InputError : a node or an option cannot be used; the sentence names it.
+        InputError : a node or an option cannot be used, or there is no such kind of task; the sentence names it.
         """
+        if kind not in _KINDS:
+            raise InputError(f"There is no task '{kind}': choose {' or '.join(_KINDS)}.")
         self.kind = kind
         self.request = request
         # Marked as ours, so that a child whose Slicer has crashed removes it.
         self._workplace = new_workplace(_temporary_folder())
         try:
             self.job = write_job(request, self._workplace)
+            given = Given(request.fixed, request.moving, request.fixed_segmentation, request.moving_segmentation)
+            # A prediction needs none of it.
+            start = at_start(given.moving, given.moving_segmentation, given.fixed_segmentation) if kind == "register" else None
+            self.given = replace(given, start=start)
             self._child = Child(kind, self._workplace / JOB_NAME, workplace=self._workplace)
         except BaseException:
             remove_workplace(self._workplace)
@@ -102,7 +112,13 @@ class Task:
         return sentence
 
     def foresight(self) -> Foresight:
-        """Return the prediction of a "predict" task that is done."""
+        """Return the prediction of a "predict" task that is done.
+
+        Raises
+        ------
+        InputError : as `outcome` does.
+        """
+        self._check_done("predict")
         return read_foresight(self.folder)
 
     def outcome(self) -> Outcome:
@@ -110,18 +126,25 @@ class Task:
 
         Raises
         ------
-        InputError : the nodes that it was for have left the scene in the meantime, or its files are damaged.
+        InputError : the task is of another kind or still runs, the volumes that it was for have left the scene in the meantime,
+            or its files are damaged.
         """
+        self._check_done("register")
+        return read_outcome(self.folder)
+
+    def _check_done(self, kind: str) -> None:
+        what = _KINDS[kind]
+        if self.kind != kind:
+            raise InputError(f"This is no {what} but a {_KINDS[self.kind]}: begin one of the kind '{kind}'.")
         for role, node in (("fixed", self.request.fixed), ("moving", self.request.moving)):
             if node.GetScene() is None:
                 raise InputError(
-                    f"The {role} volume '{node.GetName()}' was removed from the scene while it was being registered: "
-                    "load it again and register once more."
+                    f"The {role} volume '{node.GetName()}' was removed from the scene while the {what} ran: "
+                    "load it again and start once more."
                 )
         if self.ending is None:
-            raise InputError("The registration still runs: wait for its end.")
+            raise InputError(f"The {what} still runs: wait for its end.")
         self.check()
-        return read_outcome(self.folder)
 
     def draw_page(self) -> PageTask:
         """Start to draw the report page of a "register" task that is done; its files must still be there."""

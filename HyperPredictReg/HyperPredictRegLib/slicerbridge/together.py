@@ -1,8 +1,11 @@
-"""Nodes that belong together: added all or none, found again by run and role, and kept in one folder."""
+"""Nodes that belong together: added all or none, found again by the report of their run, and kept in one folder.
+
+The report, a text node, refers to each node of its run by a role, itself included. Slicer adapts references when a scene is
+imported into another one and drops those to nodes that are removed; attributes would be shared by copies of a node.
+"""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,11 +13,11 @@ from typing import Any
 import slicer
 import vtk
 
-RUN = "HyperPredictReg.run"
-"""The attribute by which all nodes of one registration or prediction are known, in saved scenes too."""
-
 ROLE = "HyperPredictReg.role"
-"""The attribute that says what a node is within its run."""
+"""The attribute that says what a node was made as; copies of the node have it too."""
+
+_REFERENCE = "HyperPredictReg."  # and the role
+_MADE = "HyperPredictReg.made"  # attribute of a report: the roles of the nodes that its run made
 
 
 @contextmanager
@@ -38,9 +41,9 @@ def all_or_none(scene: Any) -> Iterator[None]:
         scene.EndState(scene.BatchProcessState)
 
 
-def remove_run(scene: Any, run: str) -> None:
-    """Remove the nodes of a run with their display and storage nodes from `scene`, and the folders that this leaves empty."""
-    nodes = [node for node in _nodes(scene) if node.GetAttribute(RUN) == run]
+def remove_run(scene: Any, report: Any) -> None:
+    """Remove what a run made, its report too, with display and storage nodes, and the folders that this leaves empty."""
+    nodes = list(_made(report).values())
     hierarchy = _hierarchy(scene)
     scene.StartState(scene.BatchProcessState)
     try:
@@ -97,22 +100,60 @@ def item_above(scene: Any, node: Any) -> int:
     return int(hierarchy.GetSceneItemID() if above == hierarchy.GetInvalidItemID() else above)
 
 
-def mark_run(roles: Mapping[str, Any], run: str | None = None) -> str:
-    """Write a run's name, by default a new one, and each node's role into the nodes' attributes; return the name."""
-    run = run or uuid.uuid4().hex
-    for role, node in roles.items():
-        node.SetAttribute(RUN, run)
+def mark_run(report: Any, made: Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> None:
+    """Let the report of a run refer to nodes by their roles, in addition to those that it refers to already.
+
+    Parameters
+    ----------
+    report : vtkMRMLTextNode; at the first call it is itself among those that were made.
+    made : what the run has made.
+    inputs : what it was made of, which is not removed with it.
+    """
+    for role, node in {**(inputs or {}), **made}.items():
+        report.SetNodeReferenceID(_REFERENCE + role, node.GetID())
+    for role, node in made.items():
         node.SetAttribute(ROLE, role)
-    return run
+    known = (report.GetAttribute(_MADE) or "").split()
+    report.SetAttribute(_MADE, " ".join(dict.fromkeys([*known, *made])))
 
 
-def nodes_of_run(scene: Any, run: str) -> dict[str, Any]:
-    """Return the nodes of a run that are still in the scene, by role."""
-    found: dict[str, Any] = {}
-    for node in _nodes(scene):
-        if node.GetAttribute(RUN) == run and node.GetAttribute(ROLE):
-            found.setdefault(node.GetAttribute(ROLE), node)
-    return found
+def report_of(node: Any) -> Any | None:
+    """Return the report of the run that made a node, which may be the report itself; None if no run of its scene did."""
+    for text in _texts(node.GetScene()):
+        if any(one is node for one in _made(text).values()):
+            return text
+    return None
+
+
+def nodes_of_run(node: Any) -> dict[str, Any]:
+    """Return by role the nodes that are still in the scene of the run that made a node; its inputs too, but not their copies."""
+    report = report_of(node)
+    return {} if report is None else _referenced(report)
+
+
+def node_ids_of_runs(scene: Any) -> set[str]:
+    """Return the ids of all nodes that the registrations and predictions of a scene have made; of their inputs none."""
+    return {node.GetID() for text in _texts(scene) for node in _made(text).values()}
+
+
+def _referenced(report: Any) -> dict[str, Any]:
+    names = [report.GetNthNodeReferenceRole(n) for n in range(report.GetNumberOfNodeReferenceRoles())]
+    found = {name.removeprefix(_REFERENCE): report.GetNodeReference(name) for name in names if name.startswith(_REFERENCE)}
+    return {role: node for role, node in found.items() if node is not None}
+
+
+def _made(report: Any) -> dict[str, Any]:
+    """Return by role what the run of a report made; nothing for a text that is no report, or only the copy of one."""
+    roles = (report.GetAttribute(_MADE) or "").split()
+    found = {role: node for role, node in _referenced(report).items() if role in roles} if roles else {}
+    return found if any(node is report for node in found.values()) else {}
+
+
+def _texts(scene: Any | None) -> list[Any]:
+    if scene is None:
+        return []
+    count = scene.GetNumberOfNodesByClass("vtkMRMLTextNode")
+    return [scene.GetNthNodeByClass(n, "vtkMRMLTextNode") for n in range(count)]
 
 
 def _nodes(scene: Any) -> list[Any]:

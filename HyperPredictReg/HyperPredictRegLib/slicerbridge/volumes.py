@@ -195,6 +195,8 @@ def from_image_data(data: Any, ijk_to_ras: np.ndarray, what: str) -> sitk.Image:
     ------
     InputError : several components or a sheared grid; the message begins with `what`.
     """
+    if data.GetPointData().GetScalars() is None:
+        raise InputError(f"{what} has no voxels that hold one number each (it may hold tensors): choose a scalar volume.")
     if data.GetNumberOfScalarComponents() != 1:
         raise InputError(
             f"{what} has {data.GetNumberOfScalarComponents()} numbers per voxel, but one is needed: "
