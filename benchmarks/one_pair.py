@@ -33,7 +33,7 @@ def job(out: Path, threads: int, *words: str) -> dict:
     command = [sys.executable, "-m", "HyperPredictRegLib.cli", "register", *files, "--out", str(out), "--json", "--no-page"]
     command += ["--fixed-labels", labels[0], "--moving-labels", labels[1], *words]
     environment = os.environ | {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, env=environment)
     return json.loads(done.stdout)
 
 

@@ -24,7 +24,7 @@ def skip_without_cmake() -> None:
 
 def cmake(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run CMake and return what it said."""
-    return subprocess.run(["cmake", *map(str, arguments)], capture_output=True, text=True, check=False)
+    return subprocess.run(["cmake", *map(str, arguments)], capture_output=True, encoding="utf-8", check=False)
 
 
 def configure(source: Path, build: Path) -> subprocess.CompletedProcess[str]:

@@ -117,7 +117,7 @@ def test_a_worker_does_not_outlive_its_parent(tmp_path: Path, body: str, then: s
     write_small_job(inputs, results / "out", voxels=48, alignment={})
     before = digests(inputs)
     command = [sys.executable, "-c", PARENT, str(Path(__file__).parent), str(inputs), body, then]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as parent:
         assert parent.stdout is not None
         worker, workplace = json.loads(parent.stdout.readline())
         assert Path(workplace).is_dir() or then != "wait"

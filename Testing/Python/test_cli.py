@@ -23,7 +23,7 @@ GRID = Geometry((28, 26, 24), (2.0, 2.0, 2.0), (-30.0, 11.0, 5.0))
 def command(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, as from a terminal."""
     return subprocess.run(
-        [sys.executable, "-m", "HyperPredictRegLib.cli", *map(str, words)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "HyperPredictRegLib.cli", *map(str, words)], capture_output=True, encoding="utf-8", check=False
     )
 
 
@@ -50,7 +50,7 @@ def test_help_names_the_commands_and_loads_nothing_heavy() -> None:
         "try: app(['--help'])\nexcept SystemExit: pass\n"
         "print(sorted({'torch', 'SimpleITK', 'numpy', 'pandas', 'dask', 'matplotlib', 'slicer'} & set(sys.modules)))"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True).stdout
     for name in ("register", "predict", "apply", "measure", "sweep", "synthesise", "train", "evaluate"):
         assert name in said
     assert said.strip().endswith("[]")

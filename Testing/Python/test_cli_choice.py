@@ -274,7 +274,7 @@ main()
 def without(blocked: set[str], *words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command in a process where some packages cannot be imported."""
     code = WITHOUT.format(blocked=blocked)
-    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, encoding="utf-8", check=False)
 
 
 def test_without_torch_a_prediction_is_refused_and_a_registration_goes_on(pair: Path, bundle: Path, tmp_path: Path) -> None:

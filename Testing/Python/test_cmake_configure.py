@@ -51,7 +51,7 @@ def import_from(installed: Path) -> subprocess.CompletedProcess[str]:
     """Import every module of the library in a fresh process that knows only `installed` and the libraries we depend on."""
     argument = json.dumps([str(installed), libraries(), library_modules()])
     command = [sys.executable, "-I", "-S", "-c", IMPORT_ALL, argument]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
 
 
 def files_below(folder: Path) -> set[str]:
@@ -74,7 +74,7 @@ def test_everything_the_library_reads_lies_beside_it(installed: Path) -> None:
 
 def test_the_modules_own_test_is_registered(installed: Path) -> None:
     build = installed.parents[3] / "build"
-    done = subprocess.run(["ctest", "--test-dir", build], capture_output=True, text=True, check=False)
+    done = subprocess.run(["ctest", "--test-dir", build], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"py_HyperPredictReg \.+ +Passed", done.stdout), done.stdout
 

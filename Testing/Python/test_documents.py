@@ -124,7 +124,7 @@ def test_shell_in_the_github_workflow_is_sound() -> None:
     assert github_workflow()["defaults"]["run"]["shell"] == "bash"
     for job in github_workflow()["jobs"].values():
         for step in job["steps"]:
-            subprocess.run(["bash", "-n"], input=step.get("run", ""), text=True, check=True)
+            subprocess.run(["bash", "-n"], input=step.get("run", ""), encoding="utf-8", check=True)
 
 
 def test_slicer_is_kept_before_anything_is_installed_into_it() -> None:
@@ -152,7 +152,7 @@ def test_slicer_is_found_with_and_without_a_checksum(known: str | None, tmp_path
     script = f"curl() {{ :; }}\nmkdir() {{ :; }}\ntar() {{ echo unpacked; }}\n{find}\n. $GITHUB_OUTPUT\n"
     script += f"SHA512=$sha512 URL=$url\n{download}"
     done = subprocess.run(
-        ["bash", "-eo", "pipefail", "-c", script], capture_output=True, text=True, check=False,
+        ["bash", "-eo", "pipefail", "-c", script], capture_output=True, encoding="utf-8", check=False,
         env={"RUNNER_TEMP": str(tmp_path), "GITHUB_OUTPUT": str(tmp_path / "output"), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     assert "url=/bitstream/1" in done.stdout

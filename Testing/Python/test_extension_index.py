@@ -138,7 +138,7 @@ def test_the_self_test_is_started_as_slicer_wants(display: str, tmp_path: Path) 
         (tmp_path / name).chmod(0o755)
     environment = {**os.environ, "DISPLAY": display, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     command = ["sh", str(TOP / "Testing" / "self-test.sh"), str(tmp_path / "Slicer")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
     said = done.stdout.splitlines()
     assert done.returncode == (3 if display else 4), done.stderr
     assert (said[0] == "xvfb-run") != bool(display)

@@ -163,7 +163,7 @@ def test_readme_names_the_two_commands() -> None:
 def test_linters_are_content(arguments: tuple[str, ...]) -> None:
     if importlib.util.find_spec(arguments[0]) is None:
         pytest.skip(f"{arguments[0]} is not installed (pip install '.[lint]')")
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=TOP, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=TOP, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -55,7 +55,7 @@ def open_module(installed: Path) -> subprocess.CompletedProcess[str]:
     """Open the installed module in a fresh process that knows only it, the stand-in for Slicer and the libraries."""
     argument = json.dumps([str(installed), libraries(), str(TOP / "Testing")])
     command = [sys.executable, "-I", "-S", "-c", OPEN_MODULE, argument]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=300)
 
 
 def test_the_installed_module_opens_and_tests_itself(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_registering_loads_nothing_that_slicer_lacks() -> None:
         f"for name in {sorted(rooms)!r}: importlib.import_module(name)\n"
         f"print(json.dumps([name for name in {STAYS_UNLOADED!r} if name in sys.modules]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
 

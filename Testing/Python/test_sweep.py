@@ -36,7 +36,7 @@ def command(*words: str | Path) -> list[str]:
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), capture_output=True, text=True, check=False)
+    return subprocess.run(command(*words), capture_output=True, encoding="utf-8", check=False)
 
 
 def write_manifest(path: Path, pairs: list[tuple[str, str, str]], **changes: str) -> Path:
@@ -75,7 +75,7 @@ def tables(out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def stopped(words: tuple[str | Path, ...], out: Path, parts: int, number: int) -> tuple[int, str]:
     """Run a sweep until so many pairs are finished, send the signal to it and its workers; return its exit code and words."""
-    streams: dict = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    streams: dict = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8"}
     with subprocess.Popen(command(*words), **streams, start_new_session=True) as it:
         deadline = time.monotonic() + 60
         while len(list(out.glob("parts/runs/*.parquet"))) < parts and time.monotonic() < deadline:

@@ -269,7 +269,7 @@ def test_a_file_system_that_takes_no_more_is_noticed(files: Path, tmp_path: Path
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
     command = [sys.executable, "-m", "HyperPredictRegLib.cli", "register", "--job", str(tmp_path / "job.json"), "--no-page", "-q"]
-    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2, done.stderr
     assert "could not be written" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["job.json"]
@@ -300,7 +300,7 @@ def test_images_too_large_for_the_memory_are_refused_before_work(
 def test_a_stopped_process_leaves_nothing(files: Path, tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(to_json(job_of(files, tmp_path / "out", preset="fine", engine="bspline")))
     command = [sys.executable, "-m", "HyperPredictRegLib.cli", "register", "--job", str(tmp_path / "job.json")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as process:
         while not list(tmp_path.glob(".out.partial-*")):
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)

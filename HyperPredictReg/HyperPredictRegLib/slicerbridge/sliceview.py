@@ -120,7 +120,7 @@ def offscreen_window() -> str:
         environment = {**os.environ, _WINDOW_VARIABLE: name} if name else dict(os.environ)
         try:
             child = subprocess.run(
-                [sys.executable, "-c", _PROBE], env=environment, capture_output=True, text=True, timeout=60, check=False
+                [sys.executable, "-c", _PROBE], env=environment, capture_output=True, encoding="utf-8", timeout=60, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             reasons.append(f"{name or 'the display'}: {error}")
