@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,38 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data is not here: set HYPERPREDICTREG_DATA to its folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def vtk_errors(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """What VTK complains of in a test of the bridge to Slicer, which fails unless it takes that out of the list."""
+    if not request.path.name.startswith("test_slicerbridge_"):
+        yield []
+        return
+    from slicerbridge_samples import vtk_errors_fail
+
+    with vtk_errors_fail() as errors:
+        yield errors
+
+
+@pytest.fixture
+def scene() -> Iterator[Any]:
+    """A scene that the library's nodes can be added to, as in the application."""
+    import slicer
+    from HyperPredictRegLib.slicerbridge.scene import application_logic
+
+    made = slicer.vtkMRMLScene()
+    with application_logic(made):
+        yield made
+
+
+@pytest.fixture
+def opened_panel() -> Iterator[tuple[Any, Any]]:
+    """The stand-in for Slicer and the module's panel, open in it."""
+    from panel_samples import opened
+
+    with opened() as both:
+        yield both
 
 
 @pytest.fixture

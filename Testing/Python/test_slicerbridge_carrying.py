@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -43,14 +41,7 @@ from slicerbridge_samples import (  # noqa: E402
     image,
     labels,
     random_points,
-    vtk_errors_fail,
 )
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -27,13 +26,7 @@ from HyperPredictRegLib.slicerbridge.provenance import read_report_node  # noqa:
 from HyperPredictRegLib.slicerbridge.segmentations import to_segmentation_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import to_volume_node  # noqa: E402
 from HyperPredictRegLib.transforms import transformed_points  # noqa: E402
-from slicerbridge_samples import OBLIQUE, image, labels, vtk_errors_fail  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
+from slicerbridge_samples import OBLIQUE, image, labels  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -32,13 +31,7 @@ from HyperPredictRegLib.slicerbridge.volumes import (  # noqa: E402
     vtk_matrix,
 )
 from HyperPredictRegLib.transforms import field_transform, transformed_points  # noqa: E402
-from slicerbridge_samples import OBLIQUE, ROTATION, field, image, labels, random_points, vtk_errors_fail  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
+from slicerbridge_samples import OBLIQUE, ROTATION, field, image, labels, random_points  # noqa: E402
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -18,15 +16,9 @@ from HyperPredictRegLib.slicerbridge.carrying import carry  # noqa: E402
 from HyperPredictRegLib.slicerbridge.segmentations import to_segmentation_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import from_volume_node, to_volume_node  # noqa: E402
 from HyperPredictRegLib.transforms import transformed_points  # noqa: E402
-from slicerbridge_samples import OBLIQUE, image, labels, random_points, vtk_errors_fail  # noqa: E402
+from slicerbridge_samples import OBLIQUE, image, labels, random_points  # noqa: E402
 
 FAR = Geometry(MIRRORED.size, MIRRORED.spacing, (3000.0, 0.0, 0.0), MIRRORED.direction)
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
 
 
 @pytest.fixture

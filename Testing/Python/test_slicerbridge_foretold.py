@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -26,22 +25,8 @@ from HyperPredictRegLib.slicerbridge.foretold import (  # noqa: E402
     show_structure,
     update_foresight,
 )
-from HyperPredictRegLib.slicerbridge.scene import application_logic, open_scene, save_scene  # noqa: E402
+from HyperPredictRegLib.slicerbridge.scene import open_scene, save_scene  # noqa: E402
 from reporting_samples import make_curves, make_foresight, make_red  # noqa: E402
-from slicerbridge_samples import vtk_errors_fail  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
-
-
-@pytest.fixture
-def scene() -> Iterator[Any]:
-    made = slicer.vtkMRMLScene()
-    with application_logic(made):
-        yield made
 
 
 def points(chart: Any, begins: str) -> np.ndarray:

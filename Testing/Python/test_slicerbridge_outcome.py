@@ -21,7 +21,7 @@ from HyperPredictRegLib.job import FoldingPercent  # noqa: E402
 from HyperPredictRegLib.outcome import Outcome  # noqa: E402
 from HyperPredictRegLib.quality import jacobian_determinant  # noqa: E402
 from HyperPredictRegLib.slicerbridge import outcome_nodes, together  # noqa: E402
-from HyperPredictRegLib.slicerbridge.outcome_nodes import FIELD_DIFFERENCE, INVERSE_RESIDUAL  # noqa: E402
+from HyperPredictRegLib.slicerbridge.outcome_nodes import INVERSE_RESIDUAL  # noqa: E402
 from HyperPredictRegLib.slicerbridge.placement import moved_since  # noqa: E402
 from HyperPredictRegLib.slicerbridge.provenance import ENGINE  # noqa: E402
 from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
@@ -34,6 +34,7 @@ from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
     save_scene,
 )
 from HyperPredictRegLib.slicerbridge.segmentations import from_segmentation_node, to_segmentation_node  # noqa: E402
+from HyperPredictRegLib.slicerbridge.storing import FIELD_DIFFERENCE  # noqa: E402
 from HyperPredictRegLib.slicerbridge.tables import TraceNodes  # noqa: E402
 from HyperPredictRegLib.slicerbridge.together import ROLE, node_ids_of_runs, report_of  # noqa: E402
 from HyperPredictRegLib.slicerbridge.transforms import simple_parts, to_transform_node  # noqa: E402
@@ -45,14 +46,7 @@ from slicerbridge_samples import (  # noqa: E402
     outcome,
     random_points,
     through_node,
-    vtk_errors_fail,
 )
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
 
 
 @pytest.fixture(scope="module")

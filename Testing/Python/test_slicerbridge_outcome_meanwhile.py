@@ -29,16 +29,10 @@ from HyperPredictRegLib.slicerbridge.task import Task  # noqa: E402
 from HyperPredictRegLib.slicerbridge.transforms import to_transform_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import to_volume_node  # noqa: E402
 from HyperPredictRegLib.transforms import field_transform  # noqa: E402
-from slicerbridge_samples import OBLIQUE, ROTATION, field, outcome, vtk_errors_fail  # noqa: E402
+from slicerbridge_samples import OBLIQUE, ROTATION, field, outcome  # noqa: E402
 
 NAMES = {3: "Caudate", 17: "Putamen", 300: "Thalamus"}
 NUMBERS = {f"label_{label}": label for label in NAMES}
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from HyperPredictRegLib.slicerbridge.foretold import add_foresight, foresight_no
 from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
     OutcomeNodes,
     add_outcome,
-    application_logic,
     read_back,
     remove_outcome,
     save_scene,
@@ -23,20 +21,7 @@ from HyperPredictRegLib.slicerbridge.showing import checkerboard, show_deformati
 from HyperPredictRegLib.slicerbridge.together import node_ids_of_runs, nodes_of_run, report_of  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import to_volume_node  # noqa: E402
 from reporting_samples import make_foresight  # noqa: E402
-from slicerbridge_samples import outcome, vtk_errors_fail  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
-
-
-@pytest.fixture
-def scene() -> Iterator[Any]:
-    made = slicer.vtkMRMLScene()
-    with application_logic(made):
-        yield made
+from slicerbridge_samples import outcome  # noqa: E402
 
 
 @pytest.fixture

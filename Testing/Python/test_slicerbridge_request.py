@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,18 +33,11 @@ from slicerbridge_samples import (  # noqa: E402
     labels,
     random_points,
     transforms,
-    vtk_errors_fail,
 )
 
 FLIP = np.diag(LPS_RAS)[:3]
 FIXED_NAMES = {3: "Caudate", 17: "Putamen", 300: "Only fixed"}
 MOVING_NAMES = {3: "putamen", 17: " CAUDATE", 300: "Only moving"}
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,12 +50,6 @@ from slicerbridge_samples import (  # noqa: E402
     through_node,
     vtk_errors_fail,
 )
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +232,7 @@ def test_a_segmentation_node_is_carried_over_with_its_segments() -> None:
     )
 
 
-def test_a_file_in_the_way_is_replaced_and_a_failure_leaves_it(tmp_path, _vtk_errors) -> None:
+def test_a_file_in_the_way_is_replaced_and_a_failure_leaves_it(tmp_path, vtk_errors) -> None:
     path = tmp_path / "a.mrb"
     path.write_text("old", encoding="utf-8")
     write_scene(outcome(), path)
@@ -250,7 +243,7 @@ def test_a_file_in_the_way_is_replaced_and_a_failure_leaves_it(tmp_path, _vtk_er
         write_scene(outcome(), tmp_path / "nowhere" / "a.mrb")
 
 
-def test_scenes_that_cannot_be_read_are_named(tmp_path, _vtk_errors) -> None:
+def test_scenes_that_cannot_be_read_are_named(tmp_path, vtk_errors) -> None:
     with pytest.raises(InputError, match="does not exist"):
         open_scene(tmp_path / "missing.mrb")
     before = Path.cwd()
@@ -263,13 +256,13 @@ def test_scenes_that_cannot_be_read_are_named(tmp_path, _vtk_errors) -> None:
             open_scene(tmp_path / name)
         assert Path.cwd() == before
     # Slicer logs the broken file as an error, and so it should.
-    _vtk_errors.clear()
+    vtk_errors.clear()
 
 
-def test_bundles_need_the_logic_to_be_read(bundle, _vtk_errors) -> None:
+def test_bundles_need_the_logic_to_be_read(bundle, vtk_errors) -> None:
     """The trap: without a cache folder and a data manager a scene cannot unpack a bundle."""
     assert not slicer.vtkMRMLScene().ReadFromMRB(str(bundle))
-    _vtk_errors.clear()
+    vtk_errors.clear()
 
 
 def test_scene_files_without_a_bundle_open_too(tmp_path, bundle) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -35,7 +33,6 @@ from slicerbridge_samples import (  # noqa: E402
     image,
     labels,
     transforms,
-    vtk_errors_fail,
 )
 
 BINARY = "Binary labelmap"
@@ -49,10 +46,8 @@ COLORS = {3: (1.0, 0.0, 0.25), 300: (0.0, 0.5, 1.0)}
 
 
 @pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
+def _conversions() -> None:
     register_conversions()
-    with vtk_errors_fail() as errors:
-        yield errors
 
 
 @pytest.fixture

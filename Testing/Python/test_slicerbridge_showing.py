@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from HyperPredictRegLib.errors import InputError  # noqa: E402
 from HyperPredictRegLib.geometry import Geometry  # noqa: E402
 from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
     add_outcome,
-    application_logic,
     open_scene,
     remove_outcome,
     save_scene,
@@ -42,23 +40,9 @@ from slicerbridge_samples import (  # noqa: E402
     outcome,
     random_points,
     through_node,
-    vtk_errors_fail,
 )
 
 FLAT = Geometry((40, 30, 6), (1.0, 1.0, 5.0), (3.0, -4.0, 5.0), OBLIQUE.direction)
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
-
-
-@pytest.fixture
-def scene() -> Iterator[Any]:
-    made = slicer.vtkMRMLScene()
-    with application_logic(made):
-        yield made
 
 
 def ramp(geometry: Geometry, top: float, offset: float) -> sitk.Image:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -38,7 +36,6 @@ from slicerbridge_samples import (  # noqa: E402
     random_points,
     through_node,
     transforms,
-    vtk_errors_fail,
 )
 
 TOLERANCE_MM = 1e-3
@@ -50,12 +47,6 @@ BACK = {
     "composite-linear": sitk.AffineTransform, "bspline": sitk.BSplineTransform, "field": sitk.DisplacementFieldTransform,
     "composite-field": sitk.CompositeTransform, "composite-nested": sitk.CompositeTransform,
 }
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
 
 
 @pytest.fixture
@@ -260,20 +251,20 @@ def test_kinds_without_counterpart_are_refused(scene) -> None:
         to_transform_node(sitk.Euler2DTransform(), scene, "a")
 
 
-def test_unreadable_files_are_named_and_leave_no_node(scene, tmp_path, _vtk_errors) -> None:
+def test_unreadable_files_are_named_and_leave_no_node(scene, tmp_path, vtk_errors) -> None:
     (tmp_path / "broken.h5").write_text("nothing", encoding="utf-8")
     for name in ("missing.h5", "broken.h5"):
         with pytest.raises(InputError, match=name):
             read_transform_node(scene, tmp_path / name)
     assert scene.GetNumberOfNodesByClass("vtkMRMLTransformNode") == 0
     # Slicer logs the broken file as an error, and so it should.
-    _vtk_errors.clear()
+    vtk_errors.clear()
 
 
-def test_unwritable_files_are_named(scene, tmp_path, _vtk_errors) -> None:
+def test_unwritable_files_are_named(scene, tmp_path, vtk_errors) -> None:
     with pytest.raises(InputError, match="nowhere"):
         write_transform_node(to_transform_node(affine(), scene, "a"), tmp_path / "nowhere" / "t.h5")
-    _vtk_errors.clear()
+    vtk_errors.clear()
 
 
 def test_flattened_gives_the_order_of_application() -> None:

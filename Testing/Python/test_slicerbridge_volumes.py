@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -36,12 +34,6 @@ PIXEL_TYPES = (
     sitk.sitkInt8, sitk.sitkUInt8, sitk.sitkInt16, sitk.sitkUInt16, sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkInt64,
     sitk.sitkUInt64, sitk.sitkFloat32, sitk.sitkFloat64,
 )
-
-
-@pytest.fixture(autouse=True)
-def _vtk_errors() -> Iterator[list[str]]:
-    with vtk_errors_fail() as errors:
-        yield errors
 
 
 @pytest.fixture
@@ -179,8 +171,8 @@ def test_a_scaling_parent_changes_the_spacing(scene) -> None:
     assert np.allclose(from_volume_node(node).GetSpacing(), 2 * np.array(AXIAL.spacing))
 
 
-def test_the_guard_against_vtk_errors_works(_vtk_errors) -> None:
+def test_the_guard_against_vtk_errors_works(vtk_errors) -> None:
     with pytest.raises(AssertionError, match="VTK reported"), vtk_errors_fail():
         slicer.vtkMRMLVolumeArchetypeStorageNode().ReadData(None)
-    assert len(_vtk_errors) == 1
-    _vtk_errors.clear()
+    assert len(vtk_errors) == 1
+    vtk_errors.clear()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import abc
 import typing
 from dataclasses import dataclass
 from typing import Any
 
 
-class Validator:
+class Validator(abc.ABC):
     """A condition on a value."""
 
+    @abc.abstractmethod
     def validate(self, value: Any) -> None:
         """Raise ValueError if the value is not allowed."""
-        raise NotImplementedError
 
 
 @dataclass
