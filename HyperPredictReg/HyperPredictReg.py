@@ -291,18 +291,16 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
         ValueError : an input cannot be used, or nothing can be foreseen, for example without PyTorch.
         RuntimeError : the volumes could not be aligned.
         """
-        from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight, places_of
+        from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight
 
-        request = self.request(fixedVolume, movingVolume, movingSegmentation, **choices)
-        task = self.begin("predict", request)
-        places = places_of(request)
+        task = self.begin("predict", self.request(fixedVolume, movingVolume, movingSegmentation, **choices))
         try:
             task.wait(progress)
             foresight = task.foresight()
         finally:
             task.close()
         if addToScene:
-            deliver_foresight(foresight, request, places)
+            deliver_foresight(foresight, task)
         return foresight
 
     def process(
@@ -330,12 +328,13 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
         ValueError : an input cannot be used; the message says which and why.
         RuntimeError : no valid result came out.
         """
-        from HyperPredictRegLib.slicerbridge.delivery import check_field, deliver_outcome
+        from HyperPredictRegLib.slicerbridge.delivery import deliver_outcome
+        from HyperPredictRegLib.slicerbridge.storing import check_storage
+        from HyperPredictRegLib.slicerbridge.volumes import volume_geometry
 
-        request = self.request(fixedVolume, movingVolume, movingSegmentation, **choices)
-        check_field(fixedVolume, transformAs, fieldSpacing)
-        task = self.begin("register", request)
+        task = self.begin("register", self.request(fixedVolume, movingVolume, movingSegmentation, **choices))
         try:
+            check_storage(volume_geometry(fixedVolume), transformAs, fieldSpacing)
             task.wait(progress)
             return deliver_outcome(task, transform_as=transformAs, field_spacing_mm=fieldSpacing)[0]
         finally:

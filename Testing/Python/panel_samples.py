@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -75,11 +75,11 @@ def choose_pair(host: slicerhost.Host, panel: slicerhost.Panel) -> tuple[Any, An
 def foreseen(host: slicerhost.Host, panel: slicerhost.Panel, foresight: Any = None) -> Any:
     """Choose a pair and let the panel take a made-up prediction for it; return the prediction."""
     inputs = importlib.import_module("HyperPredictRegLib.panel.inputs")
-    delivery = importlib.import_module("HyperPredictRegLib.slicerbridge.delivery")
+    placement = importlib.import_module("HyperPredictRegLib.slicerbridge.placement")
     choose_pair(host, panel)
     foresight = foresight or make_foresight(make_curves(NAMES), Criterion())
     request = inputs.request_of(panel.widget._parameterNode, forPrediction=True)
-    panel.widget.panel.choice.take(foresight, request, delivery.places_of(request))
+    panel.widget.panel.choice.take(foresight, SimpleNamespace(request=request, places=placement.places_of(request)))
     host.let_qt_work()
     return foresight
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,8 @@ from reporting_samples import make_curves, make_red
 slicer: Any = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install '.[slicer]')")
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 cannot be loaded (make test sees to it)", exc_type=ImportError)
 
-from panel_samples import NAMES, add_pair, add_segmentation, choose_pair, foreseen, opened  # noqa: E402 - needs slicer
+from panel_samples import NAMES, add_pair, add_segmentation, choose_pair, foreseen  # noqa: E402 - needs slicer
 from PySide6.QtCore import Qt  # noqa: E402
-
-
-@pytest.fixture
-def opened_panel() -> Iterator[tuple[Any, Any]]:
-    with opened() as both:
-        yield both
 
 
 def test_an_empty_panel_says_what_is_missing(opened_panel: tuple[Any, Any]) -> None:

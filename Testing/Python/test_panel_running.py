@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,6 @@ pytest.importorskip("PySide6.QtWidgets", reason="PySide6 cannot be loaded (make 
 
 from panel_samples import add_segmentation, choose_pair, finish, opened  # noqa: E402 - needs slicer
 from PySide6.QtCore import Qt  # noqa: E402
-
-
-@pytest.fixture
-def opened_panel() -> Iterator[tuple[Any, Any]]:
-    with opened() as both:
-        yield both
 
 
 def nodes_of_scene() -> set[str]:
@@ -317,6 +310,8 @@ def test_a_result_that_comes_while_the_user_is_elsewhere_waits(opened_panel: tup
     panel.ui.transformKindComboBox.setCurrentIndex(1)
     panel.ui.fieldSpacingSpinBox.setValue(9.0)
     host.click(panel.ui.registerButton)
+    # What is chosen meanwhile is for the next one.
+    panel.ui.transformKindComboBox.setCurrentIndex(0)
     panel.leave()
     composite = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
     composite.SetBackgroundVolumeID(None)

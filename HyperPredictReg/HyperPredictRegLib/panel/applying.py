@@ -7,12 +7,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from HyperPredictRegLib.panel.results import ResultSection
-from HyperPredictRegLib.slicerbridge.carrying import carry
+from HyperPredictRegLib.slicerbridge.carrying import KINDS, carry
 from HyperPredictRegLib.slicerbridge.together import ROLE, node_ids_of_runs
 
 _INPUTS = ("fixed", "moving", "fixed_segmentation", "moving_segmentation")
 _GOES_ON = ("warped", "propagated_segmentation")  # of another result, for a chain of registrations
-_CLASSES = ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLModelNode", "vtkMRMLMarkupsNode")
 
 
 class ApplySection:
@@ -85,7 +84,7 @@ def carriable_nodes(scene: Any, result: Any) -> list[Any]:
     own = [] if result is None else [node for node in result.all() if not any(node is one for one in inputs)]
     made = node_ids_of_runs(scene)
     found = []
-    for name in _CLASSES:
+    for name in KINDS:
         nodes = scene.GetNodesByClass(name)
         nodes.UnRegister(None)
         for number in range(nodes.GetNumberOfItems()):

@@ -23,8 +23,9 @@ from HyperPredictRegLib.predictor.paths import bundled
 from HyperPredictRegLib.reporting.choice_wording import light
 from HyperPredictRegLib.selection import Choice, choose, interpolated
 from HyperPredictRegLib.slicerbridge import foretold
-from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight, difference
-from HyperPredictRegLib.slicerbridge.request import Request
+from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight
+from HyperPredictRegLib.slicerbridge.placement import difference
+from HyperPredictRegLib.slicerbridge.task import Task
 
 _COLORS = {"green": "#2e9e44", "amber": "#e69500", "red": "#d03b3b"}
 _NAME, _WEIGHT, _DICE = range(3)
@@ -67,10 +68,10 @@ class ChoiceSection:
         ui.weightSlider.connect("valueChanged(int)", self._sliderMoved)
         ui.weightSpinBox.connect("valueChanged(double)", self._weightTyped)
 
-    def take(self, foresight: Foresight, request: Request, places: str) -> None:
+    def take(self, foresight: Foresight, task: Task) -> None:
         """Put a new prediction into the scene in place of the one before, and show it."""
         parameters = self._parameters()
-        node = deliver_foresight(foresight, request, places, earlier=parameters.foresight)
+        node = deliver_foresight(foresight, task, earlier=parameters.foresight)
         self._read = None
         with slicer.util.NodeModify(parameters):
             parameters.foresight = node

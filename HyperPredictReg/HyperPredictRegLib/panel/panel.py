@@ -1,6 +1,7 @@
 """The whole panel: its sections, and what its buttons do."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,10 @@ from HyperPredictRegLib.panel.parameters import TransformKind
 from HyperPredictRegLib.panel.results import ResultSection
 from HyperPredictRegLib.panel.running import Runner
 from HyperPredictRegLib.predictor.paths import bundled
-from HyperPredictRegLib.slicerbridge.delivery import (
-    check_field,
-    deliver_foresight,
-    deliver_outcome,
-    places_of,
-    save_page,
-)
+from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight, deliver_outcome, save_page
+from HyperPredictRegLib.slicerbridge.storing import check_storage
 from HyperPredictRegLib.slicerbridge.task import Task
+from HyperPredictRegLib.slicerbridge.volumes import volume_geometry
 from HyperPredictRegLib.workflow.foresight import foresight_of
 
 
@@ -179,42 +176,47 @@ class Panel:
         if not parameters.byHand and not self._nothing_to_foresee(parameters):
             # Without PyTorch the work goes on with a fixed λ, and says so in the result.
             packages.make_torch_ready(ask_again=False)
-        self._begin("register", parameters, request_of(parameters), self._registered)
+        # As it is chosen now: the user may turn to other things while it runs.
+        stored = _stored_as(parameters)
 
-    def _begin(self, kind: str, parameters: Any, request: Any, done: Callable[[Any, Any, str], bool]) -> None:
-        places = ""
+        def check() -> None:
+            check_storage(volume_geometry(parameters.fixedVolume), *stored)
+
+        self._begin("register", parameters, request_of(parameters), partial(self._registered, stored=stored), check)
+
+    def _begin(
+        self, kind: str, parameters: Any, request: Any, done: Callable[[Any, Any], bool], check: Callable[[], None] | None = None
+    ) -> None:
         try:
-            if kind == "register":
-                check_field(request.fixed, *_stored_as(parameters))
+            if check is not None:
+                check()
             task = self.logic.begin(kind, request)
-            places = places_of(request)
         except InputError as error:
             self._failed(str(error))
             return
         except Exception as error:
             self._failed(_("It could not be started: {reason}").format(reason=error))
             raise
-        self.runner.start(task, lambda finished: done(finished, parameters, places), self._failed)
+        self.runner.start(task, lambda finished: done(finished, parameters), self._failed)
 
-    def _foreseen(self, task: Task, parameters: Any, places: str) -> bool:
+    def _foreseen(self, task: Task, parameters: Any) -> bool:
         with slicer.util.tryWithErrorDisplay(_("The prediction could not be shown.")):
-            foresight, request = task.foresight(), task.request
+            foresight = task.foresight()
             if parameters is self._parameters():
-                self.choice.take(foresight, request, places)
+                self.choice.take(foresight, task)
             else:
-                parameters.foresight = deliver_foresight(foresight, request, places, earlier=parameters.foresight)
+                parameters.foresight = deliver_foresight(foresight, task, earlier=parameters.foresight)
         return False
 
-    def _registered(self, task: Task, parameters: Any, places: str) -> bool:
+    def _registered(self, task: Task, parameters: Any, stored: tuple[str, float | None]) -> bool:
         with slicer.util.tryWithErrorDisplay(_("The result could not be put into the scene."), waitCursor=True):
-            transform_as, spacing = _stored_as(parameters)
-            nodes, outcome = deliver_outcome(task, transform_as=transform_as, field_spacing_mm=spacing)
+            nodes, outcome = deliver_outcome(task, transform_as=stored[0], field_spacing_mm=stored[1])
             foresight = foresight_of(outcome)
             self._keep(task, nodes.report, parameters.result)
             with slicer.util.NodeModify(parameters):
                 parameters.result = nodes.report
                 if foresight is not None:
-                    parameters.foresight = deliver_foresight(foresight, task.request, places, earlier=parameters.foresight)
+                    parameters.foresight = deliver_foresight(foresight, task, earlier=parameters.foresight)
             expected.learn(outcome.report)
             if parameters is self._parameters():
                 self.refresh()

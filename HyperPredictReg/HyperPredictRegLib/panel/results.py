@@ -18,8 +18,9 @@ from HyperPredictRegLib.reporting import wording
 from HyperPredictRegLib.reporting.choice_wording import first_line
 from HyperPredictRegLib.selection import within_limit
 from HyperPredictRegLib.slicerbridge import showing
-from HyperPredictRegLib.slicerbridge.outcome_nodes import EXACT_MM, FIELD_DIFFERENCE, OutcomeNodes, read_back
+from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, read_back
 from HyperPredictRegLib.slicerbridge.provenance import read_report_node
+from HyperPredictRegLib.slicerbridge.storing import EXACT_MM, FIELD_DIFFERENCE
 
 _HIGHEST_TABLE, _HEADER_HEIGHT = 230, 48  # pixels, with room for a scroll bar
 _KEPT, _BROKEN = "#2e9e44", "#d03b3b"

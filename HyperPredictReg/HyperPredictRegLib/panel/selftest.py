@@ -4,6 +4,7 @@
 
 import shutil
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import slicer
@@ -30,6 +31,7 @@ class SelfTest:
         for test in (
             self.test_badInputIsNamed,
             self.test_parametersAreSavedWithTheScene,
+            self.test_importingASceneKeepsWhatIsChosen,
             self.test_cancelLeavesTheSceneAsItWas,
             self.test_closingTheSceneEndsTheWork,
             self.test_samplePairIsForeseenRegisteredAndCarriedOver,
@@ -189,18 +191,40 @@ class SelfTest:
         parameters.fixedVolume = fixed
         parameters.preset, parameters.rule, parameters.foldingLimit = Preset.STANDARD, Rule.MAXIMUM, 0.25
         parameters.structureWeights = {"left hippocampus": 2.0}
-        folder = slicer.util.tempDirectory(key="HyperPredictReg")
-        try:
-            scene = str(Path(folder) / "scene.mrb")
-            self.assertTrue(slicer.util.saveScene(scene))
+        with self.savedScene() as scene:
             slicer.mrmlScene.Clear()
             slicer.util.loadScene(scene)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         restored = self.makeLogic().getParameterNode()
         self.assertEqual(restored.fixedVolume.GetName(), fixed.GetName())
         self.assertEqual((restored.preset, restored.rule, restored.foldingLimit), (Preset.STANDARD, Rule.MAXIMUM, 0.25))
         self.assertEqual(dict(restored.structureWeights), {"left hippocampus": 2.0})
+
+    def test_importingASceneKeepsWhatIsChosen(self):
+        """Add a scene to the one that is open: the panel shows what it showed before."""
+        fixed, moving = self.addEggs()
+        widget = self.openedPanel(fixed, moving)
+        start = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Start")
+        widget.ui.initialTransformSelector.setCurrentNode(start)
+        chosen = widget.ui.parameterSetSelector.currentNode()
+        count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        with self.savedScene() as scene:
+            slicer.util.loadScene(scene)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), 2 * count)
+        self.assertIs(widget.ui.parameterSetSelector.currentNode(), chosen)
+        for selector, node in (("fixed", fixed), ("moving", moving), ("initialTransform", start)):
+            self.assertIs(getattr(widget.ui, f"{selector}Selector").currentNode(), node)
+        self.assertTrue(widget.ui.registerButton.enabled)
+
+    @contextmanager
+    def savedScene(self):
+        """Save the scene to a file that is there as long as the block runs; give its path."""
+        folder = slicer.util.tempDirectory(key="HyperPredictReg")
+        try:
+            scene = str(Path(folder) / "scene.mrb")
+            self.assertTrue(slicer.util.saveScene(scene))
+            yield scene
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def test_badInputIsNamed(self):
         """Ask for what cannot be: a sentence names it, and nothing is left behind."""

@@ -18,11 +18,12 @@ from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.intensity import value_beyond
 from HyperPredictRegLib.quality import jacobian_determinant
 from HyperPredictRegLib.slicerbridge.carried_points import carried_markups, carried_model
-from HyperPredictRegLib.slicerbridge.outcome_nodes import FIELD_DIFFERENCE, OutcomeNodes
+from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes
 from HyperPredictRegLib.slicerbridge.placement import moved_since
 from HyperPredictRegLib.slicerbridge.pointwise import determinants, points_back_through, points_through
 from HyperPredictRegLib.slicerbridge.provenance import read_report_node
 from HyperPredictRegLib.slicerbridge.segmentations import propagate, segments_mask, shares_inside
+from HyperPredictRegLib.slicerbridge.storing import FIELD_DIFFERENCE
 from HyperPredictRegLib.slicerbridge.together import all_or_none, item_above, put_under
 from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
 from HyperPredictRegLib.slicerbridge.volumes import (
@@ -40,7 +41,7 @@ MOST_FOLDED_SHARE = 0.005
 CARRIED_FROM = "HyperPredictReg.carriedFrom"
 
 _UNSAFE_RESIDUAL_MM = 1.0
-_KINDS = ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLModelNode", "vtkMRMLMarkupsNode")
+KINDS = ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLModelNode", "vtkMRMLMarkupsNode")
 _USED = ("fixed", "moving", "transform", "inverse", "jacobian", "report")
 
 
@@ -152,7 +153,7 @@ def _checked(scene: Any, nodes: Iterable[Any] | Any) -> list[Any]:
     for node in given:
         if not (hasattr(node, "IsA") and node.IsA("vtkMRMLNode")):
             raise InputError(f"{node!r} is no node, so it cannot be carried: {choose}")
-        if not any(node.IsA(kind) for kind in _KINDS):
+        if not any(node.IsA(kind) for kind in KINDS):
             raise InputError(f"'{node.GetName()}' is of a kind ({node.GetNodeTagName()}) that cannot be carried: {choose}")
         if node.GetScene() is not scene:
             raise InputError(f"'{node.GetName()}' is not in the scene, so it cannot be carried: {choose}")

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.prediction import Foresight
 from HyperPredictRegLib.slicerbridge import foretold
-from HyperPredictRegLib.slicerbridge.request import MaskChoice, Request
+from HyperPredictRegLib.slicerbridge.placement import record_inputs
 from HyperPredictRegLib.slicerbridge.scene import OutcomeNodes, add_outcome_for
 from HyperPredictRegLib.slicerbridge.task import Task
-from HyperPredictRegLib.slicerbridge.volumes import volume_geometry
 
-_ROLES = ("fixed", "moving", "moving_segmentation", "fixed_mask", "moving_mask", "initial_transform")
-_REFERENCE = "HyperPredictRegFor."  # and the role of an input
-_PLACES = "HyperPredictReg.foreseenAt"
-_MOST_FIELD_POINTS = 50_000_000
 _LONGEST_NAME = 100
 _PAGE_FILES = ("report.html", "report.json", "*.png")
 
 
-def deliver_foresight(foresight: Foresight, request: Request, places: str, *, earlier: Any = None) -> Any:
+def deliver_foresight(foresight: Foresight, task: Task, *, earlier: Any = None) -> Any:
     """Put a prediction into the scene of its volumes, in place of an `earlier` one if that is whole; return its text node.
 
     Parameters
     ----------
-    request : what it was made of; the text node refers to the nodes.
-    places : what `places_of` said when it was begun.
+    task : what made it.
     earlier : text node of a prediction, or None.
     """
     nodes = None
@@ -43,83 +34,11 @@ def deliver_foresight(foresight: Foresight, request: Request, places: str, *, ea
         except InputError:
             nodes = None
     if nodes is None:
-        nodes = foretold.add_foresight(request.fixed.GetScene(), foresight)
+        nodes = foretold.add_foresight(task.request.fixed.GetScene(), foresight)
     else:
         foretold.update_foresight(nodes, foresight)
-    for role, node in _inputs(request).items():
-        nodes.report.SetNodeReferenceID(_REFERENCE + role, None if node is None else node.GetID())
-    nodes.report.SetAttribute(_PLACES, places)
+    record_inputs(nodes.report, task.request, task.places)
     return nodes.report
-
-
-def places_of(request: Request) -> str:
-    """Return as JSON where the volumes lie that a request names, and which segments its masks consist of.
-
-    Of a volume: its size and the matrix from its indices to LPS mm in world space; None if it has no such matrix.
-    """
-    places: dict[str, Any] = {}
-    for role in ("fixed", "moving"):
-        try:
-            grid = volume_geometry(getattr(request, role))
-            places[role] = [*grid.size, *np.round(grid.index_to_lps, 6).ravel().tolist()]
-        except InputError:
-            places[role] = None
-    for role in ("fixed_mask", "moving_mask"):
-        mask = getattr(request, role)
-        places[role] = "" if mask is None else mask.segment_id
-    return json.dumps(places)
-
-
-def difference(node: Any, request: Request) -> str:
-    """Tell what has changed since the prediction in a text node was made, if a request asks for it anew.
-
-    Returns
-    -------
-    "volumes" (others), "inputs" (another mask, segmentation or initial transform), "places" (volumes have moved), or "" if
-    nothing has changed. Voxels that were edited are not noticed.
-    """
-    differing = [
-        role for role, now in _inputs(request).items() if node.GetNodeReference(_REFERENCE + role) is not now
-    ]
-    if "fixed" in differing or "moving" in differing:
-        return "volumes"
-    then, now = json.loads(node.GetAttribute(_PLACES) or "{}"), json.loads(places_of(request))
-    if differing or any(then.get(role) != now[role] for role in ("fixed_mask", "moving_mask")):
-        return "inputs"
-    if any(now[role] is not None and then.get(role) != now[role] for role in ("fixed", "moving")):
-        return "places"
-    return ""
-
-
-def check_field(fixed: Any, transform_as: str, field_spacing_mm: float | None) -> None:
-    """Check before the work begins how its transform is to be stored.
-
-    Parameters
-    ----------
-    fixed : volume node that a displacement field has to cover.
-    transform_as, field_spacing_mm : see `add_outcome`.
-
-    Raises
-    ------
-    InputError : there is no such kind of transform, or the spacing is not positive or needs too much memory.
-    """
-    if transform_as not in ("composite", "field"):
-        raise InputError(f"A transform cannot be stored as '{transform_as}': choose 'composite' or 'field'.")
-    if field_spacing_mm is None:
-        return
-    if not 0 < field_spacing_mm < float("inf"):
-        raise InputError(f"The spacing of the displacement field is {field_spacing_mm:g} mm: give more than 0.")
-    points = float(np.prod(np.ceil(np.array(volume_geometry(fixed).extent_mm) / field_spacing_mm) + 1))
-    if transform_as == "field" and points > _MOST_FIELD_POINTS:
-        raise InputError(
-            f"A displacement field with {field_spacing_mm:g} mm between its points would have {points / 1e6:.0f} million of them "
-            f"over '{fixed.GetName()}': choose a larger spacing."
-        )
-
-
-def _inputs(request: Request) -> dict[str, Any]:
-    chosen = {role: getattr(request, role) for role in _ROLES}
-    return {role: one.node if isinstance(one, MaskChoice) else one for role, one in chosen.items()}
 
 
 def deliver_outcome(

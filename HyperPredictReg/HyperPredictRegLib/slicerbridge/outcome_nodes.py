@@ -25,6 +25,7 @@ from HyperPredictRegLib.slicerbridge.placement import (
 from HyperPredictRegLib.slicerbridge.provenance import add_report_node, add_warnings, link_images, record_provenance
 from HyperPredictRegLib.slicerbridge.segmentations import propagate, to_segmentation_node
 from HyperPredictRegLib.slicerbridge.showing import show_outlines
+from HyperPredictRegLib.slicerbridge.storing import check_storage, reload_note, store_as_field
 from HyperPredictRegLib.slicerbridge.tables import (
     TraceNodes,
     add_measures_table,
@@ -40,23 +41,12 @@ from HyperPredictRegLib.slicerbridge.together import (
     put_in_folder,
     remove_run,
 )
-from HyperPredictRegLib.slicerbridge.transforms import (
-    cubic_reload_difference_mm,
-    to_transform_node,
-    update_transform_node,
-)
+from HyperPredictRegLib.slicerbridge.transforms import to_transform_node
 from HyperPredictRegLib.slicerbridge.volumes import look_alike, to_volume_node
-from HyperPredictRegLib.transforms import displacement_field, field_transform, transformed_points
 
 INVERSE_RESIDUAL = "HyperPredictReg.inverseResidualMm"
-FIELD_DIFFERENCE = "HyperPredictReg.fieldDifferenceMm"
-
-EXACT_MM = 1e-3
-"""Transforms that lie no farther apart are called the same."""
-
 _THEIRS = ("fixed", "moving", "fixed_segmentation", "moving_segmentation")
 _TRACES = ("alignment_trace", "registration_trace")
-_MOST_POINTS = 100_000
 _RED = (0.9, 0.1, 0.1)
 
 
@@ -158,15 +148,14 @@ def add_outcome_for(
     What is propagated is what the segmentation was at the start. The report's warnings say what has changed. A segmentation
     that has left the scene is not referred to. All else is as in `add_outcome`.
     """
-    if transform_as not in ("composite", "field"):
-        raise InputError(f"A transform cannot be stored as '{transform_as}': choose composite or field.")
+    check_storage(Geometry.of(outcome.fixed), transform_as, field_spacing_mm)
     start = given.start or at_start(given.moving, given.moving_segmentation, given.fixed_segmentation)
     theirs = {name: node for name in _THEIRS if (node := getattr(given, name)) is not None and node.GetScene() is not None}
     with all_or_none(scene):
         nodes = _add_nodes(scene, outcome, theirs, start)
         stored: sitk.Transform = outcome.transform
         if transform_as == "field":
-            stored = _store_as_field(nodes.transform, outcome, field_spacing_mm)
+            stored = store_as_field(nodes.transform, outcome, field_spacing_mm)
         _describe(nodes, outcome, start, stored)
         roles = {role: node for role, node in nodes.by_role().items() if role not in theirs}
         record_provenance([node for role, node in roles.items() if role not in _THEIRS], outcome.report)
@@ -293,7 +282,7 @@ def _add_folds(scene: Any, outcome: Outcome, name: str) -> Any | None:
 def _describe(nodes: OutcomeNodes, outcome: Outcome, start: AtStart, stored: sitk.Transform) -> None:
     """Say on the transforms themselves how exact they are, and where they lead from; and on all that was moved if it folds."""
     folds = _fold_note(outcome)
-    sentences = [nodes.transform.GetDescription() or "", folds, _reload_note(outcome, stored)]
+    sentences = [nodes.transform.GetDescription() or "", folds, reload_note(outcome, stored)]
     above = start.above_moving
     if above:
         sentences.append(
@@ -320,58 +309,6 @@ def _fold_note(outcome: Outcome) -> str:
     if not share > MUCH_FOLDED_PERCENT:
         return ""
     return f"{share:.3g} % of the foreground is folded: near folds neither the image nor its segments can be trusted."
-
-
-def _store_as_field(node: Any, outcome: Outcome, spacing_mm: float | None) -> sitk.Transform:
-    """Let a transform node hold one displacement field over the fixed volume, not the exact composite, and return it."""
-    if spacing_mm is not None and not spacing_mm > 0:
-        raise InputError(f"The spacing of the displacement field is {spacing_mm:g} mm: give more than 0.")
-    fixed = Geometry.of(outcome.fixed)
-    if spacing_mm is None:
-        # On the points that were registered on, interpolating and mapping by a matrix may change places: nothing is lost.
-        grid = Geometry(**asdict(outcome.report.working_grid)).continued_over(fixed.corners_lps())
-    else:
-        grid = fixed.covering(fixed.corners_lps(), spacing_mm, 0.0)
-    single = field_transform(displacement_field(outcome.transform, grid))
-    update_transform_node(node, single)
-    points = _foreground_voxels(outcome)
-    apart = np.linalg.norm(transformed_points(single, points) - transformed_points(outcome.transform, points), axis=1)
-    mean, most = (float(apart.mean()), float(apart.max())) if apart.size else (0.0, 0.0)
-    node.SetAttribute(FIELD_DIFFERENCE, json.dumps({"mean": mean, "maximum": most}))
-    edges = [f"{edge:.3g}" for edge in grid.spacing]
-    where = f"of {edges[0] if len(set(edges)) == 1 else ' x '.join(edges)} mm over the fixed volume, and not valid outside of it"
-    exactness = (
-        f"it differs from the exact transform by {mean:.2g} mm on average over the foreground, by {most:.2g} mm at most"
-        if most > EXACT_MM else "there it is exact"
-    )
-    node.SetDescription(f"One displacement field {where}: {exactness}.")
-    return single
-
-
-def _foreground_voxels(outcome: Outcome) -> np.ndarray:
-    """Return the fixed volume's own voxel centers in its foreground, or a random choice of them: shape (n, 3), LPS mm."""
-    fixed = Geometry.of(outcome.fixed)
-    inside = fixed.resample(outcome.foreground, interpolator=sitk.sitkNearestNeighbor)
-    chosen = np.flatnonzero(sitk.GetArrayViewFromImage(inside))
-    if len(chosen) > _MOST_POINTS:
-        # Not every n-th: those may all coincide with points of a grid.
-        chosen = np.random.default_rng(outcome.report.job.seed).choice(chosen, _MOST_POINTS, replace=False)
-    return fixed.to_lps(np.stack(np.unravel_index(chosen, fixed.size[::-1])[::-1], axis=1))
-
-
-def _reload_note(outcome: Outcome, stored: sitk.Transform) -> str:
-    """Say on the transform itself what its grid comes to where Slicer opens the scene without this extension."""
-    inside = np.argwhere(sitk.GetArrayViewFromImage(outcome.foreground) > 0)[:, ::-1]
-    # A thousand voxels spread evenly, and a random place in each: on the points of a grid all interpolations agree.
-    chosen = inside[:: max(1, len(inside) // 1000)]
-    if not len(chosen):
-        return ""
-    places = chosen + np.random.default_rng(outcome.report.job.seed).uniform(-0.5, 0.5, chosen.shape)
-    apart = cubic_reload_difference_mm(stored, Geometry.of(outcome.foreground).to_lps(places))
-    return (
-        "Displacement fields are interpolated linearly. Slicer without HyperPredictReg reads them as cubic, which moves points "
-        f"of the foreground by {apart.mean():.2g} mm on average and by {apart.max():.2g} mm at most."
-    )
 
 
 def _pair(nodes: OutcomeNodes) -> str:

@@ -1,4 +1,4 @@
-"""How the inputs of a registration were when it began: where volumes lay, what segments held; and what has changed since."""
+"""Inputs as they were when work on them began: where volumes lay, what segments held; and what has changed since."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ import numpy as np
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.slicerbridge.request import MaskChoice, Request
 from HyperPredictRegLib.slicerbridge.segmentations import SegmentationState, segmentation_state
 from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, reading_for, volume_geometry
+
+_INPUTS = ("fixed", "moving", "moving_segmentation", "fixed_mask", "moving_mask", "initial_transform")
+_REFERENCE = "HyperPredictRegFor."  # and the role of an input
+_FORESEEN_AT = "HyperPredictReg.foreseenAt"
 
 REGISTERED_AT = "HyperPredictReg.registeredAt"
 """Attribute of a report node, JSON: of each volume the matrix from its indices to RAS mm in world space, and its size."""
@@ -133,6 +138,57 @@ def moved_since(report_node: Any, role: str, volume: Any, own_transform: Any = N
         f"The {role} volume '{volume.GetName()}' {how} than when it was registered: what is carried may come to a wrong place. "
         "Put it back to where it was, such as under the transform that it was under, or register again."
     )
+
+
+def places_of(request: Request) -> str:
+    """Return as JSON where the volumes lie that a request names, and which segments its masks consist of.
+
+    Of a volume: its size and the matrix from its indices to LPS mm in world space; None if it has no such matrix.
+    """
+    places: dict[str, Any] = {}
+    for role in ("fixed", "moving"):
+        try:
+            grid = volume_geometry(getattr(request, role))
+            places[role] = [*grid.size, *np.round(grid.index_to_lps, 6).ravel().tolist()]
+        except InputError:
+            places[role] = None
+    for role in ("fixed_mask", "moving_mask"):
+        mask = getattr(request, role)
+        places[role] = "" if mask is None else mask.segment_id
+    return json.dumps(places)
+
+
+def difference(node: Any, request: Request) -> str:
+    """Tell what has changed since the prediction in a text node was made, if a request asks for it anew.
+
+    Returns
+    -------
+    "volumes" (others), "inputs" (another mask, segmentation or initial transform), "places" (volumes have moved), or "" if
+    nothing has changed. Voxels that were edited are not noticed.
+    """
+    differing = [
+        role for role, now in _inputs(request).items() if node.GetNodeReference(_REFERENCE + role) is not now
+    ]
+    if "fixed" in differing or "moving" in differing:
+        return "volumes"
+    then, now = json.loads(node.GetAttribute(_FORESEEN_AT) or "{}"), json.loads(places_of(request))
+    if differing or any(then.get(role) != now[role] for role in ("fixed_mask", "moving_mask")):
+        return "inputs"
+    if any(now[role] is not None and then.get(role) != now[role] for role in ("fixed", "moving")):
+        return "places"
+    return ""
+
+
+def record_inputs(report_node: Any, request: Request, places: str) -> None:
+    """Let the text node of a prediction refer to what it was made of; `places` is what `places_of` said when it was begun."""
+    for role, node in _inputs(request).items():
+        report_node.SetNodeReferenceID(_REFERENCE + role, None if node is None else node.GetID())
+    report_node.SetAttribute(_FORESEEN_AT, places)
+
+
+def _inputs(request: Request) -> dict[str, Any]:
+    chosen = {role: getattr(request, role) for role in _INPUTS}
+    return {role: one.node if isinstance(one, MaskChoice) else one for role, one in chosen.items()}
 
 
 def _corners(ijk_to_ras: np.ndarray, size: Sequence[int]) -> np.ndarray:

@@ -14,7 +14,7 @@ from HyperPredictRegLib.errors import Cancelled, InputError, RegistrationError
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.prediction import Foresight
 from HyperPredictRegLib.saved import read_foresight, read_outcome
-from HyperPredictRegLib.slicerbridge.placement import Given, at_start
+from HyperPredictRegLib.slicerbridge.placement import Given, at_start, places_of
 from HyperPredictRegLib.slicerbridge.request import JOB_NAME, Request, write_job
 
 _KINDS = {"register": "registration", "predict": "prediction"}
@@ -30,6 +30,7 @@ class Task:
     kind : "register" or "predict".
     request : what was asked; its nodes are not changed.
     job : the same for the child process, with files in place of nodes.
+    places : where its volumes lay when it was begun, see `placement.places_of`.
     given : the nodes that its result belongs to; for a registration also how they were at the start.
     """
 
@@ -48,10 +49,11 @@ class Task:
         self._workplace = new_workplace(_temporary_folder())
         try:
             self.job = write_job(request, self._workplace)
-            given = Given(request.fixed, request.moving, request.fixed_segmentation, request.moving_segmentation)
+            self.places = places_of(request)
+            moving, segmentations = request.moving, (request.fixed_segmentation, request.moving_segmentation)
             # A prediction needs none of it.
-            start = at_start(given.moving, given.moving_segmentation, given.fixed_segmentation) if kind == "register" else None
-            self.given = replace(given, start=start)
+            start = at_start(moving, segmentations[1], segmentations[0]) if kind == "register" else None
+            self.given = Given(request.fixed, moving, *segmentations, start)
             self._child = Child(kind, self._workplace / JOB_NAME, workplace=self._workplace)
         except BaseException:
             remove_workplace(self._workplace)
