@@ -17,7 +17,7 @@ TOP = Path(__file__).resolve().parents[2]
 MODULE_FOLDER = TOP / "HyperPredictReg"
 LIBRARY = MODULE_FOLDER / "HyperPredictRegLib"
 
-MOST_FILE_LINES = 400
+MOST_FILE_LINES = 600
 MOST_FUNCTION_LINES = 60
 MOST_FILE_BYTES = 3_000_000
 NAMES_THAT_SAY_NOTHING = {"utils.py", "util.py", "helpers.py", "helper.py", "common.py", "misc.py"}
@@ -103,29 +103,33 @@ def printing_lines(tree: ast.AST) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("file", code_files(), ids=name_of)
-def test_files_and_functions_are_short(file: Path) -> None:
-    text = file.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MOST_FILE_LINES, f"{name_of(file)} holds two rooms: split it"
-    long = {f.name: code_lines(f) for f in functions(ast.parse(text)) if code_lines(f) > MOST_FUNCTION_LINES}
-    assert not long, f"{name_of(file)}: split these functions (lines each): {long}"
+def test_files_and_functions_are_short() -> None:
+    found = []
+    for file in code_files():
+        text = file.read_text(encoding="utf-8")
+        if len(text.splitlines()) > MOST_FILE_LINES:
+            found.append(f"{name_of(file)} holds two rooms: split it")
+        long = {f.name: code_lines(f) for f in functions(ast.parse(text)) if code_lines(f) > MOST_FUNCTION_LINES}
+        found += [f"{name_of(file)}: split {function}, {lines} lines" for function, lines in long.items()]
+    assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("file", code_files(), ids=name_of)
-def test_file_names_say_what_is_inside(file: Path) -> None:
-    assert file.name not in NAMES_THAT_SAY_NOTHING, f"{name_of(file)}: name it for its one subject"
+def test_file_names_say_what_is_inside() -> None:
+    found = [name_of(file) for file in code_files() if file.name in NAMES_THAT_SAY_NOTHING]
+    assert not found, f"name these for their one subject: {', '.join(found)}"
 
 
-@pytest.mark.parametrize("file", shipped_files(), ids=name_of)
-def test_everything_public_has_a_docstring(file: Path) -> None:
-    missing = without_docstring(ast.parse(file.read_text(encoding="utf-8")))
-    assert not missing, f"{name_of(file)}: no docstring on {', '.join(missing)}"
+def test_everything_public_has_a_docstring() -> None:
+    missing = {name_of(file): without_docstring(ast.parse(file.read_text(encoding="utf-8"))) for file in shipped_files()}
+    assert not any(missing.values()), "\n".join(
+        f"{file}: no docstring on {', '.join(names)}" for file, names in missing.items() if names
+    )
 
 
-@pytest.mark.parametrize("file", shipped_files(), ids=name_of)
-def test_nothing_prints(file: Path) -> None:
-    lines = printing_lines(ast.parse(file.read_text(encoding="utf-8")))
-    assert not lines, f"{name_of(file)} prints on lines {lines}: log it, or report progress"
+def test_nothing_prints() -> None:
+    lines = {name_of(file): printing_lines(ast.parse(file.read_text(encoding="utf-8"))) for file in shipped_files()}
+    found = [f"{file} prints on lines {numbers}: log it, or report progress" for file, numbers in lines.items() if numbers]
+    assert not found, "\n".join(found)
 
 
 def test_no_file_knows_the_machine_it_was_written_on() -> None:
