@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from HyperPredictRegLib.cli import app
 from HyperPredictRegLib.errors import Cancelled, InputError
-from HyperPredictRegLib.experiments import evaluation, synthesis
 from HyperPredictRegLib.predictor.bundle import load_bundle
-from HyperPredictRegLib.predictor.examples import Examples, read_examples
 from HyperPredictRegLib.progress import Progress, ProgressEvent
 from predictor_samples import planted_examples
 from typer.testing import CliRunner, Result
+
+from HyperPredictRegLab import evaluation, synthesis
+from HyperPredictRegLab.training.examples import Examples, read_examples
 
 
 def said_by(*words: str | Path) -> Result:
