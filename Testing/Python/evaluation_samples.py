@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from HyperPredictRegLib.predictor.examples import Examples
+
+from HyperPredictRegLab.training.examples import Examples
 
 LABELS = (2, 3, 10, 17)
 FEATURES = (

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from conftest import FIXED_GRID, MOVING_GRID, blob_image, blob_labels
-from HyperPredictRegLib.predictor.building import Description, build
 from predictor_samples import QUICK, planted_examples
 from scipy import ndimage
+
+from HyperPredictRegLab.training.building import Description, build
 
 
 def write_rough_pair(folder: Path) -> Path:

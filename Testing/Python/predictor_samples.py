@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.engines.base import settings_hash
-from HyperPredictRegLib.predictor.building import Description, Trained, build, train_by_folds
-from HyperPredictRegLib.predictor.examples import Examples
 from HyperPredictRegLib.predictor.features import VERSION
-from HyperPredictRegLib.predictor.training import TrainingSettings
+
+from HyperPredictRegLab.training.building import Description, Trained, build, train_by_folds
+from HyperPredictRegLab.training.examples import Examples
+from HyperPredictRegLab.training.fitting import TrainingSettings
 
 LABELS = (2, 17)
 QUICK = TrainingSettings(epochs=120, width=16, knots=6)

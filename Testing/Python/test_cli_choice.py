@@ -290,10 +290,10 @@ def test_without_torch_a_prediction_is_refused_and_a_registration_goes_on(pair: 
 @pytest.mark.parametrize(
     ("blocked", "words", "install"),
     [
-        ("distributed", ("sweep", "pairs.csv", "--out", "x"), "pip install 'hyperpredictreg[sweep]'"),
-        ("pandas", ("sweep", "pairs.csv", "--out", "x"), "pip install 'hyperpredictreg[sweep]'"),
+        ("distributed", ("sweep", "pairs.csv", "--out", "x"), "pip install 'hyperpredictreg[laboratory]'"),
+        ("pandas", ("sweep", "pairs.csv", "--out", "x"), "pip install 'hyperpredictreg[laboratory]'"),
         ("torch", ("train", "sweep", "--out", "x"), "pip install torch"),
-        ("pyarrow", ("train", "sweep", "--out", "x"), "'hyperpredictreg[sweep]'"),
+        ("pyarrow", ("train", "sweep", "--out", "x"), "'hyperpredictreg[laboratory]'"),
     ],
 )
 def test_a_missing_package_is_named_with_what_to_install(blocked: str, words: tuple[str, ...], install: str) -> None:

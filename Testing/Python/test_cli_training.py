@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 from HyperPredictRegLib.cli import app
 from HyperPredictRegLib.errors import Cancelled, InputError
-from HyperPredictRegLib.experiments import evaluation, synthesis
 from HyperPredictRegLib.predictor.bundle import load_bundle
-from HyperPredictRegLib.predictor.examples import Examples, read_examples
 from HyperPredictRegLib.progress import Progress, ProgressEvent
 from predictor_samples import planted_examples
 from typer.testing import CliRunner, Result
+
+from HyperPredictRegLab import evaluation
+from HyperPredictRegLab.synthesis import pairs
+from HyperPredictRegLab.training.examples import Examples, read_examples
 
 
 def said_by(*words: str | Path) -> Result:
@@ -121,7 +123,7 @@ def test_label_maps_of_a_folder_become_pairs(tmp_path: Path, monkeypatch: pytest
         progress(ProgressEvent("synthesis", 0.5, "pair"))
         return folder / "manifest.csv"
 
-    monkeypatch.setattr(synthesis, "write_pairs", catch)
+    monkeypatch.setattr(pairs, "write_pairs", catch)
     maps = tmp_path / "maps"
     maps.mkdir()
     for name in ("b.nii.gz", "a.nii.gz", "notes.txt"):
@@ -145,7 +147,7 @@ def test_a_stopped_synthesis_says_that_pairs_are_kept(tmp_path: Path, monkeypatc
         progress(ProgressEvent("synthesis", 0.5, "pair"))
         return folder
 
-    monkeypatch.setattr(synthesis, "write_pairs", interrupted)
+    monkeypatch.setattr(pairs, "write_pairs", interrupted)
     (tmp_path / "a.nii.gz").write_text("")
     done = said_by("synthesise", tmp_path, "--out", tmp_path / "out", "--count", "3", "--quiet")
     assert isinstance(done.exception, Cancelled)

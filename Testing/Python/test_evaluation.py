@@ -12,18 +12,19 @@ pytest.importorskip("torch")
 
 from HyperPredictRegLib.curves import Band
 from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.experiments.evaluation.accuracy import explained
-from HyperPredictRegLib.experiments.evaluation.bands import covered
-from HyperPredictRegLib.experiments.evaluation.baselines import is_probe, only_weight, ridge
-from HyperPredictRegLib.experiments.evaluation.decisions import decide, oracle, outcome, with_loop
-from HyperPredictRegLib.experiments.evaluation.foretold import Foretold, without_bands
-from HyperPredictRegLib.experiments.evaluation.measured import Measured, common_grid, read_at
-from HyperPredictRegLib.experiments.evaluation.searches import bisected, fixed_for, probe_onsets, probe_rule
-from HyperPredictRegLib.experiments.evaluation.statistics import Resampling, counts, holm, per_person_test
-from HyperPredictRegLib.experiments.evaluation.table import Table, figure
 from HyperPredictRegLib.job import Criterion
-from HyperPredictRegLib.predictor.examples import Examples
-from HyperPredictRegLib.predictor.population import fixed_value
+
+from HyperPredictRegLab.evaluation.accuracy import explained
+from HyperPredictRegLab.evaluation.bands import covered
+from HyperPredictRegLab.evaluation.baselines import is_probe, only_weight, ridge
+from HyperPredictRegLab.evaluation.decisions import decide, oracle, outcome, with_loop
+from HyperPredictRegLab.evaluation.foretold import Foretold, without_bands
+from HyperPredictRegLab.evaluation.measured import Measured, common_grid, read_at
+from HyperPredictRegLab.evaluation.searches import bisected, fixed_for, probe_onsets, probe_rule
+from HyperPredictRegLab.evaluation.statistics import Resampling, counts, holm, per_person_test
+from HyperPredictRegLab.evaluation.table import Table, figure
+from HyperPredictRegLab.training.examples import Examples
+from HyperPredictRegLab.training.population import fixed_value
 
 CRITERION = Criterion(rule="maximum")
 TIGHT = Criterion(rule="maximum", folding_limit=0.01)

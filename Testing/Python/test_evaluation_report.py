@@ -15,18 +15,19 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
 from HyperPredictRegLib.errors import Cancelled, InputError  # noqa: E402
-from HyperPredictRegLib.experiments.evaluation import Options, ablations, evaluate, latency, report  # noqa: E402
-from HyperPredictRegLib.experiments.evaluation.evaluating import HELD_OUT  # noqa: E402
-from HyperPredictRegLib.experiments.evaluation.measured import Measured, common_grid  # noqa: E402
-from HyperPredictRegLib.experiments.evaluation.ours import OurMethod, foretell, foretell_held_out  # noqa: E402
-from HyperPredictRegLib.experiments.evaluation.sets import B0, B1, B2, B8, OURS, Setting, external_set, held_out_set  # noqa: E402
-from HyperPredictRegLib.experiments.evaluation.table import Table  # noqa: E402
-from HyperPredictRegLib.experiments.evaluation.targets import at_least, at_most  # noqa: E402
 from HyperPredictRegLib.job import Criterion  # noqa: E402
-from HyperPredictRegLib.predictor.building import Description, build  # noqa: E402
-from HyperPredictRegLib.predictor.examples import Examples  # noqa: E402
-from HyperPredictRegLib.predictor.paper_network import PaperSettings  # noqa: E402
-from HyperPredictRegLib.predictor.training import TrainingSettings  # noqa: E402
+
+from HyperPredictRegLab.baselines.paper_network import PaperSettings  # noqa: E402
+from HyperPredictRegLab.evaluation import Options, ablations, evaluate, latency, report  # noqa: E402
+from HyperPredictRegLab.evaluation.evaluating import HELD_OUT  # noqa: E402
+from HyperPredictRegLab.evaluation.measured import Measured, common_grid  # noqa: E402
+from HyperPredictRegLab.evaluation.ours import OurMethod, foretell, foretell_held_out  # noqa: E402
+from HyperPredictRegLab.evaluation.sets import B0, B1, B2, B8, OURS, Setting, external_set, held_out_set  # noqa: E402
+from HyperPredictRegLab.evaluation.table import Table  # noqa: E402
+from HyperPredictRegLab.evaluation.targets import at_least, at_most  # noqa: E402
+from HyperPredictRegLab.training.building import Description, build  # noqa: E402
+from HyperPredictRegLab.training.examples import Examples  # noqa: E402
+from HyperPredictRegLab.training.fitting import TrainingSettings  # noqa: E402
 
 SETTINGS = TrainingSettings(epochs=60, width=16, knots=6)
 PEOPLE = ["1000", "1001", *(f"r{n}" for n in range(8))]
@@ -181,7 +182,7 @@ def test_ablations_have_a_row_per_variant(ours: OurMethod, test_pairs: Examples,
 def test_the_published_predictor_takes_part_where_there_are_images(
     ours: OurMethod, test_pairs: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from HyperPredictRegLib.experiments.evaluation import sets
+    from HyperPredictRegLab.evaluation import sets
 
     monkeypatch.setattr(sets, "MAIN", {"B3 paper": PaperSettings(epochs=2)})
     values = common_grid(ours.examples, test_pairs)

@@ -16,12 +16,13 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 MODULE_FOLDER = TOP / "HyperPredictReg"
 LIBRARY = MODULE_FOLDER / "HyperPredictRegLib"
+LABORATORY = TOP / "HyperPredictRegLab"
 
 MOST_FILE_LINES = 600
 MOST_FUNCTION_LINES = 60
 MOST_FILE_BYTES = 3_000_000
 NAMES_THAT_SAY_NOTHING = {"utils.py", "util.py", "helpers.py", "helper.py", "common.py", "misc.py"}
-CODE_FOLDERS = ("HyperPredictReg", "Testing", "benchmarks", "docs", "examples")
+CODE_FOLDERS = ("HyperPredictReg", "HyperPredictRegLab", "Testing", "benchmarks", "docs", "examples")
 MACHINE_PATH = re.compile(r"(?<![\w.~-])(?:/(?:work|home|root|Users)/\w|/tmp/[x]/|[A-Z]:\\\\?Users)")
 
 
@@ -55,7 +56,7 @@ def code_files() -> list[Path]:
 
 def shipped_files() -> list[Path]:
     """List the Python files that users get."""
-    return sorted([*MODULE_FOLDER.glob("*.py"), *LIBRARY.rglob("*.py")])
+    return sorted([*MODULE_FOLDER.glob("*.py"), *LIBRARY.rglob("*.py"), *LABORATORY.rglob("*.py")])
 
 
 def name_of(file: Path) -> str:

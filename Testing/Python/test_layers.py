@@ -15,6 +15,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 PACKAGE = "HyperPredictRegLib"
 LIBRARY = TOP / "HyperPredictReg" / PACKAGE
+LABORATORY = TOP / "HyperPredictRegLab"
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"curves", "errors"}),
@@ -25,11 +26,12 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"aligned_pair"}),
     frozenset({"predictor"}),
     frozenset({"workflow"}),
-    frozenset({"experiments", "reporting", "slicerbridge"}),
+    frozenset({"reporting", "slicerbridge"}),
     frozenset({"worker"}),
     frozenset({"cli", "panel"}),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LABORATORY_FLOORS = ("cv_folds", "synthesis", "sweep", "training", "baselines", "evaluation", "commands")
 
 SLICER_SIDE = frozenset({"slicer", "slicer_core", "vtk", "vtkmodules", "qt", "ctk", "SampleData", "PySide6"})
 KNOWS_SLICER = frozenset({"slicerbridge", "panel"})
@@ -51,7 +53,8 @@ def room_of(file: Path) -> str | None:
 
 def module_name(file: Path) -> str:
     """Return the dotted name under which a file is imported."""
-    parts = file.relative_to(LIBRARY.parent).with_suffix("").parts
+    top = LABORATORY if file.is_relative_to(LABORATORY) else LIBRARY
+    parts = file.relative_to(top.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -72,7 +75,7 @@ def imported_modules(tree: ast.AST, here: str, is_package: bool) -> list[tuple[s
                 base = ".".join([*kept, base]) if base else ".".join(kept)
             for alias in node.names:
                 full = f"{base}.{alias.name}"
-                found.append((full if full in MODULES else base, node.lineno))
+                found.append((full if full in MODULES or base == LABORATORY.name else base, node.lineno))
     return found
 
 
@@ -133,6 +136,21 @@ def test_only_bridge_and_panel_import_slicer() -> None:
         if name.split(".")[0] in SLICER_SIDE
     ]
     assert not found, "\n".join(found)
+
+
+def test_the_laboratory_stands_on_the_product_and_nothing_stands_on_it() -> None:
+    wrong = []
+    for file in files():
+        wrong += [f"{module_name(file)}:{line}" for name, line in imports_of(file) if name.split(".")[0] == LABORATORY.name]
+    for file in sorted(LABORATORY.rglob("*.py")):
+        room = file.relative_to(LABORATORY).parts[0].removesuffix(".py")
+        for name, line in imports_of(file):
+            parts = name.split(".")
+            if parts[0] != LABORATORY.name or room == "__init__":
+                continue
+            below = LABORATORY_FLOORS.index(parts[1]) <= LABORATORY_FLOORS.index(room)
+            wrong += [] if below else [f"{file.relative_to(TOP)}:{line} imports {name}"]
+    assert not wrong, f"the product imports the laboratory, or the laboratory upwards: {', '.join(wrong)}"
 
 
 def test_nothing_in_the_library_imports_the_module() -> None:

@@ -13,20 +13,21 @@ import torch
 from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.predictor.basis import basis_at, basis_size, knots_for
-from HyperPredictRegLib.predictor.building import Description, build, train_by_folds
 from HyperPredictRegLib.predictor.bundle import load_bundle
-from HyperPredictRegLib.predictor.calibration import band_widths, curve_scores, dice_scores, subject_quantile
 from HyperPredictRegLib.predictor.card import read_card
 from HyperPredictRegLib.predictor.features import PairFeatures
-from HyperPredictRegLib.predictor.folds import subject_folds
 from HyperPredictRegLib.predictor.network import falling, falling_steps
 from HyperPredictRegLib.predictor.novelty import broken_rules, novelty_of
-from HyperPredictRegLib.predictor.population import at_values, dense_grid, fixed_value, folding_at
 from HyperPredictRegLib.predictor.predictor import Predictor
 from HyperPredictRegLib.predictor.wording import feature_words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from predictor_samples import QUICK, planted_examples, planted_training, small_bundle
+
+from HyperPredictRegLab.cv_folds import subject_folds
+from HyperPredictRegLab.training.building import Description, build, train_by_folds
+from HyperPredictRegLab.training.calibration import band_widths, curve_scores, dice_scores, subject_quantile
+from HyperPredictRegLab.training.population import at_values, dense_grid, fixed_value, folding_at
 
 
 @pytest.fixture(scope="module")

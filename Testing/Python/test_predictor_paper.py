@@ -15,9 +15,9 @@ from HyperPredictRegLib.progress import ProgressEvent
 
 torch = pytest.importorskip("torch")
 
-from HyperPredictRegLib.predictor.examples import Examples  # noqa: E402
-from HyperPredictRegLib.predictor.paper import FROZEN, PUBLISHED, PaperPredictor, paper_image, train_paper  # noqa: E402
-from HyperPredictRegLib.predictor.paper_network import PaperNetwork, PaperSettings  # noqa: E402
+from HyperPredictRegLab.baselines.paper import FROZEN, PUBLISHED, PaperPredictor, paper_image, train_paper  # noqa: E402
+from HyperPredictRegLab.baselines.paper_network import PaperNetwork, PaperSettings  # noqa: E402
+from HyperPredictRegLab.training.examples import Examples  # noqa: E402
 
 SIZE = (10, 12, 14)
 PAIRS, STRUCTURES, VALUES = 96, 3, 6

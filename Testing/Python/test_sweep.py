@@ -20,12 +20,13 @@ from conftest import FIXED_GRID, blob_image, blob_labels
 from HyperPredictRegLib.cli import app
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.experiments.design import Design
-from HyperPredictRegLib.experiments.manifest import read_manifest
-from HyperPredictRegLib.experiments.runs import SweepSettings
-from HyperPredictRegLib.experiments.sweep import part_name, sweep
-from HyperPredictRegLib.predictor.examples import read_examples
 from typer.testing import CliRunner
+
+from HyperPredictRegLab.sweep.design import Design
+from HyperPredictRegLab.sweep.manifest import read_manifest
+from HyperPredictRegLab.sweep.running import part_name, sweep
+from HyperPredictRegLab.sweep.runs import SweepSettings
+from HyperPredictRegLab.training.examples import read_examples
 
 COLUMNS = ("pair", "fixed", "moving", "fixed_labels", "moving_labels", "fixed_subject", "moving_subject", "group")
 OPTIONS = ("--values", "0.7,2", "--workers", "1", "--set-alignment", "multi_start=false", "--quiet")

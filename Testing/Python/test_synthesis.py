@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.experiments.manifest import read_manifest
-from HyperPredictRegLib.experiments.synthesis import COLUMNS, plan_pair, write_pairs
-from HyperPredictRegLib.experiments.synthesis_maps import STRUCTURES, anatomy_places, head_map, rendered, smallest_jacobian
-from HyperPredictRegLib.experiments.synthesis_recipe import DEFAULT_MIX, TISSUES, Recipe, draw_recipe
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.intensity import foreground, normalised
-from HyperPredictRegLib.predictor.folds import subject_folds
 from HyperPredictRegLib.progress import ProgressEvent
 from HyperPredictRegLib.quality import dice_coefficients
 from scipy import ndimage
+
+from HyperPredictRegLab.cv_folds import subject_folds
+from HyperPredictRegLab.sweep.manifest import read_manifest
+from HyperPredictRegLab.synthesis.maps import STRUCTURES, anatomy_places, head_map, rendered, smallest_jacobian
+from HyperPredictRegLab.synthesis.pairs import COLUMNS, plan_pair, write_pairs
+from HyperPredictRegLab.synthesis.recipe import DEFAULT_MIX, TISSUES, Recipe, draw_recipe
 
 SIZE = 57
 WHITE = TISSUES.index("white")

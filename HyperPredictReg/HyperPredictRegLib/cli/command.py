@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,12 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         typer.echo(f"hyperpredictreg {__version__}")
         raise typer.Exit
+
+
+def load_further_commands() -> None:
+    """Import what other installed packages enter under "hyperpredictreg.commands"; each adds its commands to `app`."""
+    for entry in importlib.metadata.entry_points(group="hyperpredictreg.commands"):
+        entry.load()
 
 
 def main() -> None:

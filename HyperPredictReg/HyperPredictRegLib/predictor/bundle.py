@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.predictor.calibration import BandWidths
+from HyperPredictRegLib.predictor.bands import BandWidths
 from HyperPredictRegLib.predictor.card import CARD_FILE, Card, read_card
 from HyperPredictRegLib.predictor.ensemble import Ensemble, Reading
 from HyperPredictRegLib.predictor.network import CurveNetwork, NetworkSettings

@@ -15,9 +15,9 @@ from HyperPredictRegLib.curves import Band, Curves
 from HyperPredictRegLib.engines.base import Engine, settings_hash
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.job import Verdict
+from HyperPredictRegLib.predictor.bands import LEAST_FOLDING
 from HyperPredictRegLib.predictor.bundle import Bundle, load_bundle
 from HyperPredictRegLib.predictor.ensemble import Foreseen, named_row
-from HyperPredictRegLib.predictor.examples import LEAST_FOLDING
 from HyperPredictRegLib.predictor.features import VERSION, PairFeatures
 from HyperPredictRegLib.predictor.novelty import AMBER_WIDENING
 from HyperPredictRegLib.predictor.structures import known_code

@@ -1,1 +1,0 @@
-"""What happens before a predictor ships: training pairs, sweeps over hyperparameters, evaluation."""

@@ -1,0 +1,1 @@
+"""Image pairs with a known truth, made from label maps."""

@@ -1,0 +1,232 @@
+"""Training pairs made from label maps: images of people who do not exist, whose labels are known.
+
+After Billot et al., Medical Image Analysis 86 (2023) 102789, doi:10.1016/j.media.2023.102789 (SynthSeg), and Hoffmann et al.,
+IEEE TMI 41 (2022) 543, doi:10.1109/TMI.2021.3116879 (SynthMorph), with realistic contrasts in most pairs.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.progress import Progress, ProgressEvent, silent
+
+from HyperPredictRegLab.cv_folds import COUNT as FOLDS
+from HyperPredictRegLab.cv_folds import subject_folds
+from HyperPredictRegLab.synthesis.maps import rendered
+from HyperPredictRegLab.synthesis.recipe import DEFAULT_MIX, Recipe, draw_recipe
+
+COLUMNS = (
+    "pair", "fixed", "moving", "fixed_labels", "moving_labels", "fixed_subject", "moving_subject", "group",
+    "label_noise_mm", "recipe",
+)  # fmt: skip
+"""Columns of the manifest; `group` is the kind of pair, `recipe` JSON of both images' recipes and the maps' names."""
+
+_ROLES = ("fixed", "fixed_labels", "moving", "moving_labels")
+
+
+@dataclass(frozen=True)
+class PlannedPair:
+    """One pair before its images are made.
+
+    Attributes
+    ----------
+    name : of the pair, unique in its folder.
+    kind : one of `DEFAULT_MIX`.
+    maps : label maps of the fixed and the moving subject; the same twice for a rescan.
+    recipes : of the fixed and the moving image.
+    """
+
+    name: str
+    kind: str
+    maps: tuple[Path, Path]
+    recipes: tuple[Recipe, Recipe]
+
+    def file(self, role: str) -> str:
+        """Return the path of "fixed", "moving", "fixed_labels" or "moving_labels" relative to the manifest."""
+        return f"images/{self.name}_{role}.nii.gz"
+
+    def row(self) -> dict[str, str]:
+        """Return the pair's row in the manifest, see `COLUMNS`."""
+        fixed, moving = (_subject(path) for path in self.maps)
+        recipe = {"fixed": asdict(self.recipes[0]), "moving": asdict(self.recipes[1])}
+        return {
+            "pair": self.name,
+            **{role: self.file(role) for role in _ROLES},
+            "fixed_subject": fixed,
+            "moving_subject": moving,
+            "group": self.kind,
+            "label_noise_mm": f"{np.hypot(self.recipes[0].jitter_mm, self.recipes[1].jitter_mm):.4f}",
+            "recipe": json.dumps(recipe, separators=(",", ":")),
+        }
+
+
+def plan_pair(labels: Sequence[Path], number: int, *, seed: int, kinds: Mapping[str, float] = DEFAULT_MIX) -> PlannedPair:
+    """Decide all about pair `number`; it depends on nothing but the arguments.
+
+    Even numbers walk through the ordered pairs of maps within one fold (`predictor.folds`), odd ones through those of different
+    folds, each in an order drawn from the seed: so half of a set can judge a predictor on people whom it never saw, where of
+    all ordered pairs only few could. A rescan or relative shows the fixed subject of its place twice.
+
+    Raises
+    ------
+    InputError : see `write_pairs`.
+    """
+    maps = _checked_maps(labels)
+    names, weights = _checked_kinds(kinds)
+    couples = _couples(maps, within_folds=number % 2 == 0)
+    turn, place = divmod(number // 2, len(couples))
+    order = np.random.default_rng([seed, turn, number % 2]).permutation(len(couples))
+    fixed, moving = couples[int(order[place])]
+    rng = np.random.default_rng([seed, number, 2])
+    kind = names[int(rng.choice(len(names), p=weights))]
+    if kind in ("rescan", "relative"):
+        moving = fixed
+    elif fixed == moving:
+        kind = "relative"
+    return PlannedPair(f"pair-{number:05d}", kind, (maps[fixed], maps[moving]), draw_recipe(kind, rng))
+
+
+def write_pairs(
+    labels: Sequence[Path],
+    folder: Path,
+    *,
+    count: int,
+    seed: int,
+    kinds: Mapping[str, float] = DEFAULT_MIX,
+    first: int = 0,
+    progress: Progress = silent,
+) -> Path:
+    """Make pairs `first` to `first + count - 1` of a set and list all pairs of the folder in its manifest.
+
+    Pair n depends only on the seed, n, the maps' names in order and the kinds, so a set can be extended or resumed: complete
+    pairs are kept. Several processes may fill disjoint ranges of one folder; the last to end lists all pairs.
+
+    Parameters
+    ----------
+    labels : label maps of different people, SynthSeg's or FreeSurfer's codes, 1 mm.
+    folder : where `manifest.csv` and `images` go; made if missing.
+    count, first : how many pairs, and the number of the first.
+    seed : of everything that chance decides.
+    kinds : weight of each kind of pair, see `synthesis_recipe.draw_recipe`.
+    progress : told about each pair.
+
+    Returns
+    -------
+    manifest : path of `manifest.csv`, see `COLUMNS`; images and labels are uint8 NIfTI files, labels on their image's grid.
+
+    Raises
+    ------
+    InputError : no maps, a map that cannot be used, an unknown kind, or a folder that holds pairs of another recipe.
+    """
+    if count < 0 or first < 0 or seed < 0:
+        raise InputError(f"count ({count}), first ({first}) and seed ({seed}) of synthetic pairs must not be negative.")
+    _checked_maps(labels)
+    manifest = folder / "manifest.csv"
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    _check_same_set(manifest, labels, seed, kinds)
+    for done in range(count):
+        pair = plan_pair(labels, first + done, seed=seed, kinds=kinds)
+        progress(ProgressEvent("synthesis", done / count, f"{pair.name}: {pair.kind}"))
+        if not _complete(folder, pair):
+            _write_pair(folder, pair)
+            if done % 20 == 0:
+                _write_manifest(manifest, labels, seed, kinds)
+    _write_manifest(manifest, labels, seed, kinds)
+    progress(ProgressEvent("synthesis", 1.0, f"{count} pairs are in {folder}"))
+    return manifest
+
+
+def _write_pair(folder: Path, pair: PlannedPair) -> None:
+    for role, path, recipe in zip(("fixed", "moving"), pair.maps, pair.recipes, strict=True):
+        image, labels = rendered(path, recipe)
+        # Labels go last: a pair whose labels are there has its images too.
+        _write_image(image, folder / pair.file(role))
+        _write_image(labels, folder / pair.file(f"{role}_labels"))
+
+
+def _write_image(image: sitk.Image, path: Path) -> None:
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=5)
+    temporary.replace(path)
+
+
+def _complete(folder: Path, pair: PlannedPair) -> bool:
+    return all((folder / pair.file(role)).is_file() for role in _ROLES)
+
+
+def _present_numbers(folder: Path) -> list[int]:
+    found = (path.name.split("_")[0].removeprefix("pair-") for path in (folder / "images").glob("pair-*_fixed.nii.gz"))
+    return sorted(int(number) for number in found if number.isdigit())
+
+
+def _write_manifest(manifest: Path, labels: Sequence[Path], seed: int, kinds: Mapping[str, float]) -> None:
+    folder = manifest.parent
+    pairs = (plan_pair(labels, number, seed=seed, kinds=kinds) for number in _present_numbers(folder))
+    _write_rows(manifest, [pair.row() for pair in pairs if _complete(folder, pair)])
+
+
+def _write_rows(manifest: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    temporary = manifest.with_name(f".{os.getpid()}-{manifest.name}")
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(manifest)
+
+
+def _check_same_set(manifest: Path, labels: Sequence[Path], seed: int, kinds: Mapping[str, float]) -> None:
+    """Refuse to mix two sets in one folder: one manifest could not tell which seed made which image."""
+    if not manifest.is_file():
+        return
+    with manifest.open(newline="", encoding="utf-8") as stream:
+        row = next(csv.DictReader(stream), None)
+    if row is None:
+        return
+    number = row.get("pair", "").removeprefix("pair-")
+    if not number.isdigit() or plan_pair(labels, int(number), seed=seed, kinds=kinds).row() != row:
+        raise InputError(
+            f"The folder {manifest.parent} holds pairs made from another seed, other maps or other kinds: "
+            "give the same ones to extend it, or another folder."
+        )
+
+
+def _couples(maps: Sequence[Path], within_folds: bool) -> list[tuple[int, int]]:
+    """Return the ordered pairs of maps in one fold or in two; all of them where there are too few maps for folds."""
+    everyone = [(a, b) for a in range(len(maps)) for b in range(len(maps)) if a != b] or [(0, 0)]
+    if len(maps) < 2 * FOLDS:
+        return everyone
+    folds = subject_folds(_subject(path) for path in maps)
+    of = [folds[_subject(path)] for path in maps]
+    return [(a, b) for a, b in everyone if (of[a] == of[b]) == within_folds]
+
+
+def _checked_maps(labels: Sequence[Path]) -> list[Path]:
+    maps = [Path(path) for path in labels]
+    if not maps:
+        raise InputError("There are no label maps to make synthetic pairs from: give at least one.")
+    if len({_subject(path) for path in maps}) < len(maps):
+        raise InputError("Two of the label maps have the same file name: every map must be of another person.")
+    return maps
+
+
+def _checked_kinds(kinds: Mapping[str, float]) -> tuple[list[str], np.ndarray]:
+    unknown = sorted(set(kinds) - set(DEFAULT_MIX))
+    weights = np.array(list(kinds.values()), dtype=float)
+    if unknown or not (weights >= 0).all() or not weights.sum() > 0 or not np.isfinite(weights).all():
+        raise InputError(
+            f"The kinds of synthetic pairs {dict(kinds)} cannot be used: name some of {', '.join(DEFAULT_MIX)} "
+            "with weights that are not negative and not all 0."
+        )
+    return list(kinds), weights / weights.sum()
+
+
+def _subject(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".nrrd")

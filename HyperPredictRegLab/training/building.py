@@ -1,0 +1,176 @@
+"""From the table of a sweep to a bundle, in one seeded step."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from HyperPredictRegLib.engines import get_engine
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.predictor.bands import BandWidths
+from HyperPredictRegLib.predictor.bundle import Bundle, save_bundle
+from HyperPredictRegLib.predictor.card import FORMAT, Card
+from HyperPredictRegLib.predictor.ensemble import Ensemble
+from HyperPredictRegLib.predictor.novelty import Novelty, novelty_of
+from HyperPredictRegLib.predictor.structures import structure_name
+from HyperPredictRegLib.progress import CancelCheck, Progress, never, silent
+
+from HyperPredictRegLab.cv_folds import COUNT, subject_folds
+from HyperPredictRegLab.training.calibration import (
+    HeldOut,
+    band_widths,
+    curve_scores,
+    dice_scores,
+    held_out_predictions,
+)
+from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples
+from HyperPredictRegLab.training.fitting import TrainingSettings, train
+from HyperPredictRegLab.training.population import dense_grid, fixed_value, trained_range
+
+REPLICAS = 2
+"""Members per fold, from different random weights: their mean errs less than either."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a bundle's card says of its origin, and what it assumes of labels.
+
+    `assumed_label_noise_mm` is the standard deviation by which labels are taken to stray from the images; None: as in training.
+    """
+
+    name: str = "own"
+    version: str = "1"
+    licence: str = "unspecified"
+    training_data: str = "unspecified"
+    assumed_label_noise_mm: float | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An ensemble of which each member has not seen one fold of subjects.
+
+    Attributes
+    ----------
+    folds : of each subject.
+    member_folds : the fold that each member has not seen.
+    """
+
+    ensemble: Ensemble
+    folds: dict[str, int]
+    member_folds: np.ndarray
+
+    def held_out(self, examples: Examples) -> HeldOut:
+        """Predict the pairs within folds by members that have not seen them."""
+        return held_out_predictions(self.ensemble, examples, self.folds, self.member_folds)
+
+
+def train_by_folds(
+    examples: Examples,
+    settings: TrainingSettings | None = None,
+    *,
+    features: tuple[str, ...] | None = None,
+    replicas: int = REPLICAS,
+    progress: Progress = silent,
+    cancelled: CancelCheck = never,
+) -> Trained:
+    """Train `replicas` members for each fold of subjects, on the pairs that show nobody of the fold.
+
+    One thread, so that the same examples and settings give the same numbers.
+
+    Raises
+    ------
+    InputError : too few subjects, or a fold leaves nothing to train on.
+    """
+    folds = subject_folds(examples.subjects.ravel().tolist())
+    of = np.array([[folds[a], folds[b]] for a, b in examples.subjects])
+    member_folds = np.repeat(np.arange(COUNT), replicas)
+    masks = np.array([(of != fold).all(axis=1) for fold in member_folds])
+    if masks.sum(axis=1).min() < 2 or not ((of[:, :1] == of[:, 1:]).any()):
+        raise InputError("The sweep's pairs cannot be split by subject: every fold needs pairs of its own people and of others.")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        ensemble = train(examples, masks, settings, features=features, progress=progress, cancelled=cancelled)
+    finally:
+        torch.set_num_threads(threads)
+    return Trained(ensemble, folds, member_folds)
+
+
+def build(
+    examples: Examples,
+    out: Path,
+    description: Description,
+    settings: TrainingSettings | None = None,
+    *,
+    progress: Progress = silent,
+    cancelled: CancelCheck = never,
+) -> Card:
+    """Train, calibrate and save a bundle.
+
+    Raises
+    ------
+    InputError : the examples are too few, or of an engine of another version than this one's.
+    Cancelled : the caller asked to stop; nothing was written.
+    """
+    settings = settings or TrainingSettings()
+    engine = get_engine(examples.engine)
+    trained = train_by_folds(examples, settings, progress=progress, cancelled=cancelled)
+    held_out = trained.held_out(examples)
+    widths = band_widths(held_out)
+    of = np.array([[trained.folds[a], trained.folds[b]] for a, b in examples.subjects])
+    lower, upper = trained_range(examples)
+    noise = description.assumed_label_noise_mm
+    card = Card(
+        format=FORMAT,
+        name=description.name,
+        version=description.version,
+        licence=description.licence,
+        engine=engine.name,
+        engine_version=engine.version,
+        settings_hash=examples.settings_hash,
+        preset=examples.preset,
+        features_version=examples.features_version,
+        hyperparameter=examples.hyperparameter,
+        lower=lower,
+        upper=upper,
+        structures={str(label): structure_name(label) for label in examples.labels},
+        assumed={} if noise is None else {LABEL_NOISE: noise},
+        fixed_value=round(fixed_value(examples, dense_grid(examples)), 4),
+        training_data=description.training_data,
+        training=asdict(settings),
+        subjects=dict(sorted(trained.folds.items())),
+        pairs=len(examples.pairs),
+        registrations=int((~np.isnan(examples.values)).sum()),
+        accuracy=accuracy(held_out, widths),
+    )
+    return save_bundle(Bundle(card, trained.ensemble, widths, novelty_for(examples, of)), out)
+
+
+def novelty_for(examples: Examples, folds: np.ndarray) -> Novelty:
+    """Describe the features that a pair shows by itself; `folds` (P, 2) are those of its subjects."""
+    seen = [n for n, name in enumerate(examples.feature_names) if name != LABEL_NOISE]
+    return novelty_of(examples.features[:, seen], tuple(examples.feature_names[n] for n in seen), folds)
+
+
+def accuracy(held_out: HeldOut, widths: BandWidths) -> dict[str, float]:
+    """Return figures of held-out predictions over all their λ, for the card.
+
+    Coverage of calibrated bands on the people that calibrated them is near 90 % by construction; that on others is in the
+    evaluation report.
+    """
+    examples, found = held_out.examples, {}
+    for name, foreseen in (("segmented", held_out.segmented), ("unsegmented", held_out.unsegmented)):
+        dice = 1 / (1 + np.exp(-foreseen.dice_logit))
+        found[f"mean_dice_mae_{name}"] = float(np.nanmean(np.abs(foreseen.mean_dice - examples.mean_dice)))
+        found[f"structure_dice_mae_{name}"] = float(np.nanmean(np.abs(dice - examples.dice)))
+    folding = np.exp(held_out.segmented.curves[:, :2])
+    found["folding_foreground_mae_percent"] = float(np.nanmean(np.abs(folding[:, 0] - examples.folding_foreground)))
+    found["folding_box_mae_percent"] = float(np.nanmean(np.abs(folding[:, 1] - examples.folding_box)))
+    dice, mean = dice_scores(held_out.segmented, examples)
+    curves = curve_scores(held_out.segmented, examples)
+    found["coverage_dice"] = float(np.mean(dice[~np.isnan(dice)] <= widths.dice))
+    found["coverage_mean_dice"] = float(np.mean(mean[~np.isnan(mean)] <= widths.mean_dice))
+    found["coverage_folding"] = float(np.mean(curves[:, 0][~np.isnan(curves[:, 0])] <= widths.curves[0]))
+    return {name: round(value, 5) for name, value in found.items()}

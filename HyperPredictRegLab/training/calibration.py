@@ -1,0 +1,143 @@
+"""Bands that hold what they promise: conformal calibration on people whom the predicting member has not seen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.predictor.bands import LEAST_FOLDING, LEVEL, BandWidths
+from HyperPredictRegLib.predictor.ensemble import Ensemble, Foreseen
+
+from HyperPredictRegLab.training.examples import Examples
+
+LEAST_SUBJECTS = 10
+"""With fewer, the (n + 1) / n correction asks for more than all scores: there is no finite 90 % band."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions of pairs by the members that saw neither of their people.
+
+    Attributes
+    ----------
+    examples : those pairs, with what was measured.
+    segmented, unsegmented : what was foreseen at the measured λ, with and without the moving segmentation's tokens.
+    """
+
+    examples: Examples
+    segmented: Foreseen
+    unsegmented: Foreseen
+
+
+def held_out_predictions(ensemble: Ensemble, examples: Examples, folds: dict[str, int], member_folds: np.ndarray) -> HeldOut:
+    """Predict every pair whose two subjects lie in one fold by the members that were trained without that fold.
+
+    Parameters
+    ----------
+    folds : fold of each subject.
+    member_folds : the fold that each member has not seen, shape (members,).
+    """
+    # Users do not know how noisy labels are; neither may whoever judges the bands.
+    examples = examples.with_label_noise(np.nan)
+    of = np.array([[folds[a], folds[b]] for a, b in examples.subjects])
+    inside = of[:, 0] == of[:, 1]
+    parts = []
+    order = []
+    numbers = ensemble.structure_numbers(examples.labels)
+    for fold in sorted(set(member_folds.tolist())):
+        rows = np.flatnonzero(inside & (of[:, 0] == fold))
+        if not rows.size:
+            continue
+        members = np.flatnonzero(member_folds == fold).tolist()
+        some = examples.chosen(rows)
+        tile = np.tile(numbers, (len(rows), 1))
+        present = ~np.isnan(some.dice).all(axis=2)
+        both = []
+        for tokens in (some.tokens, np.full_like(some.tokens, np.nan)):
+            coefficients = ensemble.coefficients(some.features, tokens, tile)
+            both.append(ensemble.foresee(coefficients, some.values, members, present))
+        parts.append(both)
+        order.append(rows)
+    joined = [_joined([part[n] for part in parts]) for n in range(2)]
+    return HeldOut(examples.chosen(np.concatenate(order)), *joined)
+
+
+def band_widths(held_out: HeldOut) -> BandWidths:
+    """Calibrate bands on held-out predictions.
+
+    The score of a prediction is its error over its foreseen scale. Pairs share people, so they are not exchangeable; every
+    person gets the same weight, and the quantile is taken at (n + 1) / n of the level for n people, as if each were one draw
+    (after Barber et al., Annals of Statistics 49 (2021) 486, "CV+").
+
+    Raises
+    ------
+    InputError : too few subjects.
+    """
+    examples = held_out.examples
+    people = sorted(set(examples.subjects.ravel().tolist()))
+    if len(people) < LEAST_SUBJECTS:
+        raise InputError(
+            f"{len(people)} subjects are too few to calibrate bands on: at least {LEAST_SUBJECTS} are needed, "
+            "in pairs within folds."
+        )
+    found = {}
+    for name, foreseen in (("", held_out.segmented), ("_unsegmented", held_out.unsegmented)):
+        dice, mean = dice_scores(foreseen, examples)
+        found[f"dice{name}"] = subject_quantile(dice, examples.subjects)
+        found[f"mean_dice{name}"] = subject_quantile(mean, examples.subjects)
+    curves = curve_scores(held_out.segmented, examples)
+    widths = tuple(subject_quantile(curves[:, n], examples.subjects) for n in range(3))
+    return BandWidths(**found, curves=widths, subjects=len(people))  # type: ignore[arg-type]
+
+
+def dice_scores(foreseen: Foreseen, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """Return errors over scales: of Dice per structure on the logit scale (P, S, N), and of mean Dice (P, N)."""
+    logit = torch.logit(torch.as_tensor(examples.dice), eps=1e-3).numpy()
+    dice = np.abs(logit - foreseen.dice_logit) / foreseen.dice_scale
+    mean = np.abs(examples.mean_dice - foreseen.mean_dice) / foreseen.mean_scale
+    return dice, mean
+
+
+def curve_scores(foreseen: Foreseen, examples: Examples) -> np.ndarray:
+    """Return errors over scales of the logarithms of folding and SD log-Jacobian, shape (P, 3, N); none where both say none."""
+    floor = math.log(LEAST_FOLDING)
+    folding = [np.log(np.maximum(f, LEAST_FOLDING)) for f in (examples.folding_foreground, examples.folding_box)]
+    measured = np.stack([*folding, np.log(examples.sd_log_jacobian)], axis=1)
+    value = foreseen.curves.copy()
+    value[:, :2] = np.maximum(value[:, :2], floor)
+    return np.abs(measured - value) / foreseen.curves_scale
+
+
+def subject_quantile(scores: np.ndarray, subjects: np.ndarray, level: float = LEVEL) -> float:
+    """Return the quantile of scores in which every subject weighs the same.
+
+    Parameters
+    ----------
+    scores : shape (P, ...); NaN is left out.
+    subjects : shape (P, 2).
+    """
+    people = sorted(set(subjects.ravel().tolist()))
+    flat = scores.reshape(len(scores), -1)
+    counts = (~np.isnan(flat)).sum(axis=1)
+    weights = np.zeros(len(flat))
+    for person in people:
+        mine = (subjects == person).sum(axis=1)
+        total = (mine * counts).sum()
+        if total:
+            weights += mine / total
+    rows, columns = np.nonzero(~np.isnan(flat))
+    values, mass = flat[rows, columns], weights[rows]
+    if not values.size:
+        raise InputError("There is no finite error to calibrate bands on: the training failed.")
+    order = np.argsort(values)
+    shares = np.cumsum(mass[order]) / mass.sum()
+    wanted = min(level * (len(people) + 1) / len(people), 1.0)
+    return float(values[order][min(int(np.searchsorted(shares, wanted)), len(values) - 1)])
+
+
+def _joined(parts: list[Foreseen]) -> Foreseen:
+    names = Foreseen.__dataclass_fields__
+    return Foreseen(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

@@ -1,0 +1,198 @@
+"""What a predictor learns from: the tables of a sweep as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from HyperPredictRegLib.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABEL_NOISE = "label_noise_mm"
+"""A feature that only the makers of images know: by how much labels stray from them. Whoever uses a predictor assumes a value."""
+
+LEAST_PAIRS_PER_STRUCTURE = 0.5
+"""A structure that fewer of the pairs have is not learned by name."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """P pairs with F features, S structures with T token features each, and N observed λ; NaN marks what is not there.
+
+    Attributes
+    ----------
+    pairs : names, P of them.
+    subjects : fixed and moving subject, shape (P, 2).
+    groups : kind of each pair, shape (P,).
+    engine, settings_hash, preset, features_version : what all runs have in common.
+    hyperparameter : name of the hyperparameter.
+    feature_names, token_names : F and T names.
+    labels : S label values.
+    features : shape (P, F).
+    tokens : shape (P, S, T).
+    values : the hyperparameter, shape (P, N).
+    dice : shape (P, S, N).
+    folding_foreground, folding_box : percent, shape (P, N).
+    sd_log_jacobian, hd95 : shape (P, N); hd95 is the mean in mm.
+    """
+
+    pairs: tuple[str, ...]
+    subjects: np.ndarray
+    groups: np.ndarray
+    engine: str
+    settings_hash: str
+    preset: str
+    features_version: str
+    hyperparameter: str
+    feature_names: tuple[str, ...]
+    token_names: tuple[str, ...]
+    labels: tuple[int, ...]
+    features: np.ndarray
+    tokens: np.ndarray
+    values: np.ndarray
+    dice: np.ndarray
+    folding_foreground: np.ndarray
+    folding_box: np.ndarray
+    sd_log_jacobian: np.ndarray
+    hd95: np.ndarray
+
+    @property
+    def mean_dice(self) -> np.ndarray:
+        """Mean Dice over the structures that a pair has, shape (P, N)."""
+        return np.nanmean(self.dice, axis=1)
+
+    def with_label_noise(self, millimetres: float) -> Examples:
+        """Return the examples as a user sees them: label noise is not known, but assumed (NaN: as large as in training)."""
+        if LABEL_NOISE not in self.feature_names:
+            return self
+        features = self.features.copy()
+        features[:, self.feature_names.index(LABEL_NOISE)] = millimetres
+        return replace(self, features=features)
+
+    def chosen(self, rows: np.ndarray) -> Examples:
+        """Return some of the pairs, by a mask or indices."""
+        picked = {
+            name: getattr(self, name)[rows]
+            for name in (
+                "subjects", "groups", "features", "tokens", "values", "dice",
+                "folding_foreground", "folding_box", "sd_log_jacobian", "hd95",
+            )
+        }  # fmt: skip
+        return replace(self, pairs=tuple(np.array(self.pairs)[rows].tolist()), **picked)
+
+
+def read_examples(
+    folder: Path | str, hyperparameter: str | None = None, labels: tuple[int, ...] | None = None
+) -> Examples:
+    """Read the tables of a sweep's folder.
+
+    Parameters
+    ----------
+    folder : holds ``runs.parquet`` and ``features.parquet``.
+    hyperparameter : column of λ; default: the first hyperparameter of the engine.
+    labels : structures to keep, in this order; default: all that at least half of the pairs have.
+
+    Raises
+    ------
+    InputError : a table is missing, lacks columns, mixes engines or settings, or holds no run that succeeded.
+    """
+    import pandas as pd
+
+    folder = Path(folder)
+    tables = []
+    for name in ("runs.parquet", "features.parquet"):
+        if not (folder / name).is_file():
+            raise InputError(f"'{folder}' has no {name}: give the folder of a finished sweep.")
+        try:
+            tables.append(pd.read_parquet(folder / name))
+        except (OSError, ValueError) as error:
+            raise InputError(f"'{folder / name}' cannot be read as a Parquet table ({error}).") from error
+    return examples_from(*tables, hyperparameter=hyperparameter, labels=labels)
+
+
+def examples_from(
+    runs: pd.DataFrame, features: pd.DataFrame, *, hyperparameter: str | None = None, labels: tuple[int, ...] | None = None
+) -> Examples:
+    """Arrange a sweep's tables as arrays; see `read_examples`."""
+    import pandas as pd
+    from HyperPredictRegLib.engines import get_engine
+
+    _need(runs, ("pair", "fixed_subject", "moving_subject", "engine", "settings_hash", "preset", "error"), "runs")
+    _need(features, ("pair", "label", "features_version", "error"), "features")
+    runs, features = runs[runs["error"] == ""], features[features["error"] == ""]
+    runs = runs[runs["pair"].isin(set(features["pair"]))]
+    if runs.empty:
+        raise InputError("The sweep holds no pair with both a finished registration and features.")
+    common = {name: _single(runs, name) for name in ("engine", "settings_hash", "preset")}
+    version = _single(features, "features_version")
+    name = hyperparameter or get_engine(common["engine"]).hyperparameters[0].name
+    _need(runs, (name, "folding_foreground", "folding_box", "sd_log_jacobian"), "runs")
+    by_pair = {pair: table.sort_values(name) for pair, table in runs.groupby("pair", sort=False)}
+    pairs = tuple(by_pair)
+    if labels is None:
+        columns = [c for c in runs.columns if c.startswith("dice_")]
+        shares = pd.DataFrame({c: table[c].notna().any() for c in columns} for table in by_pair.values()).mean()
+        labels = tuple(sorted(int(c[5:]) for c in columns if shares[c] >= LEAST_PAIRS_PER_STRUCTURE))
+    if not labels:
+        raise InputError("The sweep measured no Dice: its manifest needs label maps with structures in common.")
+    most = max(len(table) for table in by_pair.values())
+
+    def column(what: str) -> np.ndarray:
+        found = np.full((len(pairs), most), np.nan)
+        for row, table in enumerate(by_pair.values()):
+            if what in table:
+                found[row, : len(table)] = table[what].to_numpy(dtype=float)
+        return found
+
+    first = pd.concat([table.iloc[:1] for table in by_pair.values()])
+    pair_rows = features[features["label"] == 0].set_index("pair").loc[list(pairs)]
+    feature_names = tuple(c[5:] for c in features.columns if c.startswith("pair_"))
+    token_names = tuple(c[6:] for c in features.columns if c.startswith("token_"))
+    return Examples(
+        pairs=pairs,
+        subjects=first[["fixed_subject", "moving_subject"]].astype(str).to_numpy(),
+        groups=first["group"].astype(str).to_numpy() if "group" in first else np.full(len(pairs), ""),
+        **common,
+        features_version=version,
+        hyperparameter=name,
+        feature_names=(*feature_names, LABEL_NOISE),
+        token_names=token_names,
+        labels=labels,
+        features=np.c_[pair_rows[[f"pair_{f}" for f in feature_names]].to_numpy(dtype=float), column(LABEL_NOISE)[:, 0]],
+        tokens=_tokens(features, pairs, labels, token_names),
+        values=column(name),
+        dice=np.stack([column(f"dice_{label}") for label in labels], axis=1),
+        folding_foreground=column("folding_foreground"),
+        folding_box=column("folding_box"),
+        sd_log_jacobian=column("sd_log_jacobian"),
+        hd95=column("hd95"),
+    )
+
+
+def _tokens(features: pd.DataFrame, pairs: tuple[str, ...], labels: tuple[int, ...], names: tuple[str, ...]) -> np.ndarray:
+    found = np.full((len(pairs), len(labels), len(names)), np.nan)
+    rows = {pair: n for n, pair in enumerate(pairs)}
+    places = {label: n for n, label in enumerate(labels)}
+    table = features[features["label"].isin(places) & features["pair"].isin(rows)]
+    values = table[[f"token_{name}" for name in names]].to_numpy(dtype=float)
+    found[[rows[p] for p in table["pair"]], [places[label] for label in table["label"]]] = values
+    return found
+
+
+def _need(table: pd.DataFrame, columns: tuple[str, ...], what: str) -> None:
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise InputError(f"The {what} table lacks the columns {', '.join(missing)}: was it written by 'hyperpredictreg sweep'?")
+
+
+def _single(table: pd.DataFrame, column: str) -> str:
+    found = sorted(table[column].astype(str).unique())
+    if len(found) != 1:
+        raise InputError(
+            f"The table mixes several values of {column} ({', '.join(found)}), but a predictor foresees one: split the table."
+        )
+    return str(found[0])
