@@ -18,7 +18,8 @@ LIBRARY = TOP / "HyperPredictReg" / PACKAGE
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"curves", "errors"}),
-    frozenset({"child", "geometry", "headers", "memory", "progress", "records", "threads", "trace"}),
+    frozenset({"child", "geometry", "memory", "progress", "records", "threads", "trace"}),
+    frozenset({"reading"}),
     frozenset({"images", "intensity", "job", "labels", "points", "transforms"}),
     frozenset({"application", "grid", "inputs", "outcome", "prediction", "quality", "selection"}),
     frozenset({"alignment", "engines", "measurement", "outputs", "sample", "saved"}),
