@@ -229,6 +229,9 @@ def _check_shape(image: sitk.Image, what: str) -> None:
 
 
 def _check_dimensions(size: tuple[int, ...], components: int, what: str) -> None:
+    if len(size) == 5 and size[3] == 1:
+        # So NIfTI stores vectors.
+        components = size[4]
     if components > 1:
         raise InputError(f"{_cap(what)} has {components} values per voxel (colour, vector or tensor): give one component of it.")
     if len(size) == 4:

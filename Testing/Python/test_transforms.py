@@ -120,7 +120,7 @@ def test_a_displacement_field_image_is_read_as_a_transform(tmp_path: Path, obliq
     [
         ("absent.h5", None, "does not exist"),
         ("junk.h5", b"no transform", "could not be read"),
-        ("junk.tfm", b"#Insight Transform File V1.0\nTransform: Nonsense_double_3_3\n", "could not be read"),
+        ("junk.tfm", b"#Insight Transform File V1.0\nTransform: Nonsense_double_3_3\nParameters: 1\nFixedParameters: 0\n", "could not be read"),
     ],
 )
 def test_bad_transform_files_get_a_sentence(tmp_path: Path, name: str, content: bytes | None, match: str) -> None:

@@ -33,7 +33,12 @@ _TELLING_TAGS = {
     "0008|0032": "acquisition time",
     "0008|0008": "image type",
 }
-_LEFT_OUT = "they were left out"
+_OTHER_TAGS = (
+    "0008|0018", "0008|103e", "0018|1164", "0020|000e", "0020|0032", "0020|0037", "0028|0010", "0028|0030",
+)  # fmt: skip
+_NO_IMAGES = frozenset(
+    b"SR PR KO REG RTSTRUCT RTPLAN RTRECORD DOC PLAN ANN FID AU RWV ECG HD".split()
+)
 _EVEN_REMEDY = (
     "Export the whole series again, or load it in 3D Slicer with 'Acquisition geometry regularization' (DICOM settings), "
     "resample it evenly and give that volume."
@@ -86,13 +91,7 @@ def dicom_series(folder: Path, role: str) -> DicomSeries:
     InputError : there is no series, or several; or slices are missing, unevenly spaced, tilted, doubled, or without a position.
     """
     what = f"The {role} '{folder}'"
-    _check_entries(folder, role, what)
-    series = {uid: list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))
-              for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))}
-    if not series:
-        raise InputError(f"{what} is a folder without a DICOM series: give a file or a folder of DICOM slices.")
-    found = {uid: [_read_slice(name) for name in names] for uid, names in series.items()}
-    slices, notes = _one_series(found, what)
+    slices, notes = _one_series(*_all_slices(folder, role, what), what)
     slices, more = _without_copies(slices, what)
     notes += more
     if len(slices) == 1:
@@ -109,27 +108,58 @@ def frames_note(what: str, spacing: float, frames: int) -> str:
     )
 
 
-def _check_entries(folder: Path, role: str, what: str) -> None:
+def _all_slices(folder: Path, role: str, what: str) -> tuple[dict[str, list[_Slice]], int]:
+    """Read what every file of a folder says of itself; return the slices by series, and how many DICOM files are no images.
+
+    GDCM's own search gives up on a folder with a dangling link, waits for ever for a pipe, and passes over slices that are cut
+    short.
+    """
+    found: dict[str, list[_Slice]] = {}
+    others = 0
     for entry in sorted(folder.iterdir()):
-        if entry.is_dir():
+        if entry.is_dir() or not entry.exists() or entry.name.upper() == "DICOMDIR":
             continue
-        if not is_regular(entry) and entry.exists():
-            # GDCM would wait for a pipe for ever.
+        if not is_regular(entry):
             raise InputError(f"{what} holds '{entry.name}', which is a pipe, a socket or a device: give a folder of files only.")
-        if is_regular(entry) and entry.stat().st_size:
-            check_input(entry, f"file in the folder of the {role}")
+        if entry.stat().st_size == 0:
+            continue
+        check_input(entry, f"file in the folder of the {role}")
+        one = _read_slice(str(entry))
+        if one is not None:
+            found.setdefault(one.tags.get("0020|000e", ""), []).append(one)
+        elif is_dicom(entry):
+            if not _is_no_image(entry):
+                raise InputError(f"{what} holds '{entry.name}', a damaged DICOM file: copy or export the series again.")
+            others += 1
+    if not found:
+        raise InputError(f"{what} is a folder without a DICOM series: give a file or a folder of DICOM slices.")
+    return found, others
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file has the signature of DICOM."""
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def _is_no_image(path: Path) -> bool:
+    """Tell whether a DICOM file is of a modality without voxels, such as a report."""
+    with path.open("rb") as stream:
+        start = stream.read(1 << 16)
+    at = start.find(b"\x08\x00\x60\x00")
+    stated = start[at + 4 : at + 24].replace(b"\0", b" ").split() if at >= 0 else []
+    return any(word.removeprefix(b"CS") in _NO_IMAGES for word in stated)
 
 
 def _read_slice(name: str) -> _Slice | None:
-    """Return what a file says of itself, or None if it is no image."""
+    """Return what a file says of itself, or None if it is no DICOM image that can be read."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(name)
     try:
         reader.ReadImageInformation()
         keys = set(reader.GetMetaDataKeys())
-        wanted = (*_TELLING_TAGS, "0020|0032", "0020|0037", "0028|0030", "0018|1164", "0008|0018", "0008|103e", "0028|0010")
-        tags = {key: _tag(reader, key) for key in wanted if key in keys}
+        tags = {key: _tag(reader, key) for key in (*_TELLING_TAGS, *_OTHER_TAGS) if key in keys}
     except (RuntimeError, ValueError):
         return None
     if "0028|0010" not in tags:
@@ -161,29 +191,26 @@ def _numbers(text: str | None, count: int) -> np.ndarray | None:
     return values if len(values) == count and np.isfinite(values).all() else None
 
 
-def _one_series(found: dict[str, list[_Slice | None]], what: str) -> tuple[list[_Slice], list[str]]:
+def _one_series(images: dict[str, list[_Slice]], others: int, what: str) -> tuple[list[_Slice], list[str]]:
     """Return the slices of the one series that is a volume, less localizers, and notes on what was left out."""
-    images = {uid: [s for s in slices if s is not None] for uid, slices in found.items()}
-    others = sum(slices.count(None) for slices in found.values())
     volumes = {uid: [s for s in slices if not s.is_localizer] for uid, slices in images.items()}
     volumes = {uid: slices for uid, slices in volumes.items() if slices}
     if not volumes:
         # A volume may be nothing but localizers; then they are what is meant.
-        volumes = {uid: slices for uid, slices in images.items() if slices}
-    if not volumes:
-        raise InputError(f"{what} holds DICOM files, but no image that can be read: give a folder of DICOM slices.")
+        volumes = images
     if len(volumes) > 1:
         named = "; ".join(
-            f"'{slices[0].tags.get('0008|103e', '') or uid}' with {len(slices)} images" for uid, slices in volumes.items()
+            f"'{slices[0].tags.get('0008|103e', '') or uid}' with {_count(len(slices), 'image')}"
+            for uid, slices in volumes.items()
         )
         raise InputError(f"{what} holds {len(volumes)} DICOM series ({named}): give a folder with the slices of one only.")
     (kept,) = volumes.values()
-    notes = []
+    notes: list[str] = []
     scouts = sum(map(len, images.values())) - len(kept)
     if scouts:
-        notes.append(f"{what} holds {_count(scouts, 'localizer image')} beside the volume of {len(kept)} slices: {_LEFT_OUT}.")
+        notes.append(f"{what} holds {_count(scouts, 'localizer image')} beside the volume of {len(kept)} slices: left out.")
     if others:
-        notes.append(f"{what} holds {_count(others, 'DICOM file')} without an image beside the volume: {_LEFT_OUT}.")
+        notes.append(f"{what} holds {_count(others, 'DICOM file')} without an image beside the volume: left out.")
     return kept, notes
 
 
@@ -331,7 +358,7 @@ def _check_even(slices: list[_Slice], heights: np.ndarray, what: str) -> None:
     worst = int(np.abs(steps - usual).argmax())
     missing = round(steps[worst] / usual) - 1
     whole = missing >= 1 and abs(steps[worst] / usual - missing - 1) < 0.15
-    few = uneven.sum() <= max(3, len(steps) // 5)
+    few = uneven.sum() == 1 or 4 * uneven.sum() <= len(steps)
     guess = f"; {_count(missing, 'slice')} seem{'s' if missing == 1 else ''} to be missing there" if whole and few else ""
     elsewhere = int(uneven.sum()) - 1
     more = f", and {_count(elsewhere, 'more distance')} differ{'s' if elsewhere == 1 else ''} too" if elsewhere > 0 else ""

@@ -29,6 +29,7 @@ class NiftiHeader:
 
     Attributes
     ----------
+    version : 1 or 2 of NIfTI; 1 for Analyze.
     is_analyze : the older format, which states neither position nor orientation.
     one_file : the voxels follow the header in the same file.
     sizes : along each stated dimension.
@@ -41,6 +42,7 @@ class NiftiHeader:
     intent_code, intent_name, intent_p1 : what the voxels mean.
     """
 
+    version: int
     is_analyze: bool
     one_file: bool
     sizes: tuple[int, ...]
@@ -167,7 +169,7 @@ def check_complete(path: Path, header: NiftiHeader) -> None:
         while found < wanted + _MUCH_BEYOND_BYTES and (block := stream.read(1 << 20)):
             found += len(block)
     if found < wanted:
-        raise EOFError(f"{voxel_file.name} has {found} bytes where its header promises {wanted}.")
+        raise EOFError(f"{voxel_file.name} has {found} bytes where its header promises {wanted}")
 
 
 def slant_degrees(matrix: np.ndarray) -> float:
@@ -237,6 +239,7 @@ def _first_version(raw: bytes, order: str) -> NiftiHeader:
     is_analyze = raw[344:348] not in (b"n+1\0", b"ni1\0")
     numbers = _Placement(pixdim, get("3f", 256), get("3f", 268), get("12f", 280))
     return NiftiHeader(
+        version=1,
         is_analyze=is_analyze,
         one_file=raw[344:348] == b"n+1\0",
         sizes=_sizes(get("8h", 40)),
@@ -262,6 +265,7 @@ def _second_version(raw: bytes, order: str) -> NiftiHeader:
     numbers = _Placement(pixdim, get("3d", 352), get("3d", 376), get("12d", 400))
     codes = get("2i", 344)
     return NiftiHeader(
+        version=2,
         is_analyze=False,
         one_file=raw[4:7] == b"n+2",
         sizes=_sizes(get("8q", 16)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import struct
@@ -15,6 +16,7 @@ from HyperPredictRegLib.errors import InputError
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _GRID = re.compile(rb"(BSpline|DisplacementField)Transform_[a-z]+_(\d)_\d")
 _LARGEST_MAT = 1 << 31
+_MOST_FIXED = 64
 
 # Paths travel as arguments; the current folder might hold a file that takes the place of a library. Without a limit the
 # system may grant more memory than there is.
@@ -65,22 +67,32 @@ def _damaged(what: str, why: str) -> InputError:
 
 
 def _check_text(path: Path, what: str) -> None:
-    """Compare the size of each grid with the number of its parameters; ITK allocates the one before it looks at the other."""
-    kind, parameters = b"", 0
-    grid: list[bytes] = []
+    """Compare the size of each grid with the number of its parameters, and look for transforms without any.
+
+    ITK allocates a grid before it looks at its parameters, and passes over parameters without fixed ones, which leaves the
+    identity.
+    """
+    kind: bytes | None = None
+    found: dict[bytes, list[bytes]] = {}
     with path.open("rb") as stream:
-        for line in stream:
+        for line in itertools.chain(stream, [b"Transform: end"]):
             name, _, value = line.partition(b":")
-            if name.strip() == b"Transform":
-                kind, parameters, grid = value.strip(), 0, []
-            elif name.strip() == b"Parameters":
-                parameters = len(value.split())
-            elif name.strip() == b"FixedParameters":
-                grid = value.split()
-            else:
-                continue
-            if (found := _GRID.match(kind)) and grid:
-                _check_grid(grid, int(found.group(2)), parameters, what)
+            name = name.strip()
+            if name == b"Transform":
+                _check_parts(kind, found, what)
+                kind, found = value.strip(), {}
+            elif name in (b"Parameters", b"FixedParameters"):
+                found[name] = value.split()
+
+
+def _check_parts(kind: bytes | None, found: dict[bytes, list[bytes]], what: str) -> None:
+    if kind is None or kind.startswith(b"CompositeTransform"):
+        return
+    for name in (b"Parameters", b"FixedParameters"):
+        if name not in found:
+            raise _damaged(what, f"its {kind.decode('latin-1')[:40]} has no {name.decode()}")
+    if match := _GRID.match(kind):
+        _check_grid(found[b"FixedParameters"], int(match.group(2)), len(found[b"Parameters"]), what)
 
 
 def _check_grid(grid: list[bytes], dimension: int, parameters: int, what: str) -> None:
@@ -94,7 +106,7 @@ def _check_grid(grid: list[bytes], dimension: int, parameters: int, what: str) -
             raise _damaged(what, f"it states a grid of '{word.decode('latin-1')[:20]}' points along one axis")
         sizes.append(size)
     wanted = math.prod(sizes) * dimension
-    if (parameters and wanted != parameters) or wanted > 2**40:
+    if wanted != parameters:
         stated = " x ".join(f"{s:g}" for s in sizes)
         raise _damaged(what, f"it states a grid of {stated} points, but holds {parameters} parameters for it")
 
@@ -102,6 +114,7 @@ def _check_grid(grid: list[bytes], dimension: int, parameters: int, what: str) -
 def _check_mat(path: Path, what: str) -> None:
     """Walk through the records of a MATLAB file of version 4, each of which states its own size."""
     total = path.stat().st_size
+    kind, parameters = b"", 0
     with path.open("rb") as stream:
         at = 0
         while at < total:
@@ -116,6 +129,14 @@ def _check_mat(path: Path, what: str) -> None:
             at += 20 + name + size * (1 + imaginary)
             if at > total:
                 raise _damaged(what, "it is cut short")
+            # ITK writes pairs: the parameters, named by the transform's kind, and the fixed ones.
+            title = stream.read(name)
+            if _GRID.match(title):
+                kind, parameters = title, rows * columns
+            elif (found := _GRID.match(kind)) and rows * columns <= _MOST_FIXED:
+                values = struct.unpack(f"<{rows * columns}{'d' if precise else 'f'}", stream.read(size))
+                _check_grid([repr(v).encode() for v in values], int(found.group(2)), parameters, what)
+                kind = b""
             stream.seek(at)
 
 

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.memory import available_bytes
-from HyperPredictRegLib.reading.dicom import dicom_series, frames_note
+from HyperPredictRegLib.reading.dicom import dicom_series, frames_note, is_dicom
 from HyperPredictRegLib.reading.files import check_input, named_in_errors
 from HyperPredictRegLib.reading.nifti import (
     NiftiHeader,
@@ -77,8 +77,8 @@ def stated_volume(path: Path | str, role: str) -> StatedVolume:
             first = _stated(files[0], path, role)
             size = (*first.size[:2], len(files)) if len(files) > 1 else first.size
             return StatedVolume(size, first.components, first.pixel_id)
-        text, _, _ = _checked_header(path, role)
-        stated = _stated(str(path), path, role)
+        text, nifti, _ = _checked_header(path, role)
+        stated = _stated(str(path), path, role, nifti)
         _check_promise(stated, path, role, text)
         return stated
 
@@ -112,12 +112,14 @@ def unreadable(path: Path | str, role: str) -> InputError:
 
 def _from_file(path: Path, role: str) -> Volume:
     text, nifti, notes = _checked_header(path, role)
-    _check_promise(_stated(str(path), path, role), path, role, text)
+    _check_promise(_stated(str(path), path, role, nifti), path, role, text)
     what = f"the {role} '{path}'"
     try:
         image = sitk.ReadImage(str(path))
         if nifti is not None:
             check_complete(path, nifti)
+    except EOFError as error:
+        raise InputError(f"The {role} '{path}' is cut short ({error}): copy or export it again.") from error
     except UNREADABLE as error:
         raise unreadable(path, role) from error
     image = _without_single(image)
@@ -130,7 +132,7 @@ def _from_file(path: Path, role: str) -> Volume:
         _check_axes(image, what)
         if nifti is not None:
             notes += check_placement(nifti, _index_to_ras(image), what)
-        if _is_dicom(path) and image.GetSize()[2] > 1:
+        if is_dicom(path) and image.GetSize()[2] > 1:
             notes += (frames_note(f"The {role} '{path}'", image.GetSpacing()[2], image.GetSize()[2]),)
     return Volume(image, notes, nifti, scale)
 
@@ -176,13 +178,17 @@ def _checked_header(path: Path, role: str) -> tuple[TextHeader | None, NiftiHead
         raise unreadable(path, role) from error
 
 
-def _stated(name: str, path: Path, role: str) -> StatedVolume:
+def _stated(name: str, path: Path, role: str, nifti: NiftiHeader | None = None) -> StatedVolume:
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
     try:
         reader.ReadImageInformation()
         return StatedVolume(tuple(reader.GetSize()), reader.GetNumberOfComponents(), reader.GetPixelID())
     except UNREADABLE as error:
+        if nifti is not None and nifti.version == 2:
+            raise InputError(
+                f"The {role} '{path}' is a NIfTI-2 file, which SimpleITK does not read: save it as NIfTI-1 or as .nrrd."
+            ) from error
         raise unreadable(path, role) from error
 
 
@@ -245,11 +251,6 @@ def _index_to_lps(image: sitk.Image) -> np.ndarray:
 
 def _index_to_ras(image: sitk.Image) -> np.ndarray:
     return _index_to_lps(image) * _LPS_TO_RAS
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def _cap(text: str) -> str:
