@@ -205,6 +205,7 @@ def test_parameters_that_itk_would_pass_over_are_missed(tmp_path: Path, missing:
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tfm"
-    path.write_bytes(b"#Insight Transform File V1.0\nTransform: \xff\xfe\xfdTransform_double_3_3\nParameters: \xff\nFixedParameters:\n")
+    top = b"#Insight Transform File V1.0\nTransform: \xff\xfe\xfdTransform_double_3_3\n"
+    path.write_bytes(top + b"Parameters: \xff\nFixedParameters:\n")
     with pytest.raises(InputError, match="could not be read"):
         read_transform(path, "transform")
