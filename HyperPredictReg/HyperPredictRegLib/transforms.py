@@ -35,8 +35,8 @@ def read_transform(path: Path | str, role: str) -> sitk.Transform:
 
 def read_transform_noted(path: Path | str, role: str) -> tuple[sitk.Transform, tuple[str, ...]]:
     """Read a transform as `read_transform` does, and return it with sentences on what was taken for granted."""
-    path = Path(path)
     check_input(path, role)
+    path = Path(path)
     with named_in_errors(path, role):
         check_transform_file(path, f"the {role} '{path}'")
         transform, notes = _read_any(path, role)

@@ -22,7 +22,7 @@ from reading_samples import Nifti, Slices
 
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="this system has no such files")
 
-READERS: list[Callable[[Path], object]] = [
+READERS: list[Callable[[Path | str], object]] = [
     lambda path: read_image(path, "fixed image"),
     lambda path: read_header(path, "fixed image"),
     lambda path: read_transform(path, "fixed image"),
@@ -91,13 +91,29 @@ def test_a_folder_is_no_transform_and_no_table(tmp_path: Path) -> None:
         read_label_names(tmp_path)
 
 
+@needs_posix
+@pytest.mark.parametrize(("named", "beside"), [("a.hdr", "a.img"), ("a.img", "a.hdr"), ("a.img", "a.hdr.gz")])
+def test_a_pipe_in_place_of_half_a_pair_is_not_waited_for(tmp_path: Path, named: str, beside: str) -> None:
+    (tmp_path / named).write_bytes(bytes(400))
+    os.mkfifo(tmp_path / beside)
+    with pytest.raises(InputError, match=f"file that belongs to the fixed image '.*{beside}' is a named pipe"):
+        read_image(tmp_path / named, "fixed image")
+
+
+@pytest.mark.parametrize("reader", READERS, ids=["image", "header", "transform"])
+def test_no_path_is_not_the_current_folder(reader: Callable[[str], object]) -> None:
+    for path in ("", " "):
+        with pytest.raises(InputError, match="No path was given for the fixed image"):
+            reader(path)
+
+
 def test_an_error_of_the_disk_names_the_input(tmp_path: Path) -> None:
     match = r"The moving mask 'm.nrrd' could not be read \(Input/output error\)"
     with pytest.raises(InputError, match=match), named_in_errors("m.nrrd", "moving mask"):
         raise OSError(5, "Input/output error")
 
 
-@pytest.mark.parametrize("name", ["fixed.nrrd", "moving-labels.nrrd", "fixed-mask.nrrd", "names.csv", "start.tfm"])
+@pytest.mark.parametrize("name", ["fixed.nrrd", "moving-labels.nrrd", "fixed.csv", "fixed-mask.nrrd", "names.csv", "start.tfm"])
 def test_an_input_that_may_not_be_read_is_not_blamed_on_the_results(
     files: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

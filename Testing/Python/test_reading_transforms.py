@@ -169,7 +169,7 @@ def test_a_grid_of_absurd_size_is_refused_in_hdf5(tmp_path: Path, spline: sitk.T
     true = struct.pack("<3d", 7, 7, 7)
     assert raw.count(true) == 1
     path.write_bytes(raw.replace(true, struct.pack("<3d", size, size, size)))
-    with pytest.raises(InputError, match=r"The start 's\.h5'|The start '.*s\.h5' (is damaged|could not be read)"):
+    with pytest.raises(InputError, match=r"The start '.*s\.h5' is damaged: the grid of its B-spline"):
         read_transform(path, "start")
 
 

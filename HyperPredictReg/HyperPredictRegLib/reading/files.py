@@ -33,6 +33,8 @@ def check_input(path: Path | str, role: str, *, folder: bool = False) -> None:
     InputError : there is no such file, it may not be read, or it is empty, a pipe, a socket, a device or a folder.
     """
     text = str(path)
+    if not text.strip():
+        raise InputError(f"No path was given for the {role}.")
     if "\0" in text:
         raise InputError(f"The path of the {role}, {text!r}, holds a NUL character, which no file name can: check the path.")
     try:

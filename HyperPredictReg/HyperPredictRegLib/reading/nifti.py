@@ -84,6 +84,17 @@ def read_nifti_header(path: Path) -> NiftiHeader | None:
     return None
 
 
+def partners(path: Path) -> list[Path]:
+    """Return the files that ITK opens beside a header or voxel file of a pair, as far as they are there."""
+    name = path.name.lower()
+    for ending in (".hdr", ".img", ".hdr.gz", ".img.gz"):
+        if name.endswith(ending):
+            stem = path.name[: -len(ending)]
+            other = ".img" if ending.startswith(".hdr") else ".hdr"
+            return [p for suffix in (other, other + ".gz") if (p := path.with_name(stem + suffix)).exists()]
+    return []
+
+
 def check_nifti(header: NiftiHeader, what: str) -> tuple[str, ...]:
     """Refuse what a header must not state, and say what was taken for granted.
 

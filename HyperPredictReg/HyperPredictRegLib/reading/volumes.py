@@ -22,6 +22,7 @@ from HyperPredictRegLib.reading.nifti import (
     check_nifti,
     check_placement,
     largest_slant_mm,
+    partners,
     read_nifti_header,
     slant_degrees,
     slanted_sentence,
@@ -69,8 +70,8 @@ def stated_volume(path: Path | str, role: str) -> StatedVolume:
     ------
     InputError : as `read_volume`, as far as headers tell.
     """
-    path = Path(path)
     check_input(path, role, folder=True)
+    path = Path(path)
     with named_in_errors(path, role):
         if path.is_dir():
             files = dicom_series(path, role).files
@@ -96,8 +97,8 @@ def read_volume(path: Path | str, role: str) -> Volume:
     InputError : the file is missing, unreadable, damaged, cut short or too large; or its grid is not one that ITK can hold:
         slanted slices, gaps, tilts, contradicting or unknown statements on place and unit.
     """
-    path = Path(path)
     check_input(path, role, folder=True)
+    path = Path(path)
     with named_in_errors(path, role):
         return _from_folder(path, role) if path.is_dir() else _from_file(path, role)
 
@@ -161,6 +162,8 @@ def _from_folder(path: Path, role: str) -> Volume:
 def _checked_header(path: Path, role: str) -> tuple[TextHeader | None, NiftiHeader | None, tuple[str, ...]]:
     """Check what the header says before ITK gets the file, and return it with notes."""
     what = f"the {role} '{path}'"
+    for partner in partners(path):
+        check_input(partner, f"file that belongs to the {role}")
     try:
         text = check_text_header(path, what)
         nifti = None if text is not None else read_nifti_header(path)
