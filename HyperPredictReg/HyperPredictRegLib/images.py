@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import os
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +11,16 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.headers import check_complete, stated_spacing
+from HyperPredictRegLib.reading.files import named_in_errors
+from HyperPredictRegLib.reading.volumes import read_volume, stated_volume
 
 MINIMUM_VOXELS_PER_AXIS = 4
 """Thinner volumes have no neighbourhood to deform in."""
+
+Noted = tuple[sitk.Image, tuple[str, ...]]
+"""An image with sentences for the report on what was taken for granted when it was read."""
+
+_ALMOST_WHOLE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -46,25 +48,34 @@ def read_image(path: Path | str, role: str) -> sitk.Image:
     ------
     InputError : the file is missing, unreadable, not a 3-D scalar volume, empty, constant, or has NaN or infinite voxels.
     """
-    image = _read_volume(Path(path), role)
-    check_image(image, f"the {role} '{path}'")
-    return image
+    return read_image_noted(path, role)[0]
+
+
+def read_image_noted(path: Path | str, role: str) -> Noted:
+    """Read an image as `read_image` does, and return it with sentences on what was taken for granted."""
+    volume = read_volume(path, role)
+    check_image(volume.image, f"the {role} '{path}'")
+    return volume.image, volume.notes
 
 
 def read_labels(path: Path | str, grid: Geometry, role: str) -> sitk.Image:
-    """Read a label map that must lie on `grid`; whole numbers stored as floating point are accepted.
+    """Read a label map that must lie on `grid`; values within a thousandth of whole numbers are rounded to them.
 
     Raises
     ------
     InputError : as `read_image`, or the grid differs, or there are fractions, negative values or no labels at all.
     """
-    image = _read_volume(Path(path), role)
+    return read_labels_noted(path, grid, role)[0]
+
+
+def read_labels_noted(path: Path | str, grid: Geometry, role: str) -> Noted:
+    """Read labels as `read_labels` does, and return them with sentences on what was taken for granted."""
+    volume = read_volume(path, role)
     what = f"the {role} '{path}'"
-    _check_shape(image, what)
-    image = _on_grid(image, grid, what)
+    _check_shape(volume.image, what)
+    image = _on_grid(volume.image, grid, what)
+    image, rounded = _whole(image, what)
     voxels = sitk.GetArrayViewFromImage(image)
-    if voxels.dtype.kind == "f" and not np.array_equal(voxels, np.rint(voxels)):
-        raise InputError(f"{_cap(what)} has voxels that are not whole numbers: give a label map, not an image.")
     if voxels.min() < 0:
         raise InputError(f"{_cap(what)} has negative labels (down to {voxels.min():g}): number structures from 1, background 0.")
     if not voxels.any():
@@ -73,7 +84,8 @@ def read_labels(path: Path | str, grid: Geometry, role: str) -> sitk.Image:
     if voxels.max() > limit:
         raise InputError(f"{_cap(what)} has a label above {limit}: number structures from 1 up.")
     # 16 bits hold every code in use (FreeSurfer, Neuromorphometrics) in half the memory of 32.
-    return _with_metadata(sitk.Cast(image, sitk.sitkUInt16 if voxels.max() < 2**16 else sitk.sitkUInt32), image)
+    labels = sitk.Cast(image, sitk.sitkUInt16 if voxels.max() < 2**16 else sitk.sitkUInt32)
+    return _with_metadata(labels, image), (*volume.notes, *rounded)
 
 
 def read_mask(path: Path | str, grid: Geometry, role: str) -> sitk.Image:
@@ -83,14 +95,19 @@ def read_mask(path: Path | str, grid: Geometry, role: str) -> sitk.Image:
     ------
     InputError : as `read_image`, or the grid differs, or no voxel is set.
     """
-    image = _read_volume(Path(path), role)
+    return read_mask_noted(path, grid, role)[0]
+
+
+def read_mask_noted(path: Path | str, grid: Geometry, role: str) -> Noted:
+    """Read a mask as `read_mask` does, and return it with sentences on what was taken for granted."""
+    volume = read_volume(path, role)
     what = f"the {role} '{path}'"
-    _check_shape(image, what)
-    image = _on_grid(image, grid, what)
+    _check_shape(volume.image, what)
+    image = _on_grid(volume.image, grid, what)
     mask = sitk.Cast(sitk.NotEqual(image, 0), sitk.sitkUInt8)
     if not sitk.GetArrayViewFromImage(mask).any():
         raise InputError(f"{_cap(what)} has no voxel set: draw the region that may be compared, or leave the mask out.")
-    return mask
+    return mask, volume.notes
 
 
 def read_header(path: Path | str, role: str) -> ImageHeader:
@@ -100,20 +117,9 @@ def read_header(path: Path | str, role: str) -> ImageHeader:
     ------
     InputError : the file is missing or unreadable, or not a 3-D scalar volume.
     """
-    path = Path(path)
-    _check_exists(path, role)
-    reader = sitk.ImageFileReader()
-    names = _dicom_files(path, role) if path.is_dir() else [str(path)]
-    reader.SetFileName(names[0])
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise _unreadable(path, role) from error
-    size = tuple(reader.GetSize())
-    if path.is_dir() and len(size) == 3:
-        size = (size[0], size[1], size[2] * len(names))
-    pixel_bytes = np.dtype(_numpy_type(reader.GetPixelID(), path, role)).itemsize
-    header = ImageHeader(size, reader.GetNumberOfComponents(), pixel_bytes * reader.GetNumberOfComponents())
+    stated = stated_volume(path, role)
+    pixel_bytes = np.dtype(_numpy_type(stated.pixel_id, Path(path), role)).itemsize
+    header = ImageHeader(stated.size, stated.components, pixel_bytes * stated.components)
     _check_dimensions(_effective_size(header.size), header.components, f"the {role} '{path}'")
     return header
 
@@ -154,65 +160,39 @@ def write_image(image: sitk.Image, path: Path) -> None:
 
 
 def file_sha256(path: Path | str) -> str:
-    """Return the SHA-256 of a file, or of all files of a folder in the order of their names, in hexadecimal."""
+    """Return the SHA-256 of a file, or of all files of a folder in the order of their names, in hexadecimal.
+
+    Raises
+    ------
+    InputError : a file cannot be read.
+    """
     path = Path(path)
     digest = hashlib.sha256()
-    for name in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
-        with name.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+    with named_in_errors(path, "input"):
+        for name in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
+            with name.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
     return digest.hexdigest()
 
 
-def _read_volume(path: Path, role: str) -> sitk.Image:
-    _check_exists(path, role)
-    try:
-        if path.is_dir():
-            # Slices of one series whose spacing ITK finds uneven are reported by it as a warning only; see _dicom_files.
-            return sitk.ReadImage(_dicom_files(path, role))
-        _check_stated_spacing(path, role)
-        image = sitk.ReadImage(str(path))
-        check_complete(path)
-    except (RuntimeError, EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
-        raise _unreadable(path, role) from error
-    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
-        return image[:, :, :, 0]
-    return image
-
-
-def _check_stated_spacing(path: Path, role: str) -> None:
-    spacing = stated_spacing(path)
-    if spacing is not None and not all(np.isfinite(s) and s > 0 for s in spacing):
-        stated = " x ".join(f"{s:g}" for s in spacing)
-        raise InputError(f"The {role} '{path}' states a voxel spacing of {stated} mm: it must be above 0; mend the header.")
-
-
-def _check_exists(path: Path, role: str) -> None:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        # ITK would end the process.
-        raise InputError(f"The path of the {role}, {str(path)!r}, is not valid UTF-8: rename it.") from error
-    if not path.exists():
-        raise InputError(f"The {role} '{path}' does not exist: check the path.")
-    if not os.access(path, os.R_OK):
-        raise InputError(f"The {role} '{path}' cannot be read: check its permissions.")
-
-
-def _dicom_files(folder: Path, role: str) -> list[str]:
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not series:
-        raise InputError(f"The {role} '{folder}' is a folder without a DICOM series: give a file or a folder of DICOM slices.")
-    if len(series) > 1:
-        raise InputError(f"The {role} '{folder}' holds {len(series)} DICOM series: give a folder with the slices of one only.")
-    return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
-
-
-def _unreadable(path: Path, role: str) -> InputError:
-    return InputError(
-        f"The {role} '{path}' could not be read as an image: it may be damaged or of a kind that SimpleITK does not know. "
-        "Open it in 3D Slicer and save it as .nrrd or .nii.gz."
-    )
+def _whole(image: sitk.Image, what: str) -> Noted:
+    """Return an image of floating-point numbers rounded to the whole numbers that they nearly are."""
+    voxels = sitk.GetArrayViewFromImage(image)
+    if voxels.dtype.kind != "f":
+        return image, ()
+    whole = np.rint(voxels)
+    # NaN is near to nothing, and infinity is as far from itself.
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(voxels - whole)
+    if not (apart <= _ALMOST_WHOLE).all():
+        raise InputError(f"{_cap(what)} has voxels that are not whole numbers: give a label map, not an image.")
+    if not apart.any():
+        return image, ()
+    result = sitk.GetImageFromArray(whole)
+    result.CopyInformation(image)
+    note = f"{_cap(what)} has values up to {apart.max():.1g} beside whole numbers: they were rounded."
+    return _with_metadata(result, image), (note,)
 
 
 def _numpy_type(pixel_id: int, path: Path, role: str) -> type:
@@ -231,19 +211,27 @@ def _numpy_type(pixel_id: int, path: Path, role: str) -> type:
 
 
 def _effective_size(size: tuple[int, ...]) -> tuple[int, ...]:
-    return size[:3] if len(size) == 4 and size[3] == 1 else size
+    while len(size) > 3 and size[-1] == 1:
+        size = size[:-1]
+    return size
 
 
 def _check_shape(image: sitk.Image, what: str) -> None:
     _check_dimensions(image.GetSize(), image.GetNumberOfComponentsPerPixel(), what)
-    if "complex" in image.GetPixelIDTypeAsString():
+    kind = image.GetPixelIDTypeAsString()
+    if "complex" in kind:
         raise InputError(f"{_cap(what)} has complex voxels: give its magnitude.")
+    if "vector" in kind:
+        raise InputError(f"{_cap(what)} says that its voxels are vectors, though of one value: save it as a scalar image.")
     # ITK itself refuses a spacing of zero; a negative or absurd one can still arrive from a header.
     if not all(np.isfinite(s) and s > 0 for s in image.GetSpacing()):
         raise InputError(f"{_cap(what)} has a voxel spacing of {image.GetSpacing()} mm: it must be above 0; mend the header.")
 
 
 def _check_dimensions(size: tuple[int, ...], components: int, what: str) -> None:
+    if len(size) == 5 and size[3] == 1:
+        # So NIfTI stores vectors.
+        components = size[4]
     if components > 1:
         raise InputError(f"{_cap(what)} has {components} values per voxel (colour, vector or tensor): give one component of it.")
     if len(size) == 4:

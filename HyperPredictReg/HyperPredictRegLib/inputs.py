@@ -9,13 +9,14 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.images import file_sha256, read_header, read_image, read_labels, read_mask
+from HyperPredictRegLib.images import file_sha256, read_header, read_image_noted, read_labels_noted, read_mask_noted
 from HyperPredictRegLib.intensity import foreground, normalised
 from HyperPredictRegLib.job import InputUsed, Job
 from HyperPredictRegLib.labels import embedded_label_names, read_label_names
 from HyperPredictRegLib.memory import available_bytes, estimated_bytes
 from HyperPredictRegLib.points import read_points
-from HyperPredictRegLib.transforms import read_transform
+from HyperPredictRegLib.reading.files import named_in_errors
+from HyperPredictRegLib.transforms import read_transform_noted
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Side:
     mask : uint8 or None.
     labels : label map or None.
     landmarks : shape (n, 3), LPS mm, or None.
+    notes : sentences on what was taken for granted when the files were read.
     """
 
     image: sitk.Image
@@ -38,17 +40,19 @@ class Side:
     mask: sitk.Image | None
     labels: sitk.Image | None
     landmarks: np.ndarray | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a job names, in memory."""
+    """What a job names, in memory; `notes` are sentences on what was taken for granted when it was read."""
 
     fixed: Side
     moving: Side
     label_names: dict[int, str]
     initial_transform: sitk.Transform | None
     used: tuple[InputUsed, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_inputs(job: Job) -> Inputs:
@@ -67,12 +71,15 @@ def read_inputs(job: Job) -> Inputs:
     names = {} if moving.labels is None else embedded_label_names(moving.labels)
     if job.label_names is not None:
         names = names | read_label_names(job.label_names)
-    initial = None if job.initial_transform is None else read_transform(job.initial_transform, "initial transform")
+    initial: sitk.Transform | None = None
+    initial_notes: tuple[str, ...] = ()
+    if job.initial_transform is not None:
+        initial, initial_notes = read_transform_noted(job.initial_transform, "initial transform")
     used = tuple(
-        InputUsed(role, path, tuple(side.image.GetSize()), tuple(side.image.GetSpacing()), file_sha256(path))
+        InputUsed(role, path, tuple(side.image.GetSize()), tuple(side.image.GetSpacing()), file_sha256(path), side.notes)
         for role, path, side in (("fixed image", job.fixed, fixed), ("moving image", job.moving, moving))
     )
-    return Inputs(fixed, moving, names, initial, used)
+    return Inputs(fixed, moving, names, initial, used, (*fixed.notes, *moving.notes, *initial_notes))
 
 
 def input_paths(job: Job) -> list[str]:
@@ -95,14 +102,19 @@ def check_memory(image_voxels: int, grid_voxels: int, what: str, engine_bytes: f
 
 
 def _read_side(name: str, image_path: str, mask_path: str | None, labels_path: str | None, landmarks_path: str | None) -> Side:
-    image = read_image(image_path, f"{name} image")
+    image, notes = read_image_noted(image_path, f"{name} image")
     grid = Geometry.of(image)
-    mask = None if mask_path is None else read_mask(mask_path, grid, f"{name} mask")
-    labels = None if labels_path is None else read_labels(labels_path, grid, f"{name} labels")
-    landmarks = None if landmarks_path is None else read_points(landmarks_path, f"{name} landmarks")
+    nothing: tuple[None, tuple[str, ...]] = (None, ())
+    mask, mask_notes = nothing if mask_path is None else read_mask_noted(mask_path, grid, f"{name} mask")
+    labels, labels_notes = nothing if labels_path is None else read_labels_noted(labels_path, grid, f"{name} labels")
+    landmarks = None
+    if landmarks_path is not None:
+        with named_in_errors(landmarks_path, f"{name} landmarks"):
+            landmarks = read_points(landmarks_path, f"{name} landmarks")
     try:
         anatomy = foreground(image if mask is None else sitk.Mask(image, mask, _lowest(image)))
-        return Side(image, anatomy, normalised(image, anatomy), mask, labels, landmarks)
+        notes = (*notes, *mask_notes, *labels_notes)
+        return Side(image, anatomy, normalised(image, anatomy), mask, labels, landmarks, notes)
     except InputError as error:
         raise InputError(f"The {name} image '{image_path}': {error}") from error
 

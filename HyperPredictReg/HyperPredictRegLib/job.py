@@ -222,13 +222,17 @@ class GridUsed:
 
 @dataclass(frozen=True)
 class InputUsed:
-    """An input file as it was read."""
+    """An input file as it was read.
+
+    `notes` are sentences on what was taken for granted in it, and in the mask and the labels that belong to it.
+    """
 
     role: str
     path: str
     size: tuple[int, ...]
     spacing: tuple[float, ...]
     sha256: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ All transforms map fixed to moving points in LPS millimetres, which is ITK's res
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,27 +15,36 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.reading.field_meaning import field_meaning
+from HyperPredictRegLib.reading.files import check_input, named_in_errors
+from HyperPredictRegLib.reading.transform_files import check_transform_file
+from HyperPredictRegLib.reading.volumes import UNREADABLE, read_volume
 
 
 def read_transform(path: Path | str, role: str) -> sitk.Transform:
     """Read a 3-D transform (.h5, .tfm, .txt, .mat, .xfm) or a displacement field image (.nrrd, .mha, .nii.gz).
 
+    The deformation and displacement fields of NiftyReg, and SPM's deformations, are known by their headers and converted.
+
     Raises
     ------
     InputError : the file is missing, damaged or not a 3-D transform.
     """
+    return read_transform_noted(path, role)[0]
+
+
+def read_transform_noted(path: Path | str, role: str) -> tuple[sitk.Transform, tuple[str, ...]]:
+    """Read a transform as `read_transform` does, and return it with sentences on what was taken for granted."""
+    check_input(path, role)
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"The {role} '{path}' does not exist: check the path.")
-    try:
-        transform = sitk.ReadTransform(str(path))
-    except RuntimeError:
-        transform = _read_field(path, role)
+    with named_in_errors(path, role):
+        check_transform_file(path, f"the {role} '{path}'")
+        transform, notes = _read_any(path, role)
     if transform.GetDimension() != 3:
         raise InputError(f"The {role} '{path}' is a {transform.GetDimension()}-D transform: a 3-D one is needed.")
     if not _is_finite(transform):
         raise InputError(f"The {role} '{path}' has parameters that are NaN or infinite, so it leads nowhere.")
-    return transform
+    return transform, notes
 
 
 def write_transform(transform: sitk.Transform, path: Path) -> None:
@@ -231,19 +241,43 @@ def field_of(transform: sitk.Transform) -> sitk.Image | None:
     return None
 
 
-def _read_field(path: Path, role: str) -> sitk.Transform:
+def _read_any(path: Path, role: str) -> tuple[sitk.Transform, tuple[str, ...]]:
+    with suppress(*UNREADABLE):
+        return sitk.ReadTransform(str(path)), ()
     try:
-        field = sitk.ReadImage(str(path))
-    except RuntimeError as error:
+        volume = read_volume(path, role)
+    except InputError as error:
+        # What an image's header says is told; that a file is no image at all says nothing of a transform.
+        if not isinstance(error.__cause__, UNREADABLE):
+            raise
         raise InputError(
             f"The {role} '{path}' could not be read as a transform or a displacement field: give a file that 3D Slicer or ITK "
             "wrote, such as .h5, .tfm or a vector .nrrd."
         ) from error
+    field = volume.image
+    what = f"The {role} '{path}'"
+    meaning = None if volume.nifti is None else field_meaning(volume.nifti, what)
     if field.GetDimension() != 3 or field.GetNumberOfComponentsPerPixel() != 3:
-        raise InputError(f"The {role} '{path}' is an image, but no displacement field: that has three values per voxel in 3-D.")
-    if not np.isfinite(sitk.GetArrayViewFromImage(field)).all():
-        raise InputError(f"The {role} '{path}' is a displacement field with NaN or infinite values.")
-    return field_transform(field)
+        raise InputError(f"{what} is an image, but no displacement field: that has three values per voxel in 3-D.")
+    if volume.scale != 1.0 or (volume.nifti is not None and volume.nifti.millimeters_per_unit != 1.0):
+        raise InputError(f"{what} is a displacement field in another unit than millimeters: save it in millimeters.")
+    voxels = sitk.GetArrayFromImage(field).astype(np.float64)
+    if not np.isfinite(voxels).all():
+        raise InputError(f"{what} is a displacement field with NaN or infinite values.")
+    if meaning is None:
+        return field_transform(field), volume.notes
+    vectors = voxels * (-1, -1, 1)  # RAS to LPS
+    if meaning.positions:
+        vectors -= _voxel_places(Geometry.of(field))
+    converted = sitk.GetImageFromArray(vectors, isVector=True)
+    converted.CopyInformation(field)
+    return field_transform(converted), (*volume.notes, meaning.note)
+
+
+def _voxel_places(grid: Geometry) -> np.ndarray:
+    """Return the position of each voxel, shape (k, j, i, 3), LPS mm."""
+    k, j, i = np.indices(grid.size[::-1])
+    return grid.to_lps(np.stack([i, j, k], axis=-1))
 
 
 def _is_finite(transform: sitk.Transform) -> bool:

@@ -19,7 +19,8 @@ LABORATORY = TOP / "HyperPredictRegLab"
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"curves", "errors"}),
-    frozenset({"child", "geometry", "headers", "memory", "progress", "records", "threads", "trace"}),
+    frozenset({"child", "geometry", "memory", "progress", "records", "threads", "trace"}),
+    frozenset({"reading"}),
     frozenset({"images", "intensity", "job", "labels", "points", "transforms"}),
     frozenset({"application", "grid", "inputs", "outcome", "prediction", "quality", "selection"}),
     frozenset({"alignment", "engines", "measurement", "outputs", "sample", "saved"}),

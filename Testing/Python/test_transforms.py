@@ -13,6 +13,8 @@ from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.quality import folding_percent, jacobian_determinant
 from scipy.ndimage import gaussian_filter
 
+NUMBERS = b"Parameters: 1\nFixedParameters: 0\n"
+
 
 def smooth_field(grid: Geometry, largest_mm: float, sigma: float = 4.0, seed: int = 1) -> sitk.Image:
     random = np.random.default_rng(seed)
@@ -120,7 +122,7 @@ def test_a_displacement_field_image_is_read_as_a_transform(tmp_path: Path, obliq
     [
         ("absent.h5", None, "does not exist"),
         ("junk.h5", b"no transform", "could not be read"),
-        ("junk.tfm", b"#Insight Transform File V1.0\nTransform: Nonsense_double_3_3\n", "could not be read"),
+        ("junk.tfm", b"#Insight Transform File V1.0\nTransform: Nonsense_double_3_3\n" + NUMBERS, "could not be read"),
     ],
 )
 def test_bad_transform_files_get_a_sentence(tmp_path: Path, name: str, content: bytes | None, match: str) -> None:

@@ -180,7 +180,7 @@ def test_cancelling_at_any_stage_leaves_nothing(files: Path, tmp_path: Path, sta
         ({"moving_labels": "absent.nrrd"}, "does not exist"),
         ({"initial_transform": "absent.h5"}, "does not exist"),
         ({"moving_landmarks": None}, "Landmarks were given for one image only"),
-        ({"label_names": "absent.csv"}, "do not exist"),
+        ({"label_names": "absent.csv"}, "does not exist"),
     ],
 )
 def test_bad_jobs_are_refused_and_leave_nothing(files: Path, tmp_path: Path, changes: dict, match: str) -> None:

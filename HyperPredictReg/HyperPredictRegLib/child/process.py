@@ -75,7 +75,7 @@ class Child:
         library = Path(__file__).resolve().parents[2] if library is None else library
         arguments = ["-c", _CODE, str(library), task, str(path), "--workplace", str(workplace)]
         try:
-            self._process = _started([python or _this_python(), *arguments])
+            self._process = _started([python or this_python(), *arguments])
         except (OSError, ValueError) as error:
             self._ending = Ending(
                 "failed",
@@ -204,7 +204,13 @@ class Child:
         return Ending("failed", sentence, self.log, False)
 
 
-def _this_python() -> str:
+def this_python() -> str:
+    """Return the Python to run code with: Slicer's own inside Slicer, else that of this process.
+
+    Raises
+    ------
+    OSError : there is none.
+    """
     # Slicer's own executable is no Python; the one beside it sets the same libraries up.
     if getattr(sys.modules.get("slicer"), "app", None) is not None and (found := shutil.which("PythonSlicer")):
         return found

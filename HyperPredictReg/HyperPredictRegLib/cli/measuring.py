@@ -40,11 +40,13 @@ def measure(  # noqa: PLR0913 - one parameter per option of the command
     with watched(quiet or as_json) as (progress, cancelled):
         progress(ProgressEvent("read", 0.0))
         inputs = read_inputs(task)
-        found = transforms.read_transform(transform, "transform")
+        found, notes = transforms.read_transform_noted(transform, "transform")
         stop_if(cancelled)
         progress(ProgressEvent("measure", 0.0))
         grid = measurement.measuring_grid(inputs, found, preset)
         measured = measurement.measure(inputs, found, measurement.linear_start(found), grid).measured
+    for note in (*inputs.notes, *notes):
+        typer.echo(f"Warning: {note}", err=True)
     if as_json:
         typer.echo(to_json(measured), nl=False)
     else:

@@ -1,0 +1,179 @@
+"""Transform files whose stated sizes would end the process inside ITK: checked before it gets them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import struct
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from HyperPredictRegLib.child import this_python
+from HyperPredictRegLib.errors import InputError
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_GRID = re.compile(rb"(BSpline|DisplacementField)Transform_[a-z]+_(\d)_\d")
+_LARGEST_MAT = 1 << 31
+_MOST_FIXED = 64
+
+# Paths travel as arguments; the current folder might hold a file that takes the place of a library. Without a limit the
+# system may grant more memory than there is.
+_TRIAL = """
+import sys
+sys.path[:] = filter(None, sys.path)
+import SimpleITK
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
+except (ImportError, ValueError, OSError):
+    pass
+SimpleITK.ReadTransform(sys.argv[1])
+"""
+_TRIAL_SECONDS = 120
+_TRIAL_BYTES = 1 << 33
+_TRIAL_FACTOR = 20
+
+
+def check_transform_file(path: Path, what: str) -> None:
+    """Refuse a transform file that ITK would crash on.
+
+    Parameters
+    ----------
+    path : a regular file of any kind.
+    what : how to call it in a sentence, for example "the transform 'a.tfm'".
+
+    Raises
+    ------
+    InputError : the sizes that the file states cannot be true.
+    OSError : the file cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if _is_hdf5(path):
+        if _holds(path, b"BSplineTransform"):
+            _try_elsewhere(path, what)
+    elif suffix == ".mat":
+        _check_mat(path, what)
+    elif suffix in (".tfm", ".txt"):
+        _check_text(path, what)
+
+
+def _damaged(what: str, why: str) -> InputError:
+    return InputError(f"{what[0].upper()}{what[1:]} is damaged: {why}. Export it again from the program that made it.")
+
+
+def _check_text(path: Path, what: str) -> None:
+    """Compare the size of each grid with the number of its parameters, and look for transforms without any.
+
+    ITK allocates a grid before it looks at its parameters, and passes over parameters without fixed ones, which leaves the
+    identity.
+    """
+    kind: bytes | None = None
+    found: dict[bytes, list[bytes]] = {}
+    with path.open("rb") as stream:
+        for line in itertools.chain(stream, [b"Transform: end"]):
+            name, _, value = line.partition(b":")
+            name = name.strip()
+            if name == b"Transform":
+                _check_parts(kind, found, what)
+                kind, found = value.strip(), {}
+            elif name in (b"Parameters", b"FixedParameters"):
+                found[name] = value.split()
+
+
+def _check_parts(kind: bytes | None, found: dict[bytes, list[bytes]], what: str) -> None:
+    if kind is None or kind.startswith(b"CompositeTransform"):
+        return
+    for name in (b"Parameters", b"FixedParameters"):
+        if name not in found:
+            raise _damaged(what, f"its {kind.decode('latin-1')[:40]} has no {name.decode()}")
+    if match := _GRID.match(kind):
+        _check_grid(found[b"FixedParameters"], int(match.group(2)), len(found[b"Parameters"]), what)
+
+
+def _check_grid(grid: list[bytes], dimension: int, parameters: int, what: str) -> None:
+    sizes = []
+    for word in grid[:dimension]:
+        try:
+            size = float(word)
+        except ValueError:
+            size = math.nan
+        if not (math.isfinite(size) and size >= 1):
+            raise _damaged(what, f"it states a grid of '{word.decode('latin-1')[:20]}' points along one axis")
+        sizes.append(size)
+    wanted = math.prod(sizes) * dimension
+    if wanted != parameters:
+        stated = " x ".join(f"{s:g}" for s in sizes)
+        raise _damaged(what, f"it states a grid of {stated} points, but holds {parameters} parameters for it")
+
+
+def _check_mat(path: Path, what: str) -> None:
+    """Walk through the records of a MATLAB file of version 4, each of which states its own size."""
+    total = path.stat().st_size
+    kind, parameters = b"", 0
+    with path.open("rb") as stream:
+        at = 0
+        while at < total:
+            head = stream.read(20)
+            if len(head) < 20:
+                raise _damaged(what, "it is cut short")
+            _, rows, columns, imaginary, name = struct.unpack("<5i", head)
+            precise = (struct.unpack_from("<i", head)[0] // 10) % 10 == 0
+            size = rows * columns * (8 if precise else 4) if rows > 0 and columns > 0 else -1
+            if imaginary not in (0, 1) or not 1 <= name <= 4096 or not 0 < size < _LARGEST_MAT:
+                raise _damaged(what, f"it states a table of {rows} x {columns} numbers with a name of {name} letters")
+            at += 20 + name + size * (1 + imaginary)
+            if at > total:
+                raise _damaged(what, "it is cut short")
+            # ITK writes pairs: the parameters, named by the transform's kind, and the fixed ones.
+            title = stream.read(name)
+            if _GRID.match(title):
+                kind, parameters = title, rows * columns
+            elif (found := _GRID.match(kind)) and rows * columns <= _MOST_FIXED:
+                values = struct.unpack(f"<{rows * columns}{'d' if precise else 'f'}", stream.read(size))
+                _check_grid([repr(v).encode() for v in values], int(found.group(2)), parameters, what)
+                kind = b""
+            stream.seek(at)
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Tell whether a file has the signature of HDF5, which may stand at byte 0, 512, 1024, 2048 and so on."""
+    with path.open("rb") as stream:
+        at, total = 0, path.stat().st_size
+        while at + 8 <= total:
+            stream.seek(at)
+            if stream.read(8) == _HDF5_SIGNATURE:
+                return True
+            at = 512 if at == 0 else 2 * at
+    return False
+
+
+def _holds(path: Path, word: bytes) -> bool:
+    with path.open("rb") as stream:
+        kept = b""
+        while block := stream.read(1 << 20):
+            if word in kept + block:
+                return True
+            kept = block[-len(word) :]
+    return False
+
+
+def _try_elsewhere(path: Path, what: str) -> None:
+    """Read a file in a process of its own first, which may fail or crash.
+
+    A B-spline in HDF5 states its grid in a way that only that library can read, and ITK does not survive one that does not
+    fit into the memory.
+    """
+    limit = max(_TRIAL_BYTES, _TRIAL_FACTOR * path.stat().st_size)
+    # Where no other process can be started, as in a Slicer without its Python, the file is read without a trial.
+    with suppress(OSError):
+        try:
+            ended = subprocess.run(
+                [this_python(), "-c", _TRIAL, str(path), str(limit)],
+                stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_TRIAL_SECONDS,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise _damaged(what, f"it could not be read within {_TRIAL_SECONDS} seconds") from error
+        if ended.returncode:
+            raise _damaged(what, "the grid of its B-spline does not fit its parameters or the memory")
