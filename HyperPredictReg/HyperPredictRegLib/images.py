@@ -51,6 +51,20 @@ def read_image(path: Path | str, role: str) -> sitk.Image:
     return image
 
 
+def read_volume(path: Path | str, role: str) -> sitk.Image:
+    """Read an image as it is, with its header fields, whatever its voxels hold: for what need not be registered.
+
+    Parameters
+    ----------
+    path, role : as for `read_image`.
+
+    Raises
+    ------
+    InputError : the file is missing, unreadable or damaged.
+    """
+    return _read_volume(Path(path), role)
+
+
 def read_labels(path: Path | str, grid: Geometry, role: str) -> sitk.Image:
     """Read a label map that must lie on `grid`; whole numbers stored as floating point are accepted.
 

@@ -17,12 +17,12 @@ PACKAGE = "HyperPredictRegLib"
 LIBRARY = TOP / "HyperPredictReg" / PACKAGE
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"curves", "errors"}),
+    frozenset({"curves", "errors", "lengths"}),
     frozenset({"child", "geometry", "headers", "memory", "progress", "records", "threads", "trace"}),
     frozenset({"images", "intensity", "job", "labels", "points", "transforms"}),
-    frozenset({"application", "grid", "inputs", "outcome", "prediction", "quality", "selection"}),
+    frozenset({"grid", "inputs", "outcome", "prediction", "quality", "resampling", "selection"}),
     frozenset({"alignment", "engines", "measurement", "outputs", "sample", "saved"}),
-    frozenset({"aligned_pair"}),
+    frozenset({"aligned_pair", "application"}),
     frozenset({"predictor"}),
     frozenset({"workflow"}),
     frozenset({"experiments", "reporting", "slicerbridge"}),
