@@ -6,6 +6,7 @@ All transforms map fixed to moving points in LPS millimetres, which is ITK's res
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.lengths import distance_text
+from HyperPredictRegLib.memory import available_bytes
 
 JACOBIAN_STEP_VOXELS = 0.01
 """Slopes at single points are differences over twice this."""
@@ -25,6 +28,7 @@ _FOUND_VOXELS = 1e-6
 _NEWTON_STEPS = 30
 _LEAST_PART = 0.01
 _MOST_OWN_VOXELS = 120
+_FADING_BYTES = 72
 
 
 def read_transform(path: Path | str, role: str) -> sitk.Transform:
@@ -92,12 +96,22 @@ def faded(field: sitk.Image) -> sitk.Image:
     Returns
     -------
     field : vector float64 image on a grid with whole voxels added on all sides; unchanged inside.
+
+    Raises
+    ------
+    InputError : the border is moved so far that there is no memory for the rim.
     """
     voxels = sitk.GetArrayFromImage(field).astype(float)
     grid = Geometry.of(field)
     border = np.concatenate([np.moveaxis(voxels, axis, 0)[[0, -1]].reshape(-1, 3) for axis in range(3)])
     reach_mm = float(np.linalg.norm(border, axis=1).max())
-    rim = [max(2, math.ceil(3 * reach_mm / s)) for s in grid.spacing]
+    rim = [max(2, math.ceil(3 * reach_mm / s)) for s in grid.spacing] if math.isfinite(reach_mm) else [sys.maxsize] * 3
+    needed, available = math.prod(n + 2 * r for n, r in zip(grid.size, rim, strict=True)) * _FADING_BYTES, available_bytes()
+    if available is not None and needed > available:
+        raise InputError(
+            f"The transform moves the border of its grid by {distance_text(reach_mm)}, too far for its inverse to be found: is "
+            "it the right one, and in mm?"
+        )
     wide = np.pad(voxels, [(n, n) for n in reversed(rim)] + [(0, 0)], mode="edge")
     # One factor per axis: products of falling cosines reach zero on every face.
     for axis, n in enumerate(reversed(rim)):

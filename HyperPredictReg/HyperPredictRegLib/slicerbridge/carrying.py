@@ -214,7 +214,7 @@ def _carried_volume(scene: Any, node: Any, way: _Way, name: str) -> tuple[Any, l
     share = 100 * float(sitk.GetArrayViewFromImage(way.folded).mean())
     if share > 0:
         where = f"{share:.2g} % of the space of '{new.GetName()}'"
-        warnings.append(f"The transform folds in {where}: do not trust what it shows there.")
+        warnings.insert(0, f"The transform folds in {where}: do not trust what it shows there.")
     return new, warnings
 
 
