@@ -19,6 +19,7 @@ from HyperPredictRegLib.job import DiceMeasure, Distances, FoldingPercent, Struc
 from HyperPredictRegLib.transforms import displacement_field, transformed_points
 
 _SLAB_VOXELS = 1 << 18
+_ROUNDING = 64 * float(np.finfo(float).eps)
 
 MUCH_FOLDED_PERCENT = 0.5
 """Above this share of the foreground a registration is called implausible: the limit of HyperPredict (MELBA 2024)."""
@@ -63,7 +64,12 @@ def _determinants(displacement: np.ndarray) -> np.ndarray:
         slopes = np.gradient(displacement[..., row])[::-1]
         rows.append([slope + (row == axis) for axis, slope in enumerate(slopes)])
     (a, b, c), (d, e, f), (g, h, i) = rows
-    return np.asarray(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
+    determinant = np.asarray(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
+    # What rounding cannot tell from flat is flat: each slope is known to about this, and counts as much as the two other rows.
+    unsure = _ROUNDING * (1 + np.abs(displacement).max(axis=-1))
+    one, two, three = (np.sqrt(x * x + y * y + z * z) for x, y, z in rows)
+    determinant[np.abs(determinant) <= unsure * (one * two + two * three + three * one)] = 0
+    return determinant
 
 
 def folding_percent(jacobian: sitk.Image, foreground: sitk.Image) -> FoldingPercent:

@@ -101,7 +101,8 @@ def test_without_the_determinant_as_many_folds_are_found(folding) -> None:
     changed = folding.scene.AddNewNodeByClass("vtkMRMLTextNode", "Changed")
     changed.SetText("no report")
     less = [{}, {"jacobian": None}, {"jacobian": None, "report": changed}, {"jacobian": None, "report": None}]
-    found = {carry(folding.scene, picture, replace(nodes, **gone)).warnings[0].partition(" of the space")[0] for gone in less}
+    told = [carry(folding.scene, picture, replace(nodes, **gone)).warnings for gone in less]
+    found = {one.partition(" of the space")[0] for warnings in told for one in warnings if "folds in" in one}
     assert len(found) == 1 and "folds in" in found.pop()
 
 
