@@ -9,8 +9,8 @@ def distance_text(length_mm: float, digits: int = 2) -> str:
     """Return a length as text in mm, rounded to `digits` significant digits: "0.43 mm", "0.00043 mm", "120 mm"."""
     if length_mm == 0 or not math.isfinite(length_mm):
         return "0 mm" if length_mm == 0 else "an unknown number of mm"
-    power = math.floor(math.log10(abs(length_mm)))
+    rounded = f"{length_mm:.{digits - 1}e}"
+    power = int(rounded.partition("e")[2])
     if not -7 <= power <= 9:
-        return f"{length_mm:.{digits - 1}e} mm"
-    rounded = round(length_mm, digits - 1 - power)
-    return f"{rounded:.{max(digits - 1 - power, 0)}f} mm"
+        return f"{rounded} mm"
+    return f"{float(rounded):.{max(digits - 1 - power, 0)}f} mm"

@@ -18,8 +18,8 @@ from HyperPredictRegLib.transforms import composed, field_transform, transformed
 from scipy.ndimage import gaussian_filter
 
 GRID = Geometry((24, 22, 20), (2.0, 2.5, 3.0), (-20.0, 11.0, 5.0), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
-K, J, I = np.indices(GRID.size[::-1])
-BALL = ((I - 11) ** 2 + (J - 11) ** 2 + (K - 10) ** 2 < 36).astype(np.int16)
+Z, Y, X = np.indices(GRID.size[::-1])
+BALL = ((X - 11) ** 2 + (Y - 11) ** 2 + (Z - 10) ** 2 < 36).astype(np.int16)
 
 
 def on_grid(voxels: np.ndarray, grid: Geometry = GRID, is_vector: bool = False) -> sitk.Image:
@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 ANY = {
-    "one voxel": np.where((I == 9) & (J == 8) & (K == 7), 1, 0).astype(np.uint8),
+    "one voxel": np.where((X == 9) & (Y == 8) & (Z == 7), 1, 0).astype(np.uint8),
     "empty": np.zeros(BALL.shape, dtype=np.uint8),
     "constant": np.full(BALL.shape, 7, dtype=np.int16),
     "constant, real": np.full(BALL.shape, -1.5, dtype=np.float32),
@@ -125,19 +125,19 @@ def test_what_cannot_be_applied_is_said_and_nothing_is_written(folder: Folder, k
 
 @pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
 def test_holes_stay_holes_and_do_not_spread(folder: Folder, hole: float) -> None:
-    voxels = np.where((I > 8) & (I < 12) & (J > 8) & (J < 12), hole, 5.0 + I).astype(np.float32)
+    voxels = np.where((X > 8) & (X < 12) & (Y > 8) & (Y < 12), hole, 5.0 + X).astype(np.float32)
     sitk.WriteTransform(sitk.TranslationTransform(3, (GRID.to_lps([0.25, 0, 0]) - GRID.to_lps([0, 0, 0])).tolist()),
                         str(folder.path / "quarter.tfm"))
     folder.apply("quarter.tfm", images=folder.put("map.nrrd", on_grid(voxels)))
     found = folder.voxels("map-warped.nrrd")
     np.testing.assert_array_equal(np.isfinite(found)[:, :, :-1], np.isfinite(voxels)[:, :, :-1])
-    far = np.isfinite(voxels) & ((I < 7) | ((I > 13) & (I < 23)))
+    far = np.isfinite(voxels) & ((X < 7) | ((X > 13) & (X < 23)))
     np.testing.assert_allclose(found[far], voxels[far] + 0.25, atol=1e-5)
 
 
 def segmentation(layers: int = 1, **fields: str) -> sitk.Image:
     """Return a segmentation with all the header fields that Slicer writes, of one or two layers."""
-    one = (BALL + (BALL * (I > 11))).astype(np.uint8)
+    one = (BALL + (BALL * (X > 11))).astype(np.uint8)
     voxels = one if layers == 1 else np.stack([one, BALL.astype(np.uint8)], axis=-1)
     image = on_grid(voxels, is_vector=layers > 1)
     tags = "TerminologyEntry:Segmentation category and type~SCT^85756007^Tissue~SCT^10200004^Liver~^^~list~^^~^^|"
@@ -152,7 +152,7 @@ def segmentation(layers: int = 1, **fields: str) -> sitk.Image:
     container = {
         "ReferenceImageExtentOffset": "3 4 5", "MasterRepresentation": "Binary labelmap",
         "SourceRepresentation": "Binary labelmap", "ContainedRepresentationNames": "Binary labelmap|Closed surface|",
-        "ConversionParameters": "Smoothing factor|0.5|How smooth.&Reference image geometry|1;0;0;0;|Where.&Joint smoothing|0|No.&",
+        "ConversionParameters": "Smoothing factor|0.5|How smooth.&Reference image geometry|1;0;0;0;|Where.&Joint|0|No.&",
     }  # fmt: skip
     for key, text in (container | fields).items():
         image.SetMetaData(f"Segmentation_{key}", text)
@@ -217,7 +217,7 @@ def test_damaged_descriptions_of_segments_are_refused(folder: Folder, field: str
 @pytest.mark.parametrize("layers", [1, 2])
 def test_slicer_opens_applied_segmentations_with_all_segments(folder: Folder, layers: int) -> None:
     slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
-    from HyperPredictRegLib.slicerbridge.segmentations import register_conversions, segments_mask  # noqa: PLC0415
+    from HyperPredictRegLib.slicerbridge.segmentations import register_conversions, segments_mask
 
     register_conversions()
     done = folder.apply(labels=folder.put("named.seg.nrrd", segmentation(layers)))
@@ -230,7 +230,7 @@ def test_slicer_opens_applied_segmentations_with_all_segments(folder: Folder, la
     own = node.GetSegmentation()
     assert list(own.GetSegmentIDs()) == ["Segment_1", "s2", "all"][: layers + 1]
     assert own.GetSegment("s2").GetName() == "right" and own.GetSegment("s2").GetColor() == (0.5, 0.25, 1.0)
-    for own_id, inside in (("Segment_1", I <= 11), ("s2", I > 11), ("all", I > -1))[: layers + 1]:
+    for own_id, inside in (("Segment_1", X <= 11), ("s2", X > 11), ("all", X > -1))[: layers + 1]:
         found = sitk.GetArrayFromImage(segments_mask(node, GRID, [own_id]))
         np.testing.assert_array_equal(found, BALL * inside)
 
@@ -287,7 +287,7 @@ def test_points_come_back_in_the_format_frame_and_unit_that_they_came_in(folder:
 
 
 def read_one(name: str) -> np.ndarray:
-    from HyperPredictRegLib.points import read_point_file  # noqa: PLC0415
+    from HyperPredictRegLib.points import read_point_file
 
     return read_point_file(name, "points").points
 
@@ -326,7 +326,8 @@ def test_no_point_is_off_by_more_than_is_said(folder: Folder) -> None:
     off = np.linalg.norm(transformed_points(transform, found) - places, axis=1)
     beside = off > 0.01
     assert beside.sum() > 3, "this field is too easy"
-    said = re.search(r"Mapped forward again, (\d+) of them come to lie beside their place, by ([\d.]+) mm at most", done.warnings[0])
+    sentence = r"Mapped forward again, (\d+) of them come to lie beside their place, by ([\d.]+) mm at most"
+    said = re.search(sentence, done.warnings[0])
     assert int(said.group(1)) == beside.sum()
     assert float(said.group(2)) == pytest.approx(off.max(), rel=0.06)
     assert int(done.warnings[0].split()[0]) >= beside.sum()
@@ -337,8 +338,9 @@ def test_a_mirror_folds_nothing(folder: Folder) -> None:
     mirror.SetMatrix((-1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
     sitk.WriteTransform(mirror, str(folder.path / "mirror.tfm"))
     write_points(np.array([[1.0, 2, 3]]), folder.path / "points.csv")
+    items = {"points": str(folder.path / "points.csv"), "reference": None, "overwrite": True}
     for backward in (False, True):
-        done = folder.apply("mirror.tfm", points=str(folder.path / "points.csv"), reference=None, backward=backward, overwrite=True)
+        done = folder.apply("mirror.tfm", backward=backward, **items)
         assert not done.warnings
         np.testing.assert_allclose(read_points(done.files[0], "points"), [[-1, 2, 3]], atol=1e-12)
 

@@ -54,7 +54,7 @@ TABLES = {
 def test_tables_are_read_as_what_they_are_and_come_back_the_same(tmp_path: Path, text: str) -> None:
     found = read_point_file(written(tmp_path, "points.csv", text), "points")
     np.testing.assert_array_equal(found.points, LPS)
-    moved = found.points + [0.5, -0.25, 100.0]
+    moved = found.points + np.array([0.5, -0.25, 100.0])
     again = read_point_file(written(tmp_path, "again.csv", found.rewritten(moved)), "points")
     np.testing.assert_array_equal(again.points, moved)
     # With the old places, all but how numbers are written is as it was.
@@ -158,7 +158,7 @@ def test_all_that_markups_say_of_points_survives(tmp_path: Path) -> None:
     assert again == wanted
     # As landmarks, it would not be known which of them belong together.
     for text in (json.dumps(first), json.dumps({"markups": first["markups"][:1]})):
-        with pytest.raises(InputError, match="lists|no position"):
+        with pytest.raises(InputError, match=r"lists|no position"):
             read_points(written(tmp_path, "landmarks.mrk.json", text), "fixed landmarks")
 
 
@@ -221,7 +221,7 @@ def test_fcsv_of_all_ages_and_with_columns_of_its_own(tmp_path: Path, system: st
     text = f"# Fiducial List file x\n{stated}#columns = label,z,y,x,sel,vis\nF,3,2,1,1,1\n"
     found = read_point_file(written(tmp_path, "old.fcsv", text), "points")
     np.testing.assert_array_equal(found.points, [[sign * 1, sign * 2, 3]])
-    assert "F,4.0,2.0,1.0,1,1" in found.rewritten(found.points + [0, 0, 1])
+    assert "F,4.0,2.0,1.0,1,1" in found.rewritten(found.points + np.array([0, 0, 1]))
 
 
 @pytest.mark.parametrize(
