@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.images import read_volume, write_image
-from HyperPredictRegLib.labels import describe_segments, header_fields, segments_of
+from HyperPredictRegLib.labels import Segment, describe_segments, header_fields, segments_of
 from HyperPredictRegLib.lengths import distance_text
 from HyperPredictRegLib.outputs import prepared_folder, publish, real_folder
 from HyperPredictRegLib.points import read_point_file
@@ -36,6 +36,7 @@ _ROUNDED = 1e-3
 _MOST_PLACES = 1000
 _PART_TO_TELL = 0.99
 _UNSURE_VOXELS = 0.5
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,10 @@ def _way(task: Application) -> _Way:
 def _image(name: str, way: _Way) -> tuple[str, sitk.Image, list[str]]:
     image = _scalar_volume(read_volume(name, "image"), f"the image '{name}'")
     result = resampled_image(image, way.lookup, _target(way))
-    return _result_name(name, ".nrrd"), result, _landing(name, content_places(image, _MOST_PLACES), way, _PART_TO_TELL)
+    warnings = _landing(name, content_places(image, _MOST_PLACES), way, _PART_TO_TELL)
+    if not warnings and _is_flat(result) and not _is_flat(image):
+        warnings.append(f"Nothing of '{name}' shows on the reference image '{way.reference}': it falls between its voxels.")
+    return _result_name(name, ".nrrd"), result, warnings
 
 
 def _labels(name: str, way: _Way) -> tuple[str, sitk.Image, list[str]]:
@@ -159,8 +163,9 @@ def _labels(name: str, way: _Way) -> tuple[str, sitk.Image, list[str]]:
     result = _target(way).resample(labels, way.lookup, interpolator=sitk.sitkNearestNeighbor)
     if segments:
         describe_segments(result, source, what)
+    warnings = _landing(name, label_places(labels, _MOST_PLACES), way, 1.0) + _lost(name, labels, result, segments, way)
     ending = _SEGMENTATION_ENDING if segments or name.lower().endswith(_SEGMENTATION_ENDING) else ".nrrd"
-    return _result_name(name, ending), result, _landing(name, label_places(labels, _MOST_PLACES), way, 1.0)
+    return _result_name(name, ending), result, warnings
 
 
 def _points(name: str, way: _Way) -> tuple[str, str, list[str]]:
@@ -222,6 +227,32 @@ def _landing(name: str, places: np.ndarray, way: _Way, enough: float) -> list[st
         return []
     percent = min(max(round(100 * share), 1), 99)
     return [f"Only about {percent} % of '{name}' comes to lie on the reference image '{way.reference}': the rest is cut off."]
+
+
+def _lost(name: str, given: sitk.Image, result: sitk.Image, segments: Sequence[Segment], way: _Way) -> list[str]:
+    """Say which labels have voxels in `given` but none in `result`: they lie elsewhere, or between its voxels."""
+    names = {(segment.layer, segment.value): f"'{segment.name}'" for segment in segments}
+    gone = []
+    for layer in range(given.GetNumberOfComponentsPerPixel()):
+        before, after = (np.unique(_layer(image, layer)) for image in (given, result))
+        lost = (int(value) for value in np.setdiff1d(before, after) if value != 0)
+        gone += [names.get((layer, value), str(value)) for value in lost]
+    if not gone:
+        return []
+    others = f" and {len(gone) - _MOST_NAMED} more" if len(gone) > _MOST_NAMED else ""
+    which = f"label{'s' if len(gone) > 1 else ''} {', '.join(gone[:_MOST_NAMED])}{others}"
+    return [f"Of '{name}' the {which} left no voxel on the reference image '{way.reference}'."]
+
+
+def _layer(image: sitk.Image, layer: int) -> np.ndarray:
+    voxels = sitk.GetArrayViewFromImage(image)
+    return voxels[..., layer] if voxels.ndim > image.GetDimension() else voxels
+
+
+def _is_flat(image: sitk.Image) -> bool:
+    voxels = sitk.GetArrayViewFromImage(image)
+    first = voxels.flat[0]
+    return bool((np.isnan(voxels) if np.isnan(first) else voxels == first).all())
 
 
 def _unsure(way: _Way) -> list[str]:
@@ -323,10 +354,18 @@ def _write_all(
         for name, result in results:
             if isinstance(result, sitk.Image):
                 write_image(result, staging / name)
+                if result.GetNumberOfComponentsPerPixel() > 1:
+                    _name_layers(staging / name)
             else:
                 (staging / name).write_text(result, encoding="utf-8", newline="")
         publish(staging, out, overwrite, inputs, earlier=())
     return tuple(str(out / name) for name in names)
+
+
+def _name_layers(path: Path) -> None:
+    """Call the first axis of a segmentation's layers a list, as Slicer does; ITK calls whatever has components a vector."""
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\nkinds: vector domain", b"\nkinds: list domain", 1))
 
 
 def _check_free(names: Sequence[str], out: Path, overwrite: bool, inputs: Sequence[Path]) -> None:

@@ -72,7 +72,7 @@ def embedded_label_names(image: sitk.Image) -> dict[int, str]:
 
 def header_fields(image: sitk.Image) -> dict[str, str]:
     """Return the header fields of an image, or of a reader that has read its information, by name."""
-    return {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    return {key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()}
 
 
 def segments_of(fields: Mapping[str, str], layers: int | None, what: str) -> tuple[Segment, ...]:
@@ -137,6 +137,15 @@ def describe_segments(result: sitk.Image, source: sitk.Image, what: str) -> None
                 box = boxes.get(segment.value)
                 extent = "0 -1 0 -1 0 -1" if box is None else " ".join(f"{s.start} {s.stop - 1}" for s in reversed(box))
                 result.SetMetaData(f"Segment{segment.number}_Extent", extent)
+
+
+def _text(found: str) -> str:
+    """Return a header field as text that can be written again: bytes that are not UTF-8 arrive as lone surrogates."""
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        return found.encode("utf-8", "surrogateescape").decode("latin-1")
+    return found
 
 
 def _whole(text: str | None, default: int, what: str) -> int:

@@ -82,11 +82,12 @@ def reached_by(places: np.ndarray, lookup: sitk.Transform, target: Geometry) -> 
     axes = [np.linspace(-0.5, n - 0.5, _SAMPLES_PER_AXIS) for n in target.size]
     samples = target.to_lps(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3))
     ends = transformed_points(lookup, samples)
-    finite = np.isfinite(ends).all(axis=1)
-    if not finite.any():
+    # Of larger numbers the squares, of which distances are made, are none.
+    near_enough = (np.abs(ends) < LARGEST).all(axis=1)
+    if not near_enough.any():
         return np.zeros(len(places), dtype=bool)
-    nearest = cKDTree(ends[finite]).query(places)[1]
-    found = inverse_points(lookup, places, samples[finite][nearest])
+    nearest = cKDTree(ends[near_enough]).query(places)[1]
+    found = inverse_points(lookup, places, samples[near_enough][nearest])
     near = found.residual_mm <= max(voxel_size(lookup) or 0.0, *target.spacing)
     return np.asarray(near & within(target, found.points))
 

@@ -195,6 +195,53 @@ def test_a_segment_that_falls_outside_stays_as_an_empty_one(folder: Folder) -> N
     assert sitk.ReadImage(done.files[0]).GetMetaData("Segment0_Extent") == "0 -1 0 -1 0 -1"
 
 
+def test_names_in_another_encoding_are_kept(folder: Folder) -> None:
+    path = Path(folder.put("named.seg.nrrd", segmentation()))
+    path.write_bytes(path.read_bytes().replace("Leber ä".encode(), b"Leber \xe4"))
+    found = sitk.ReadImage(folder.apply(labels=str(path)).files[0])
+    assert found.GetMetaData("Segment0_Name") == "Leber ä|&:="
+
+
+def test_layers_are_a_list_as_slicer_writes_them(folder: Folder) -> None:
+    done = folder.apply(labels=folder.put("named.seg.nrrd", segmentation(2)))
+    assert b"kinds: list domain domain domain" in Path(done.files[0]).read_bytes()
+
+
+def test_labels_that_are_lost_between_voxels_are_said(folder: Folder) -> None:
+    coarse = Geometry((6, 6, 5), (8.0, 10.0, 12.0), GRID.origin, GRID.direction)
+    folder.put("coarse.nrrd", on_grid(np.zeros((5, 6, 6), np.uint8), coarse))
+    lesion = folder.put("lesion.nrrd", on_grid(np.where((X == 9) & (Y == 9) & (Z == 9), 3, 0).astype(np.uint8)))
+    done = folder.apply(labels=lesion, reference="coarse.nrrd")
+    assert len(done.warnings) == 1 and "the label 3 left no voxel on the reference" in done.warnings[0]
+    done = folder.apply(images=lesion, reference="coarse.nrrd", out="image")
+    assert len(done.warnings) == 1 and "falls between its voxels" in done.warnings[0]
+    named = segmentation(2)
+    named[9, 9, 9] = (3, 1)
+    named.SetMetaData("Segment1_LabelValue", "3")
+    done = folder.apply(labels=folder.put("named.seg.nrrd", named), reference="coarse.nrrd", out="named")
+    assert len(done.warnings) == 1 and "the label 'right' left no voxel" in done.warnings[0]
+
+
+@pytest.mark.parametrize("size", [1e9, 1e150, 1e300])
+def test_transforms_that_lead_nowhere_end_with_warnings_or_a_sentence(folder: Folder, size: float) -> None:
+    vectors = np.random.default_rng(0).normal(size=(*BALL.shape, 3))
+    affine = sitk.AffineTransform(3)
+    affine.SetTranslation((size, 0.0, 0.0))
+    bent = field_transform(on_grid(vectors, is_vector=True))
+    wild = field_transform(on_grid(vectors * size, is_vector=True))
+    write_points(GRID.to_lps(np.array([[3.0, 3, 3], [9, 9, 9]])), folder.path / "points.csv")
+    reference = str(folder.path / "reference.nrrd")
+    for n, transform in enumerate((affine, composed(affine, bent), wild)):
+        sitk.WriteTransform(transform, str(folder.path / f"{n}.h5"))
+        for backward in (False, True):
+            try:
+                done = folder.apply(f"{n}.h5", images=reference, points=str(folder.path / "points.csv"), backward=backward,
+                                    overwrite=True)
+            except InputError:
+                continue
+            assert done.warnings
+
+
 def test_segments_of_old_files_have_layers_of_their_own(folder: Folder) -> None:
     image = segmentation(2)
     for n in range(3):
