@@ -163,7 +163,9 @@ def _labels(name: str, way: _Way) -> tuple[str, sitk.Image, list[str]]:
     result = _target(way).resample(labels, way.lookup, interpolator=sitk.sitkNearestNeighbor)
     if segments:
         describe_segments(result, source, what)
-    warnings = _landing(name, label_places(labels, _MOST_PLACES), way, 1.0) + _lost(name, labels, result, segments, way)
+    warnings = _landing(name, label_places(labels, _MOST_PLACES), way, 1.0)
+    if not warnings or sitk.GetArrayViewFromImage(result).any():
+        warnings += _lost(name, labels, result, segments, way)
     ending = _SEGMENTATION_ENDING if segments or name.lower().endswith(_SEGMENTATION_ENDING) else ".nrrd"
     return _result_name(name, ending), result, warnings
 
@@ -255,6 +257,7 @@ def _is_flat(image: sitk.Image) -> bool:
     return bool((np.isnan(voxels) if np.isnan(first) else voxels == first).all())
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _unsure(way: _Way) -> list[str]:
     """Say where on the reference a numerical inverse is not one, measured at some of its voxels."""
     target = _target(way)

@@ -231,6 +231,7 @@ class InversePoints:
         return ~(self.residual_mm <= MISSED_VOXELS * voxel_mm)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def inverse_points(transform: sitk.Transform, places_lps: np.ndarray, guess_lps: np.ndarray) -> InversePoints:
     """Find the points that `transform` brings to given places, by Newton's method from a guess.
 
@@ -266,6 +267,7 @@ def inverse_points(transform: sitk.Transform, places_lps: np.ndarray, guess_lps:
     return InversePoints(points, np.linalg.norm(residual, axis=1), point_determinants(transform, points))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def point_determinants(transform: sitk.Transform, points_lps: np.ndarray) -> np.ndarray:
     """Return the Jacobian determinant of a transform at points, shape (n,); NaN where it leads out of all numbers."""
     slopes = jacobian_matrices(transform, points_lps, voxel_size(transform) or 1.0)
