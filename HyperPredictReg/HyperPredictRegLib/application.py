@@ -137,7 +137,8 @@ def _way(task: Application) -> _Way:
     forward = read_transform(task.transform, "transform")
     target = None
     if task.reference is not None:
-        target = Geometry.of(_scalar_volume(read_volume(task.reference, "reference image"), f"the reference '{task.reference}'"))
+        # Whatever its voxels hold: only where they are matters.
+        target = Geometry.of(_volume(read_volume(task.reference, "reference image"), f"the reference image '{task.reference}'"))
     elif task.images or task.labels:
         raise InputError("Images and labels need --reference: the image whose grid they should be brought to (the fixed image).")
     # An inverse costs seconds, so it is made only where something needs it.
@@ -290,14 +291,20 @@ def _scalar_volume(image: sitk.Image, what: str) -> sitk.Image:
     InputError : it has not.
     """
     cap = f"{what[0].upper()}{what[1:]}"
-    if image.GetDimension() != 3:
-        raise InputError(f"{cap} is {image.GetDimension()}-D, but a 3-D volume is needed: extract one frame of it.")
-    if image.GetNumberOfComponentsPerPixel() > 1:
+    if _volume(image, what).GetNumberOfComponentsPerPixel() > 1:
         count = image.GetNumberOfComponentsPerPixel()
         raise InputError(f"{cap} has {count} values per voxel (color, vector or tensor): give one component of it.")
     if "complex" in image.GetPixelIDTypeAsString():
         raise InputError(f"{cap} has complex voxels: give its magnitude.")
     return image
+
+
+def _volume(image: sitk.Image, what: str) -> sitk.Image:
+    if image.GetDimension() == 3:
+        return image
+    raise InputError(
+        f"{what[0].upper()}{what[1:]} is {image.GetDimension()}-D, but a 3-D volume is needed: extract one frame of it."
+    )
 
 
 def _layers(image: sitk.Image, what: str) -> sitk.Image:
@@ -307,11 +314,7 @@ def _layers(image: sitk.Image, what: str) -> sitk.Image:
     ------
     InputError : it is neither.
     """
-    if image.GetNumberOfComponentsPerPixel() > 1 and image.GetDimension() == 3:
-        if not segments_of(header_fields(image), None, what):
-            _scalar_volume(image, what)
-        return image
-    return _scalar_volume(image, what)
+    return _volume(image, what) if segments_of(header_fields(image), None, what) else _scalar_volume(image, what)
 
 
 def _whole_numbers(image: sitk.Image, what: str) -> sitk.Image:

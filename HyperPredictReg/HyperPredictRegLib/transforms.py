@@ -197,11 +197,11 @@ def voxel_size(transform: sitk.Transform) -> float | None:
 
 
 def _own_grid(transform: sitk.Transform) -> Geometry:
-    """Return a grid over the control points of a B-spline, four times as fine where that is not too much."""
+    """Return a grid over the control points of a B-spline, eight times as fine where that is not too much."""
     if transform.GetTransformEnum() != sitk.sitkBSplineTransform:
         raise InputError(f"The inverse of a transform of the kind {transform.GetName()} is not known: give a displacement field.")
     points = Geometry.of(sitk.BSplineTransform(transform).GetCoefficientImages()[0])
-    spacing = max(min(points.spacing) / 4, max(points.extent_mm) / _MOST_OWN_VOXELS)
+    spacing = max(min(points.spacing) / 8, max(points.extent_mm) / _MOST_OWN_VOXELS)
     return points.covering(points.corners_lps(), spacing, 0.0)
 
 

@@ -301,6 +301,13 @@ def test_the_user_hears_how_much_of_an_item_arrives(folder: Folder, kind: str, a
         assert abs(int(re.search(r"about (\d+) %", done.warnings[0]).group(1)) - 50) < 8
 
 
+def test_the_reference_is_only_asked_where_it_is(folder: Folder) -> None:
+    folder.put("layers.nrrd", segmentation(2))
+    folder.put("holes.nrrd", on_grid(np.full(BALL.shape, np.nan)))
+    for n, reference in enumerate(("layers.nrrd", "holes.nrrd")):
+        assert not folder.apply(images=str(folder.path / "reference.nrrd"), reference=reference, out=f"out{n}").warnings
+
+
 def test_points_beside_the_reference_are_said(folder: Folder) -> None:
     points = GRID.to_lps(np.array([[3.0, 3, 3], [-2, 3, 3], [5, 5, 500]]))
     write_points(points, folder.path / "points.csv")
