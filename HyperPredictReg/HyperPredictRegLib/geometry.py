@@ -6,6 +6,7 @@ Index order is (i, j, k) as in SimpleITK; NumPy arrays of voxels are indexed (k,
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,7 +77,7 @@ class Geometry:
     @property
     def voxel_count(self) -> int:
         """Number of voxels."""
-        return int(np.prod(self.size, dtype=np.int64))
+        return math.prod(int(n) for n in self.size)
 
     @property
     def extent_mm(self) -> tuple[float, float, float]:

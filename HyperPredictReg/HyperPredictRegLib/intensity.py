@@ -12,7 +12,7 @@ from HyperPredictRegLib.geometry import Geometry
 _ANALYSIS_VOXELS = 2_000_000
 """A mask of this many voxels shows any head; finer images are reduced first, for speed and against noise."""
 
-_LARGEST = 1e30
+LARGEST = 1e30
 """Larger intensities are no measurements, and sums of them overflow."""
 
 
@@ -100,7 +100,7 @@ def value_beyond(image: sitk.Image) -> float:
     """
     voxels = sitk.GetArrayViewFromImage(image)
     # NaN is not below anything.
-    known = np.abs(voxels) < _LARGEST
+    known = np.abs(voxels) < LARGEST
     if not known.any() or np.isnan(_border(voxels)).mean() > 0.5:
         return float("nan")
     lowest = float(voxels[known].min())

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.reading.files import check_input, named_in_errors
 
 _ROLE = "table of label names"
 
 # Ten digits hold every label there can be; Python refuses to count thousands of them.
 _LABEL = re.compile("[0-9]{1,10}")
+
+_SEGMENT_KEY = re.compile(r"Segment(\d{1,6})_.+", re.ASCII)
+_CONTAINER_KEY = "Segmentation_"
+_REFERENCE_GEOMETRY = "Reference image geometry"
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def read_label_names(path: Path | str) -> dict[int, str]:
@@ -37,14 +47,134 @@ def read_label_names(path: Path | str) -> dict[int, str]:
     return names
 
 
+@dataclass(frozen=True)
+class Segment:
+    """One segment as the header of a Slicer segmentation describes it.
+
+    Attributes
+    ----------
+    number : in the names of its header fields.
+    name : for people.
+    layer : the component of the image's voxels that it is drawn in; segments of different layers may overlap.
+    value : what these voxels hold.
+    """
+
+    number: int
+    name: str
+    layer: int
+    value: int
+
+
 def embedded_label_names(image: sitk.Image) -> dict[int, str]:
-    """Return the names in the header of a Slicer segmentation (.seg.nrrd) that was read as a label map; empty if none."""
-    names = {}
-    number = 0
-    while image.HasMetaDataKey(f"Segment{number}_Name"):
-        value_key = f"Segment{number}_LabelValue"
-        value = image.GetMetaData(value_key) if image.HasMetaDataKey(value_key) else str(number + 1)
-        if _LABEL.fullmatch(value.strip()):
-            names[int(value)] = image.GetMetaData(f"Segment{number}_Name")
-        number += 1
-    return names
+    """Return the names in the header of a Slicer segmentation (.seg.nrrd) that was read as a label map; empty if none.
+
+    Raises
+    ------
+    InputError : as `segments_of`.
+    """
+    return {segment.value: segment.name for segment in segments_of(header_fields(image), None, "the segmentation")}
+
+
+def header_fields(image: sitk.Image) -> dict[str, str]:
+    """Return the header fields of an image, or of a reader that has read its information, by name."""
+    return {key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()}
+
+
+def segments_of(fields: Mapping[str, str], layers: int | None, what: str) -> tuple[Segment, ...]:
+    """Return the segments that the header of an image describes, in their order; none for an ordinary label map.
+
+    Parameters
+    ----------
+    fields : of the header, by name.
+    layers : how many components each voxel has, or None if they do not matter.
+    what : how to call it in an error, for example "the labels 'a.seg.nrrd'".
+
+    Raises
+    ------
+    InputError : a layer or a label is no whole number, or there is no such layer.
+    """
+    numbers = sorted({int(match.group(1)) for key in fields if (match := _SEGMENT_KEY.fullmatch(key))})
+    found = []
+    for place, number in enumerate(numbers):
+        stated = [fields.get(f"Segment{number}_{key}") for key in ("Name", "ID", "Layer", "LabelValue")]
+        name, own_id, own_layer, own_value = stated
+        # Before it could share layers, Slicer gave each segment one of its own, of ones, and wrote neither field.
+        alone = layers is not None and layers > 1 and own_layer is None
+        layer = _whole(own_layer, place if alone else 0, what)
+        value = _whole(own_value, 1 if alone else place + 1, what)
+        if layers is not None and layer >= layers:
+            raise InputError(
+                f"{what[0].upper()}{what[1:]} describes a segment in layer {layer}, but has {layers}: it is damaged. Save it "
+                "again in 3D Slicer."
+            )
+        found.append(Segment(number, name or own_id or f"label {value}", layer, value))
+    return tuple(found)
+
+
+def describe_segments(result: sitk.Image, source: sitk.Image, what: str) -> None:
+    """Give `result`, in place, the header fields of a Slicer segmentation, with what they say of its grid and voxels renewed.
+
+    Parameters
+    ----------
+    result : the segments on another grid: the same layers and labels as `source`.
+    source : as SimpleITK read it, with its header fields.
+    what : see `segments_of`.
+
+    Raises
+    ------
+    InputError : as `segments_of`.
+    """
+    fields = header_fields(source)
+    for key, value in fields.items():
+        if _SEGMENT_KEY.fullmatch(key) or key.startswith(_CONTAINER_KEY):
+            result.SetMetaData(key, value)
+    # The voxels fill the grid that they refer to from its first voxel on.
+    result.SetMetaData(f"{_CONTAINER_KEY}ReferenceImageExtentOffset", "0 0 0")
+    key = f"{_CONTAINER_KEY}ConversionParameters"
+    if result.HasMetaDataKey(key):
+        result.SetMetaData(key, _with_geometry(result.GetMetaData(key), Geometry.of(result)))
+    segments = segments_of(fields, source.GetNumberOfComponentsPerPixel(), what)
+    voxels = sitk.GetArrayViewFromImage(result)
+    for layer in sorted({segment.layer for segment in segments}):
+        boxes = _boxes(voxels[..., layer] if voxels.ndim > 3 else voxels)
+        for segment in segments:
+            if segment.layer == layer:
+                box = boxes.get(segment.value)
+                extent = "0 -1 0 -1 0 -1" if box is None else " ".join(f"{s.start} {s.stop - 1}" for s in reversed(box))
+                result.SetMetaData(f"Segment{segment.number}_Extent", extent)
+
+
+def _text(found: str) -> str:
+    """Return a header field as text that can be written again: bytes that are not UTF-8 arrive as lone surrogates."""
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        return found.encode("utf-8", "surrogateescape").decode("latin-1")
+    return found
+
+
+def _whole(text: str | None, default: int, what: str) -> int:
+    if text is None:
+        return default
+    if not re.fullmatch(r"\s*\d{1,10}\s*", text, re.ASCII):
+        what = f"{what[0].upper()}{what[1:]}"
+        raise InputError(f"{what} has {text[:40]!r} as the layer or label of a segment: give a whole number.")
+    return int(text)
+
+
+def _boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
+    present, places = np.unique(labels, return_inverse=True)
+    # Objects are counted from 1.
+    boxes = ndimage.find_objects(places.reshape(labels.shape) + 1)
+    return {int(label): box for label, box in zip(present, boxes, strict=True)}
+
+
+def _with_geometry(parameters: str, grid: Geometry) -> str:
+    """Return Slicer's conversion parameters, NAME|VALUE|DESCRIPTION& and so on, with a grid as the reference geometry."""
+    numbers = (_LPS_TO_RAS @ grid.index_to_lps).ravel()
+    edges = [edge for n in grid.size for edge in (0, n - 1)]
+    value = "".join(f"{number:.17g};" for number in (*(float(n) + 0.0 for n in numbers), *edges))
+    parts = [part.split("|") for part in parameters.split("&")]
+    return "&".join(
+        "|".join([part[0], value, *part[2:]]) if part[0] == _REFERENCE_GEOMETRY else "|".join(part) for part in parts
+    )

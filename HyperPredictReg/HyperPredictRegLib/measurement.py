@@ -13,6 +13,7 @@ from HyperPredictRegLib.grid import on_grid, working_grid, working_spacing
 from HyperPredictRegLib.inputs import Inputs, check_memory
 from HyperPredictRegLib.intensity import points_of
 from HyperPredictRegLib.job import Measured
+from HyperPredictRegLib.lengths import distance_text
 from HyperPredictRegLib.quality import (
     dice_measure,
     displacement_lengths,
@@ -24,6 +25,9 @@ from HyperPredictRegLib.quality import (
     sd_log_jacobian,
 )
 from HyperPredictRegLib.transforms import displacement_field, field_of, inverted, transformed_points
+
+_FARTHEST = 1e6
+"""Transforms that lead more sizes of the image away than this are mistakes."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,18 @@ def measure(inputs: Inputs, transform: sitk.Transform, start: sitk.Transform, gr
     transform : fixed to moving points, LPS mm.
     start : what "before" means: the affine step, or the identity.
     grid : where the Jacobian, folding and similarity are measured; Dice is measured on the fixed image's own grid.
+
+    Raises
+    ------
+    InputError : the grid misses the anatomy.
     """
     fixed, moving = inputs.fixed, inputs.moving
     foreground = nearest(fixed.foreground, grid)
+    if not sitk.GetArrayViewFromImage(foreground).any():
+        raise InputError(
+            f"Of the grid to measure on, with {distance_text(min(grid.spacing))} between voxels, none lies in the anatomy of the "
+            "fixed image: is the transform of another pair?"
+        )
     field = displacement_field(transform, grid)
     jacobian = jacobian_determinant(field)
     inverse = inverted(transform, grid)
@@ -93,7 +106,9 @@ def measure(inputs: Inputs, transform: sitk.Transform, start: sitk.Transform, gr
         tre_mm=tre,
         tre_before_mm=tre_before,
     )
-    return Measurement(measured, fixed_on_grid, before, after, foreground, jacobian, inverse, warped_labels)
+    # Measured in double precision; kept, shown and stored in single, which has the same signs.
+    kept = sitk.Cast(jacobian, sitk.sitkFloat32)
+    return Measurement(measured, fixed_on_grid, before, after, foreground, kept, inverse, warped_labels)
 
 
 def linear_start(transform: sitk.Transform) -> sitk.Transform:
@@ -121,6 +136,7 @@ def measuring_grid(inputs: Inputs, transform: sitk.Transform, preset: str) -> Ge
     fixed, moving = inputs.fixed, inputs.moving
     start = linear_start(transform)
     field = field_of(transform)
+    _check_reach(inputs, transform, start, field)
     if field is None:
         spacing = working_spacing(fixed.image, fixed.foreground, preset)
         grid = working_grid(fixed.foreground, moving.foreground, transform if transform.IsLinear() else start, spacing)
@@ -139,6 +155,22 @@ def measuring_grid(inputs: Inputs, transform: sitk.Transform, preset: str) -> Ge
     if (last - first < 3).any():
         raise InputError("The displacement field lies beside the anatomy of the fixed image: is it of another pair?")
     return lattice.padded(-first, last - (np.array(lattice.size) - 1))
+
+
+def _check_reach(inputs: Inputs, transform: sitk.Transform, start: sitk.Transform, field: sitk.Image | None) -> None:
+    """Raise `InputError` if a transform leads farther than any that could be meant, or out of all numbers."""
+    size = max(Geometry.of(inputs.fixed.image).extent_mm)
+    fixed, moving = points_of(inputs.fixed.foreground), points_of(inputs.moving.foreground)
+    with np.errstate(over="ignore", invalid="ignore"):
+        back = inverted(transform if transform.IsLinear() else start)
+        apart = [transformed_points(transform, fixed) - fixed, transformed_points(back, moving) - moving]
+        reach = np.max([np.abs(part).max() for part in apart])
+        if field is not None:
+            reach = np.maximum(reach, np.abs(sitk.GetArrayViewFromImage(field)).max())
+    # Not ">": what is not a number is no distance either.
+    if not reach <= _FARTHEST * size:
+        far = f"{distance_text(float(reach))} away" if np.isfinite(reach) else "out of all numbers"
+        raise InputError(f"The transform leads {far}, so there is nothing to measure: is it of this pair, and in mm?")
 
 
 def nearest(image: sitk.Image, grid: Geometry, transform: sitk.Transform | None = None) -> sitk.Image:

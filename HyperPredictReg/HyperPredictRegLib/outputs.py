@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,9 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def prepared_folder(out: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> Iterator[Path]:
+def prepared_folder(
+    out: Path, overwrite: bool, inputs: Sequence[Path] = (), *, names: Sequence[str] = _OWN_NAMES
+) -> Iterator[Path]:
     """Give a hidden folder on the disk of `out` to write results into, and remove it again whatever happens.
 
     Parameters
@@ -36,6 +38,7 @@ def prepared_folder(out: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> 
     out : the output folder of a job.
     overwrite : whether results of an earlier job may be in it.
     inputs : files that must never be written over.
+    names : of files that must not be in `out` unless `overwrite`.
 
     Raises
     ------
@@ -48,7 +51,7 @@ def prepared_folder(out: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> 
             out = real_folder(out)
             if out.exists() and not out.is_dir():
                 raise InputError(f"The output folder '{out}' is a file: choose another name.")
-            _check_targets(out, _OWN_NAMES, overwrite, inputs)
+            _check_targets(out, names, overwrite, inputs)
             made = _missing_parents(out.parent)
             out.parent.mkdir(parents=True, exist_ok=True)
             # Inside an existing folder, which may be a mounted disk of its own; else beside it, to become it.
@@ -113,10 +116,19 @@ def write_files(
     return report
 
 
-def publish(staging: Path, out: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
+def publish(
+    staging: Path, out: Path, overwrite: bool, inputs: Sequence[Path] = (), *, earlier: Collection[str] | None = None
+) -> None:
     """Move complete results from `staging` to `out`, the report last, so that where there is a report there is all of it.
 
     Earlier results step aside first and come back if the move fails.
+
+    Parameters
+    ----------
+    staging : given by `prepared_folder` for `out`.
+    out, overwrite, inputs : as for `prepared_folder`.
+    earlier : names of files in `out` that the new results replace, beside those of the same names; the results of an earlier
+        job unless given.
 
     Raises
     ------
@@ -133,7 +145,8 @@ def publish(staging: Path, out: Path, overwrite: bool, inputs: Sequence[Path] = 
     moved: list[tuple[Path, Path]] = []
     try:
         # The report goes first: files without a report are no result.
-        for name in [REPORT_NAME, *sorted({*_earlier_names(out), *names} - {REPORT_NAME})]:
+        going = {REPORT_NAME, *_earlier_names(out)} if earlier is None else set(earlier)
+        for name in sorted({*going, *names}, key=lambda name: (name != REPORT_NAME, name)):
             if (out / name).exists() and not _is_one_of(inputs, out / name):
                 moved.append((out / name, aside / name))
                 (out / name).rename(aside / name)

@@ -18,6 +18,9 @@ from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.job import DiceMeasure, Distances, FoldingPercent, StructureMeasure
 from HyperPredictRegLib.transforms import displacement_field, transformed_points
 
+_SLAB_VOXELS = 1 << 18
+_ROUNDING = 64 * float(np.finfo(float).eps)
+
 MUCH_FOLDED_PERCENT = 0.5
 """Above this share of the foreground a registration is called implausible: the limit of HyperPredict (MELBA 2024)."""
 
@@ -34,20 +37,39 @@ def jacobian_determinant(field: sitk.Image) -> sitk.Image:
 
     Returns
     -------
-    determinant : float32 image on the same grid; 1 is no change of volume, below 1 the moving image is expanded on its way
-        to the fixed one, <= 0 is a fold.
+    determinant : float64 image on the same grid; 1 is no change of volume, below 1 the moving image is expanded on its way
+        to the fixed one, <= 0 is a fold, and NaN or infinite is what leads out of all numbers.
     """
     grid = Geometry.of(field)
     # Seen along the voxel axes and in voxels, x -> x + u(x) has the same determinant and unit spacing.
     to_index = np.linalg.inv(grid.index_to_lps[:3, :3])
-    displacement = (sitk.GetArrayViewFromImage(field) @ to_index.T).astype(np.float32)
-    jacobian = np.empty((*displacement.shape[:3], 3, 3), dtype=np.float32)
-    for axis in range(3):
-        jacobian[..., axis] = np.gradient(displacement, axis=2 - axis)
-        jacobian[..., axis, axis] += 1
-    a, b, c = (jacobian[..., row, :] for row in range(3))
-    determinant = np.einsum("...i,...i->...", a, np.cross(b, c))
+    vectors = sitk.GetArrayViewFromImage(field)
+    determinant = np.empty(vectors.shape[:3])
+    # In slabs, because what is needed in between is thirty numbers for each voxel.
+    planes = max(1, _SLAB_VOXELS // (grid.size[0] * grid.size[1]))
+    for first in range(0, grid.size[2], planes):
+        last = min(first + planes, grid.size[2])
+        # With a neighbor on each side, where there is one, the differences are those of the whole grid.
+        below = max(first - 1, 0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = _determinants(vectors[below : last + 1].astype(float) @ to_index.T)
+        determinant[first:last] = found[first - below : last - below]
     return grid.apply_to(sitk.GetImageFromArray(determinant))
+
+
+def _determinants(displacement: np.ndarray) -> np.ndarray:
+    """Return the determinants for displacements in voxels, shape (k, j, i, 3), along (i, j, k)."""
+    rows = []
+    for row in range(3):
+        slopes = np.gradient(displacement[..., row])[::-1]
+        rows.append([slope + (row == axis) for axis, slope in enumerate(slopes)])
+    (a, b, c), (d, e, f), (g, h, i) = rows
+    determinant = np.asarray(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
+    # What rounding cannot tell from flat is flat: each slope is known to about this, and counts as much as the two other rows.
+    unsure = _ROUNDING * (1 + np.abs(displacement).max(axis=-1))
+    one, two, three = (np.sqrt(x * x + y * y + z * z) for x, y, z in rows)
+    determinant[np.abs(determinant) <= unsure * (one * two + two * three + three * one)] = 0
+    return determinant
 
 
 def folding_percent(jacobian: sitk.Image, foreground: sitk.Image) -> FoldingPercent:

@@ -6,6 +6,7 @@ All transforms map fixed to moving points in LPS millimetres, which is ITK's res
 from __future__ import annotations
 
 import math
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,24 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.lengths import distance_text
+from HyperPredictRegLib.memory import available_bytes
 from HyperPredictRegLib.reading.field_meaning import field_meaning
 from HyperPredictRegLib.reading.files import check_input, named_in_errors
 from HyperPredictRegLib.reading.transform_files import check_transform_file
 from HyperPredictRegLib.reading.volumes import UNREADABLE, read_volume
+
+JACOBIAN_STEP_VOXELS = 0.01
+"""Slopes at single points are differences over twice this."""
+
+MISSED_VOXELS = 0.01
+"""A point that is brought farther from its place than this has not been found."""
+
+_FOUND_VOXELS = 1e-6
+_NEWTON_STEPS = 30
+_LEAST_PART = 0.01
+_MOST_OWN_VOXELS = 120
+_FADING_BYTES = 72
 
 
 def read_transform(path: Path | str, role: str) -> sitk.Transform:
@@ -91,12 +106,22 @@ def faded(field: sitk.Image) -> sitk.Image:
     Returns
     -------
     field : vector float64 image on a grid with whole voxels added on all sides; unchanged inside.
+
+    Raises
+    ------
+    InputError : the border is moved so far that there is no memory for the rim.
     """
     voxels = sitk.GetArrayFromImage(field).astype(float)
     grid = Geometry.of(field)
     border = np.concatenate([np.moveaxis(voxels, axis, 0)[[0, -1]].reshape(-1, 3) for axis in range(3)])
     reach_mm = float(np.linalg.norm(border, axis=1).max())
-    rim = [max(2, math.ceil(3 * reach_mm / s)) for s in grid.spacing]
+    rim = [max(2, math.ceil(3 * reach_mm / s)) for s in grid.spacing] if math.isfinite(reach_mm) else [sys.maxsize] * 3
+    needed, available = math.prod(n + 2 * r for n, r in zip(grid.size, rim, strict=True)) * _FADING_BYTES, available_bytes()
+    if available is not None and needed > available:
+        raise InputError(
+            f"The transform moves the border of its grid by {distance_text(reach_mm)}, too far for its inverse to be found: is "
+            "it the right one, and in mm?"
+        )
     wide = np.pad(voxels, [(n, n) for n in reversed(rim)] + [(0, 0)], mode="edge")
     # One factor per axis: products of falling cosines reach zero on every face.
     for axis, n in enumerate(reversed(rim)):
@@ -137,13 +162,13 @@ def inverted_field(field: sitk.Image) -> sitk.Image:
     return inverter.Execute(sitk.Cast(field, sitk.sitkVectorFloat64))
 
 
-def inverted(transform: sitk.Transform, grid: Geometry) -> sitk.Transform:
+def inverted(transform: sitk.Transform, grid: Geometry | None = None) -> sitk.Transform:
     """Return the inverse of a transform: exact for linear parts, numerical (on each field's own grid) for the rest.
 
     Parameters
     ----------
     transform : any 3-D transform.
-    grid : where to sample a nonlinear part that is not a displacement field, such as a B-spline.
+    grid : where to sample a nonlinear part that is not a displacement field; None is where a B-spline has its control points.
 
     Raises
     ------
@@ -162,7 +187,32 @@ def inverted(transform: sitk.Transform, grid: Geometry) -> sitk.Transform:
     if transform.GetTransformEnum() == sitk.sitkDisplacementField:
         field = sitk.DisplacementFieldTransform(transform).GetDisplacementField()
         return field_transform(inverted_field(field))
-    return field_transform(inverted_field(faded(displacement_field(transform, grid))))
+    return field_transform(inverted_field(faded(displacement_field(transform, grid or _own_grid(transform)))))
+
+
+def voxel_size(transform: sitk.Transform) -> float | None:
+    """Return the smallest distance, in mm, between voxels or control points of a transform; None if it has none.
+
+    That is the scale of what the transform does: what counts as far or near is said in parts of it.
+    """
+    if transform.GetTransformEnum() == sitk.sitkComposite:
+        parts = sitk.CompositeTransform(transform)
+        sizes = [voxel_size(parts.GetNthTransform(n)) for n in range(parts.GetNumberOfTransforms())]
+        return min((size for size in sizes if size is not None), default=None)
+    if transform.GetTransformEnum() == sitk.sitkDisplacementField:
+        return float(min(sitk.DisplacementFieldTransform(transform).GetDisplacementField().GetSpacing()))
+    if transform.GetTransformEnum() == sitk.sitkBSplineTransform:
+        return float(min(sitk.BSplineTransform(transform).GetCoefficientImages()[0].GetSpacing()))
+    return None
+
+
+def _own_grid(transform: sitk.Transform) -> Geometry:
+    """Return a grid over the control points of a B-spline, eight times as fine where that is not too much."""
+    if transform.GetTransformEnum() != sitk.sitkBSplineTransform:
+        raise InputError(f"The inverse of a transform of the kind {transform.GetName()} is not known: give a displacement field.")
+    points = Geometry.of(sitk.BSplineTransform(transform).GetCoefficientImages()[0])
+    spacing = max(min(points.spacing) / 8, max(points.extent_mm) / _MOST_OWN_VOXELS)
+    return points.covering(points.corners_lps(), spacing, 0.0)
 
 
 def transformed_points(transform: sitk.Transform, points_lps: np.ndarray) -> np.ndarray:
@@ -177,7 +227,7 @@ class InversePoints:
     Attributes
     ----------
     points : shape (n, 3), LPS mm.
-    residual_mm : shape (n,), how far from its place each point is brought.
+    residual_mm : shape (n,), how far from its place each point is brought, measured; NaN where it is brought nowhere.
     determinant : shape (n,), the transform's Jacobian determinant at each point; where it is <= 0 space is folded, other
         points come to the same place, and the answer is not the only one.
     """
@@ -186,11 +236,17 @@ class InversePoints:
     residual_mm: np.ndarray
     determinant: np.ndarray
 
+    def missed(self, voxel_mm: float) -> np.ndarray:
+        """Tell which points, shape (n,), do not come to their place: 0.01 voxels off is far more than any that is found."""
+        return ~(self.residual_mm <= MISSED_VOXELS * voxel_mm)
 
+
+@np.errstate(over="ignore", invalid="ignore")
 def inverse_points(transform: sitk.Transform, places_lps: np.ndarray, guess_lps: np.ndarray) -> InversePoints:
     """Find the points that `transform` brings to given places, by Newton's method from a guess.
 
-    An inverse displacement field is only as exact as the straight lines between its voxels; this is exact to a micrometre.
+    An inverse displacement field is only as exact as the straight lines between its voxels; this is exact to a millionth of a
+    voxel wherever it arrives.
 
     Parameters
     ----------
@@ -198,26 +254,43 @@ def inverse_points(transform: sitk.Transform, places_lps: np.ndarray, guess_lps:
     places_lps : shape (n, 3), LPS mm.
     guess_lps : shape (n, 3), LPS mm, for example the places through an inverse field.
     """
-    points = np.array(guess_lps, dtype=float)
-    residual = places_lps - transformed_points(transform, points)
-    for _ in range(20):
-        slopes = _jacobians(transform, points)
-        # The pseudo-inverse gets past a point where the transform is flat.
-        step = np.einsum("nij,nj->ni", np.linalg.pinv(slopes), residual)
-        tried = points + step
-        left = places_lps - transformed_points(transform, tried)
-        better = np.linalg.norm(left, axis=1) < np.linalg.norm(residual, axis=1)
-        points[better], residual[better] = tried[better], left[better]
-        if not better.any() or np.linalg.norm(residual, axis=1).max() < 1e-6:
+    points = np.array(guess_lps, dtype=float).reshape(-1, 3)
+    places = np.asarray(places_lps, dtype=float).reshape(-1, 3)
+    scale = voxel_size(transform) or 1.0
+    residual = places - transformed_points(transform, points)
+    part = np.ones(len(points))
+    for _ in range(_NEWTON_STEPS):
+        length = np.linalg.norm(residual, axis=1)
+        # What is not finite leads nowhere.
+        left = np.flatnonzero((length > _FOUND_VOXELS * scale) & (part > _LEAST_PART) & np.isfinite(length))
+        if not len(left):
             break
-    determinant = np.linalg.det(_jacobians(transform, points))
-    return InversePoints(points, np.linalg.norm(residual, axis=1), determinant)
+        # The pseudo-inverse gets past a point where the transform is flat.
+        slopes = np.nan_to_num(jacobian_matrices(transform, points[left], scale))
+        step = np.einsum("nij,nj->ni", np.linalg.pinv(slopes), residual[left])
+        tried = points[left] + part[left, None] * step
+        off = places[left] - transformed_points(transform, tried)
+        better = np.linalg.norm(off, axis=1) < length[left]
+        points[left[better]], residual[left[better]] = tried[better], off[better]
+        # Between voxels slopes change at once: a step that leads too far is tried again, shorter.
+        part[left] = np.where(better, 1.0, part[left] / 2)
+    return InversePoints(points, np.linalg.norm(residual, axis=1), point_determinants(transform, points))
 
 
-def _jacobians(transform: sitk.Transform, points: np.ndarray, step_mm: float = 0.01) -> np.ndarray:
+@np.errstate(over="ignore", invalid="ignore")
+def point_determinants(transform: sitk.Transform, points_lps: np.ndarray) -> np.ndarray:
+    """Return the Jacobian determinant of a transform at points, shape (n,); NaN where it leads out of all numbers."""
+    slopes = jacobian_matrices(transform, points_lps, voxel_size(transform) or 1.0)
+    known = np.isfinite(slopes).all(axis=(1, 2))
+    return np.where(known, np.linalg.det(np.where(known[:, None, None], slopes, 0.0)), np.nan)
+
+
+def jacobian_matrices(transform: sitk.Transform, points_lps: np.ndarray, voxel_mm: float) -> np.ndarray:
+    """Return the slopes of a transform at points as matrices, shape (n, 3, 3), by differences over 0.02 voxels."""
+    step = JACOBIAN_STEP_VOXELS * voxel_mm
     columns = [
-        (transformed_points(transform, points + shift) - transformed_points(transform, points - shift)) / (2 * step_mm)
-        for shift in step_mm * np.eye(3)
+        (transformed_points(transform, points_lps + shift) - transformed_points(transform, points_lps - shift)) / (2 * step)
+        for shift in step * np.eye(3)
     ]
     return np.stack(columns, axis=-1)
 

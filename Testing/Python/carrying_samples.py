@@ -40,6 +40,10 @@ class Result:
         assert not done.refused, done.refused
         return done.nodes[0]
 
+    def told(self, *nodes: Any, backward: bool = False) -> list[str]:
+        """Return the warnings but those of what is cut off: the two grids do not cover the same part of space."""
+        return [one for one in self.carry(*nodes, backward=backward).warnings if "the rest is cut off" not in one]
+
     @property
     def map(self) -> sitk.Transform:
         return self.outcome.transform

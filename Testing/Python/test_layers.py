@@ -18,13 +18,13 @@ LIBRARY = TOP / "HyperPredictReg" / PACKAGE
 LABORATORY = TOP / "HyperPredictRegLab"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"curves", "errors"}),
+    frozenset({"curves", "errors", "lengths"}),
     frozenset({"child", "geometry", "memory", "progress", "records", "threads", "trace"}),
     frozenset({"reading"}),
     frozenset({"images", "intensity", "job", "labels", "points", "transforms"}),
-    frozenset({"application", "grid", "inputs", "outcome", "prediction", "quality", "selection"}),
+    frozenset({"grid", "inputs", "outcome", "prediction", "quality", "resampling", "selection"}),
     frozenset({"alignment", "engines", "measurement", "outputs", "sample", "saved"}),
-    frozenset({"aligned_pair"}),
+    frozenset({"aligned_pair", "application"}),
     frozenset({"predictor"}),
     frozenset({"workflow"}),
     frozenset({"reporting", "slicerbridge"}),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import blob_image
+from HyperPredictRegLib import quality
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.job import FoldingPercent
 from HyperPredictRegLib.quality import (
@@ -76,6 +77,36 @@ def test_folding_counts_exactly_the_voxels_of_a_pleat(grid: Geometry) -> None:
     share = folding_percent(jacobian, foreground)
     assert share.box == pytest.approx(100 * falling.mean())
     assert share.foreground == pytest.approx(100 * falling[grid.size[1] // 2 :].mean())
+
+
+@pytest.mark.parametrize("slab_voxels", [1, 400, 10**9])
+def test_slabs_leave_no_seams(grid: Geometry, monkeypatch: pytest.MonkeyPatch, slab_voxels: int) -> None:
+    vectors = np.random.default_rng(7).normal(0, 0.6, (*grid.size[::-1], 3))
+    field = grid.apply_to(sitk.GetImageFromArray(vectors, isVector=True))
+    monkeypatch.setattr(quality, "_SLAB_VOXELS", slab_voxels)
+    found = sitk.GetArrayFromImage(jacobian_determinant(field))
+    in_voxels = vectors @ np.linalg.inv(grid.index_to_lps[:3, :3]).T
+    slopes = np.stack([np.gradient(in_voxels, axis=2 - axis) for axis in range(3)], axis=-1) + np.eye(3)
+    np.testing.assert_allclose(found, np.linalg.det(slopes), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("determinant", [1e-12, -1e-12, 1e-9, -1e-9])
+def test_the_sign_of_tiny_determinants_is_right(grid: Geometry, determinant: float) -> None:
+    # Flattened along k by nearly everything; single precision, with 1e-7 of noise, would call half of the voxels folded.
+    index = identity_index(grid)
+    index[..., 2] *= determinant
+    jacobian = jacobian_determinant(field_from_index_map(grid, index))
+    assert folding_percent(jacobian, ones(grid)).box == (0.0 if determinant > 0 else 100.0)
+    if determinant > 0:
+        np.testing.assert_allclose(sitk.GetArrayViewFromImage(jacobian), determinant, rtol=0.1)
+
+
+def test_what_leads_out_of_all_numbers_counts_as_folded(grid: Geometry) -> None:
+    vectors = np.zeros((*grid.size[::-1], 3))
+    vectors[5, 5, 5] = 1e300
+    jacobian = jacobian_determinant(grid.apply_to(sitk.GetImageFromArray(vectors, isVector=True)))
+    assert np.isfinite(sitk.GetArrayViewFromImage(jacobian)).mean() > 0.9
+    assert 0 < folding_percent(jacobian, ones(grid)).box < 1
 
 
 def test_a_voxel_flattened_to_zero_volume_is_a_fold(grid: Geometry) -> None:

@@ -101,7 +101,8 @@ def test_without_the_determinant_as_many_folds_are_found(folding) -> None:
     changed = folding.scene.AddNewNodeByClass("vtkMRMLTextNode", "Changed")
     changed.SetText("no report")
     less = [{}, {"jacobian": None}, {"jacobian": None, "report": changed}, {"jacobian": None, "report": None}]
-    found = {carry(folding.scene, picture, replace(nodes, **gone)).warnings[-1].partition(" of the space")[0] for gone in less}
+    told = [carry(folding.scene, picture, replace(nodes, **gone)).warnings for gone in less]
+    found = {one.partition(" of the space")[0] for warnings in told for one in warnings if "folds in" in one}
     assert len(found) == 1 and "folds in" in found.pop()
 
 
@@ -111,7 +112,7 @@ def test_the_end_of_a_single_field_is_no_fold() -> None:
     wide = GridUsed(**asdict(OBLIQUE.padded((4, 4, 4), (4, 4, 4))))
     made.nodes.report.SetText(to_json(replace(report, working_grid=wide)))
     picture = to_volume_node(image(MIRRORED), made.scene, "Picture")
-    assert not carry(made.scene, picture, replace(made.nodes, jacobian=None)).warnings
+    assert not any("folds" in one for one in carry(made.scene, picture, replace(made.nodes, jacobian=None)).warnings)
 
 
 def test_a_single_field_is_not_trusted_beyond_its_volume() -> None:

@@ -62,8 +62,9 @@ def test_the_moving_volume_under_the_transform_comes_as_the_registration_brought
     moving = result.nodes.moving
     before = voxels(result.one(moving))
     moving.SetAndObserveTransformNodeID(result.nodes.transform.GetID())
-    done = result.carry(moving, to_segmentation_node(labels(MIRRORED), result.scene, "Parts"))
-    assert not done.refused and not done.warnings and len(done.nodes) == 2
+    parts = to_segmentation_node(labels(MIRRORED), result.scene, "Parts")
+    done = result.carry(moving, parts)
+    assert not done.refused and len(done.nodes) == 2 and not result.told(moving, parts)
     assert np.array_equal(voxels(done.nodes[0]), before)
     assert moving.GetParentTransformNode() is result.nodes.transform
     # Backward, its grid is the target.
@@ -134,24 +135,25 @@ def test_forward_needs_no_moving_volume(result) -> None:
 
 def test_a_volume_that_was_moved_since_is_named(result) -> None:
     other = to_volume_node(image(MIRRORED), result.scene, "Other")
-    assert not result.carry(other).warnings
+    assert not result.told(other)
     put_under(result, result.nodes.moving, ROTATION)
     turn = result.nodes.moving.GetParentTransformNode()
     for above in (None, result.nodes.transform):
         turn.SetAndObserveTransformNodeID(None if above is None else above.GetID())
-        found = result.carry(other).warnings
+        found = result.told(other)
         assert len(found) == 1 and "The moving volume 'Ann' lies elsewhere" in found[0]
     result.nodes.moving.SetAndObserveTransformNodeID(None)
     put_under(result, result.nodes.fixed, ROTATION)
-    found = result.carry(other, backward=True).warnings
+    found = result.told(other, backward=True)
     assert len(found) == 1 and "The fixed volume 'Atlas' lies elsewhere" in found[0]
     # Without the report nothing is known.
-    assert not carry(result.scene, [other], replace(result.nodes, report=None)).warnings
+    result.nodes = replace(result.nodes, report=None)
+    assert not result.told(other)
 
 
-@pytest.mark.parametrize(("shift_mm", "count"), [(5e-4, 0), (2e-3, 1)])
-def test_a_thousandth_of_a_millimetre_counts(result, shift_mm, count) -> None:
+@pytest.mark.parametrize(("shift_voxels", "count"), [(5e-4, 0), (2e-3, 1)])
+def test_a_thousandth_of_a_voxel_counts(result, shift_voxels, count) -> None:
     matrix = LPS_RAS @ MIRRORED.index_to_lps
-    matrix[1, 3] += shift_mm
+    matrix[1, 3] += shift_voxels * min(MIRRORED.spacing)
     result.nodes.moving.SetIJKToRASMatrix(vtk_matrix(matrix))
-    assert len(result.carry(to_volume_node(image(MIRRORED), result.scene, "Other")).warnings) == count
+    assert len(result.told(to_volume_node(image(MIRRORED), result.scene, "Other"))) == count

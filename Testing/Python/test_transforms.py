@@ -150,3 +150,29 @@ def test_an_image_is_no_displacement_field(tmp_path: Path, oblique: Geometry) ->
 def test_a_transform_onto_a_plane_has_no_inverse(oblique: Geometry) -> None:
     with pytest.raises(InputError, match="no inverse"):
         tr.inverted(sitk.AffineTransform([1.0, 0, 0, 0, 1, 0, 0, 0, 0], (0.0, 0, 0)), oblique)
+
+
+def test_the_scale_of_a_transform_is_that_of_its_finest_part(oblique: Geometry) -> None:
+    field = tr.field_transform(smooth_field(oblique, 1.0))
+    spline = sitk.BSplineTransformInitializer(smooth_field(oblique, 1.0), [4, 4, 4])
+    assert tr.voxel_size(sitk.AffineTransform(3)) is None
+    assert tr.voxel_size(field) == 1.5
+    assert tr.voxel_size(sitk.Transform(spline)) == pytest.approx(min(oblique.extent_mm) / 4, rel=0.2)
+    assert tr.voxel_size(tr.composed(sitk.AffineTransform(3), sitk.CompositeTransform([spline, field]))) == 1.5
+
+
+def test_inverse_points_that_lead_nowhere_say_so(oblique: Geometry) -> None:
+    transform = tr.field_transform(smooth_field(oblique, 1.0))
+    places = np.array([[np.nan, 0, 0], [1e308, -1e308, 1e308], oblique.centre_lps])
+    found = tr.inverse_points(transform, places, places)
+    assert found.missed(1.5)[0] and not found.missed(1.5)[2]
+    assert not found.determinant[0] > 0
+
+
+def test_a_transform_that_moves_its_border_out_of_sight_has_no_inverse(oblique: Geometry) -> None:
+    vectors = np.full((*oblique.size[::-1], 3), 1e9)
+    with pytest.raises(InputError, match="moves the border of its grid by 17"):
+        tr.faded(oblique.apply_to(sitk.GetImageFromArray(vectors, isVector=True)))
+    vectors[:] = np.inf
+    with pytest.raises(InputError, match="moves the border"):
+        tr.faded(oblique.apply_to(sitk.GetImageFromArray(vectors, isVector=True)))

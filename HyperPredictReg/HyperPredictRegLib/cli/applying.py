@@ -16,8 +16,8 @@ from HyperPredictRegLib.cli.watching import watched
 def apply(  # noqa: PLR0913 - one parameter per option of the command
     transform: Annotated[str, typer.Argument(help="Transform file, fixed to moving points: transform.h5 of a registration.")],
     out: options.Out,
-    image: Annotated[list[str] | None, typer.Option(help="Image to carry over; may repeat.")] = None,
-    labels: Annotated[list[str] | None, typer.Option(help="Label map to carry over; may repeat.")] = None,
+    image: Annotated[list[str] | None, typer.Option(help="Image to carry over, whatever it shows; may repeat.")] = None,
+    labels: Annotated[list[str] | None, typer.Option(help="Label map or .seg.nrrd to carry over; may repeat.")] = None,
     points: Annotated[list[str] | None, typer.Option(help="Points to carry over (.mrk.json, .fcsv, .csv); may repeat.")] = None,
     reference: Annotated[str | None, typer.Option(help="Image whose grid images and labels are brought to.")] = None,
     inverse: Annotated[bool, typer.Option("--inverse", help="Carry from the fixed to the moving image's space.")] = False,

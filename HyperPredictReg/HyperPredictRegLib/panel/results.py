@@ -20,7 +20,7 @@ from HyperPredictRegLib.selection import within_limit
 from HyperPredictRegLib.slicerbridge import showing
 from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, read_back
 from HyperPredictRegLib.slicerbridge.provenance import read_report_node
-from HyperPredictRegLib.slicerbridge.storing import EXACT_MM, FIELD_DIFFERENCE
+from HyperPredictRegLib.slicerbridge.storing import EXACT_VOXELS, FIELD_DIFFERENCE
 
 _HIGHEST_TABLE, _HEADER_HEIGHT = 230, 48  # pixels, with room for a scroll bar
 _KEPT, _BROKEN = "#2e9e44", "#d03b3b"
@@ -135,7 +135,7 @@ class ResultSection:
         if not text:
             return ""
         apart = json.loads(text)
-        if apart["maximum"] <= EXACT_MM:
+        if apart["maximum"] <= EXACT_VOXELS * apart.get("voxel", 1.0):
             return ""
         return _(
             "The transform is stored as one displacement field; it differs from the one that was measured by {mean:.2g} mm on "

@@ -45,8 +45,10 @@ def carried_model(scene: Any, node: Any, move: Move, name: str) -> Any:
     return new
 
 
-def carried_markups(scene: Any, node: Any, move: Move, name: str) -> Any:
+def carried_markups(scene: Any, node: Any, move: Move, name: str, voxel_mm: float) -> Any:
     """Add a copy of points, a line, curve, angle or plane to `scene`, its points moved in world space; return the node.
+
+    A plane keeps touching the space around it, of which a voxel is `voxel_mm` wide.
 
     Raises
     ------
@@ -60,7 +62,7 @@ def carried_markups(scene: Any, node: Any, move: Move, name: str) -> Any:
         raise InputError(f"'{node.GetName()}' was not carried: it holds no points.")
     places = _places(node, placed)
     is_plane = node.IsA("vtkMRMLMarkupsPlaneNode")
-    frame = _plane_frame(node) if is_plane else np.zeros((0, 3))
+    frame = _plane_frame(node, voxel_mm) if is_plane else np.zeros((0, 3))
     # In one go, so that the frame is refused or carried with the points.
     moved = move(np.concatenate([places, frame]) * _FLIP) * _FLIP
     new = scene.AddNewNodeByClass(node.GetClassName(), scene.GetUniqueNameByString(name))
@@ -108,16 +110,16 @@ def _places(node: Any, placed: list[int]) -> np.ndarray:
     return _in_world(parent_to_world(node), np.array([node.GetNthControlPointPosition(n) for n in placed]))
 
 
-def _plane_frame(node: Any) -> np.ndarray:
-    """Return a plane's origin and the ends of its three axes, 1 mm away, RAS mm in world space, shape (4, 3)."""
+def _plane_frame(node: Any, length_mm: float) -> np.ndarray:
+    """Return a plane's origin and the ends of its three axes, of one length, RAS mm in world space, shape (4, 3)."""
     axes: list[list[float]] = [[0.0, 0.0, 0.0] for _ in range(3)]
     if not is_left_out(node):
         origin = np.array(node.GetOriginWorld())
         node.GetAxesWorld(*axes)
-        return np.concatenate([origin[None], origin + np.array(axes)])
+        return np.concatenate([origin[None], origin + length_mm * np.array(axes)])
     origin = np.array(node.GetOrigin())
     node.GetAxes(*axes)
-    return _in_world(parent_to_world(node), np.concatenate([origin[None], origin + np.array(axes)]))
+    return _in_world(parent_to_world(node), np.concatenate([origin[None], origin + length_mm * np.array(axes)]))
 
 
 def _in_world(to_world: np.ndarray, points: np.ndarray) -> np.ndarray:

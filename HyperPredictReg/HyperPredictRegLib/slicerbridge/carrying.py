@@ -15,14 +15,20 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.intensity import value_beyond
+from HyperPredictRegLib.lengths import distance_text
 from HyperPredictRegLib.quality import jacobian_determinant
+from HyperPredictRegLib.resampling import content_places, label_places, reached_by, resampled_image
 from HyperPredictRegLib.slicerbridge.carried_points import carried_markups, carried_model
 from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes
 from HyperPredictRegLib.slicerbridge.placement import moved_since
 from HyperPredictRegLib.slicerbridge.pointwise import determinants, points_back_through, points_through
 from HyperPredictRegLib.slicerbridge.provenance import read_report_node
-from HyperPredictRegLib.slicerbridge.segmentations import propagate, segments_mask, shares_inside
+from HyperPredictRegLib.slicerbridge.segmentations import (
+    propagate,
+    segmentation_geometry,
+    segments_mask,
+    shares_inside,
+)
 from HyperPredictRegLib.slicerbridge.storing import FIELD_DIFFERENCE
 from HyperPredictRegLib.slicerbridge.together import all_or_none, item_above, put_under
 from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
@@ -33,14 +39,18 @@ from HyperPredictRegLib.slicerbridge.volumes import (
     to_volume_node,
     volume_geometry,
 )
-from HyperPredictRegLib.transforms import displacement_field, field_of, inverted
+from HyperPredictRegLib.transforms import MISSED_VOXELS, displacement_field, field_of, inverted, voxel_size
 
 MOST_FOLDED_SHARE = 0.005
 """A segment with a larger share of its voxels in folds is refused."""
 
 CARRIED_FROM = "HyperPredictReg.carriedFrom"
 
-_UNSAFE_RESIDUAL_MM = 1.0
+_LOST_VOXELS = 1.0
+"""Points that lead back to farther from their place than this are refused."""
+
+_MOST_PLACES = 1000
+_PART_TO_TELL = 0.99
 KINDS = ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLModelNode", "vtkMRMLMarkupsNode")
 _USED = ("fixed", "moving", "transform", "inverse", "jacobian", "report")
 
@@ -71,14 +81,17 @@ class _Way:
     target : the grid that images come to.
     place : the name of the space that things come to.
     folded : uint8 on the target, 1 where the transform folds.
-    move : brings points, shape (n, 3), LPS mm, to the target; also returns which of them cannot be trusted, shape (n,).
+    move : brings points, shape (n, 3), LPS mm, to the target; also returns which of them cannot be trusted, shape (n,), and how
+        far from where they were all of them lead back to, in mm, shape (n,).
+    voxel_mm : the finest scale that is known here, for what counts as near.
     """
 
     lookup: sitk.Transform
     target: Geometry
     place: str
     folded: sitk.Image
-    move: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    move: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+    voxel_mm: float
 
 
 def carry(scene: Any, nodes: Iterable[Any] | Any, result: OutcomeNodes, *, backward: bool = False) -> Carried:
@@ -171,11 +184,12 @@ def _moved(result: OutcomeNodes) -> list[str]:
 def _carried(scene: Any, node: Any, way: _Way) -> tuple[Any, list[str]]:
     name = f"{node.GetName()} in {way.place} space"
     if node.IsA("vtkMRMLSegmentationNode"):
-        return _carried_segmentation(scene, node, way, name), []
+        return _carried_segmentation(scene, node, way, name)
+    warnings: list[str] = []
     if node.IsA("vtkMRMLModelNode"):
-        return carried_model(scene, node, _safely(way, node, "vertices"), name), []
+        return carried_model(scene, node, _safely(way, node, "vertices", warnings), name), warnings
     if node.IsA("vtkMRMLMarkupsNode"):
-        return carried_markups(scene, node, _safely(way, node, "points"), name), []
+        return carried_markups(scene, node, _safely(way, node, "points", warnings), name, way.voxel_mm), warnings
     if node.IsA("vtkMRMLTensorVolumeNode"):
         raise InputError(f"'{node.GetName()}' was not carried: its voxels are vectors or tensors, but one number each is needed.")
     return _carried_volume(scene, node, way, name)
@@ -187,7 +201,7 @@ def _carried_volume(scene: Any, node: Any, way: _Way, name: str) -> tuple[Any, l
     if label_map:
         carried = way.target.resample(image, way.lookup, interpolator=sitk.sitkNearestNeighbor)
     else:
-        carried = _interpolated(image, way)
+        carried = resampled_image(image, way.lookup, way.target)
     if not _reached(image, carried, way):
         raise InputError(
             f"The volume '{node.GetName()}' was not carried: no part of it comes to lie in the space of '{way.place}'. Put it to "
@@ -195,31 +209,22 @@ def _carried_volume(scene: Any, node: Any, way: _Way, name: str) -> tuple[Any, l
         )
     new = to_volume_node(carried, scene, name, label_map=label_map)
     look_alike(new, node)
+    places = (label_places if label_map else content_places)(image, _MOST_PLACES)
+    warnings = _cut_off(node, places, way, 1.0 if label_map else _PART_TO_TELL)
     share = 100 * float(sitk.GetArrayViewFromImage(way.folded).mean())
-    if share == 0:
-        return new, []
-    return new, [f"The transform folds in {share:.2g} % of the space of '{new.GetName()}': do not trust what it shows there."]
+    if share > 0:
+        where = f"{share:.2g} % of the space of '{new.GetName()}'"
+        warnings.insert(0, f"The transform folds in {where}: do not trust what it shows there.")
+    return new, warnings
 
 
-def _interpolated(image: sitk.Image, way: _Way) -> sitk.Image:
-    """Return an image on the target; numbers are mixed with numbers only, and what is none goes to the nearest voxel."""
-    beyond = value_beyond(image)
-    voxels = sitk.GetArrayViewFromImage(image)
-    known = np.isfinite(voxels)
-    if known.all():
-        return way.target.resample(image, way.lookup, default_value=beyond)
-
-    def on_target(values: np.ndarray, **options: Any) -> np.ndarray:
-        source = Geometry.of(image).apply_to(sitk.GetImageFromArray(values))
-        return sitk.GetArrayFromImage(way.target.resample(source, way.lookup, **options))
-
-    # By number of its kind, because ITK makes a large number of what is infinite.
-    kinds = np.array([0.0, np.nan, np.inf, -np.inf, beyond], dtype=voxels.dtype)
-    kind = np.select([np.isnan(voxels), voxels == np.inf, voxels == -np.inf], [1, 2, 3]).astype(np.uint8)
-    nearest = on_target(kind, interpolator=sitk.sitkNearestNeighbor, default_value=4)
-    result, share = kinds[nearest], on_target(known.astype(voxels.dtype))
-    np.divide(on_target(np.where(known, voxels, 0)), share, out=result, where=(nearest == 0) & (share > 0))
-    return way.target.apply_to(sitk.GetImageFromArray(result))
+def _cut_off(node: Any, places: np.ndarray, way: _Way, enough: float) -> list[str]:
+    """Say how much of a node, which is at `places`, shape (n, 3), LPS mm, comes to lie on the target, if less than enough."""
+    share = float(reached_by(places, way.lookup, way.target).mean()) if len(places) else 1.0
+    if share >= enough:
+        return []
+    percent = min(max(round(100 * share), 1), 99)
+    return [f"Only about {percent} % of '{node.GetName()}' comes to lie in the space of '{way.place}': the rest is cut off."]
 
 
 def _reached(image: sitk.Image, carried: sitk.Image, way: _Way) -> bool:
@@ -234,9 +239,10 @@ def _reached(image: sitk.Image, carried: sitk.Image, way: _Way) -> bool:
     return bool(sitk.GetArrayViewFromImage(found).any())
 
 
-def _carried_segmentation(scene: Any, node: Any, way: _Way, name: str) -> Any:
+def _carried_segmentation(scene: Any, node: Any, way: _Way, name: str) -> tuple[Any, list[str]]:
     new = propagate(node, way.lookup, way.target, scene, name)
-    if not sitk.GetArrayFromImage(segments_mask(new, way.target)).any():
+    places = _segment_places(node)
+    if len(places) and not sitk.GetArrayFromImage(segments_mask(new, way.target)).any():
         raise InputError(
             f"The segmentation '{node.GetName()}' was not carried: no voxel of its segments comes to lie in the space of "
             f"'{way.place}'. Put it to where the registered volume lies, or choose another one."
@@ -251,11 +257,24 @@ def _carried_segmentation(scene: Any, node: Any, way: _Way, name: str) -> Any:
             f"'{node.GetSegmentation().GetSegment(worst).GetName()}'{others} would come to lie in folds (more than "
             f"{100 * MOST_FOLDED_SHARE:g} %). Register again with a larger λ."
         )
-    return new
+    return new, _cut_off(node, places, way, 1.0)
 
 
-def _safely(way: _Way, node: Any, what: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a mover of points, shape (n, 3), LPS mm, that refuses all of them if any of them cannot be trusted."""
+def _segment_places(node: Any) -> np.ndarray:
+    """Return places of voxels of segments, shape (n, 3), LPS mm; none if all of them are empty."""
+    try:
+        grid = segmentation_geometry(node)
+    except InputError:
+        # Neither a geometry nor voxels.
+        return np.zeros((0, 3))
+    return label_places(segments_mask(node, grid), _MOST_PLACES)
+
+
+def _safely(way: _Way, node: Any, what: str, warnings: list[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a mover of points, shape (n, 3), LPS mm, that refuses all of them if any of them cannot be trusted.
+
+    Those that can, but lead back to a little beside their place, it adds to the warnings.
+    """
 
     def move(points: np.ndarray) -> np.ndarray:
         lost = int((~np.isfinite(points)).any(axis=1).sum())
@@ -264,12 +283,18 @@ def _safely(way: _Way, node: Any, what: str) -> Callable[[np.ndarray], np.ndarra
                 f"'{node.GetName()}' was not carried: {lost} of its {len(points)} {what} have coordinates that are NaN or "
                 "infinite. Remove those."
             )
-        moved, unsafe = way.move(points)
+        moved, unsafe, residual = way.move(points)
         count = int(unsafe.sum())
         if count:
             raise InputError(
                 f"'{node.GetName()}' was not carried: {count} of its {len(points)} {what} lie where the transform folds, has no "
                 "inverse, or is not known. Register again with a larger λ, or leave those out."
+            )
+        beside = residual > MISSED_VOXELS * way.voxel_mm
+        if beside.any():
+            warnings.append(
+                f"{int(beside.sum())} of the {len(points)} {what} of '{node.GetName()}' come to lie beside their place, by "
+                f"{distance_text(float(residual.max()))} at most: the inverse is no better known there."
             )
         return moved
 
@@ -289,20 +314,23 @@ def _way(result: OutcomeNodes, backward: bool) -> _Way:
         doubt = ~(determinant > 0) | _inside(folds, fixed_points)
         return doubt if known is None else doubt | ~_within(known, fixed_points)
 
-    def to_fixed(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = points_back_through(forward, points, back)
-        return found.points, in_doubt(found.points, found.determinant) | ~(found.residual_mm <= _UNSAFE_RESIDUAL_MM)
+    voxel_mm = min(voxel_size(forward) or min(fixed.spacing), *fixed.spacing)
 
-    def to_moving(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return points_through(forward, points), in_doubt(points, determinants(forward, points))
+    def to_fixed(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        found = points_back_through(forward, points, back)
+        lost = ~(found.residual_mm <= _LOST_VOXELS * voxel_mm)
+        return found.points, in_doubt(found.points, found.determinant) | lost, found.residual_mm
+
+    def to_moving(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return points_through(forward, points), in_doubt(points, determinants(forward, points)), np.zeros(len(points))
 
     if backward:
         with reading_for("carrying", left_out=result.transform):
             moving = volume_geometry(result.moving)
         folded = moving.resample(folds, back, interpolator=sitk.sitkNearestNeighbor)
-        return _Way(back, moving, result.moving.GetName(), folded, to_moving)
+        return _Way(back, moving, result.moving.GetName(), folded, to_moving, voxel_mm)
     folded = fixed.resample(folds, interpolator=sitk.sitkNearestNeighbor)
-    return _Way(forward, fixed, result.fixed.GetName(), folded, to_fixed)
+    return _Way(forward, fixed, result.fixed.GetName(), folded, to_fixed, voxel_mm)
 
 
 def _folds(result: OutcomeNodes, forward: sitk.Transform, fixed: Geometry) -> sitk.Image:

@@ -23,7 +23,7 @@ _FORESEEN_AT = "HyperPredictReg.foreseenAt"
 REGISTERED_AT = "HyperPredictReg.registeredAt"
 """Attribute of a report node, JSON: of each volume the matrix from its indices to RAS mm in world space, and its size."""
 
-_TOLERANCE_MM = 1e-3
+_TOLERANCE_VOXELS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def moved_since(report_node: Any, role: str, volume: Any, own_transform: Any = N
     else:
         apart = _corners(LPS_RAS @ now.index_to_lps, now.size) - _corners(np.array(then["ijk_to_ras"]), then["size"])
         farthest = float(np.linalg.norm(apart, axis=1).max())
-        if farthest <= _TOLERANCE_MM and list(now.size) == then["size"]:
+        if farthest <= _TOLERANCE_VOXELS * min(now.spacing) and list(now.size) == then["size"]:
             return None
         how = f"lies elsewhere (by {farthest:.3g} mm at most)"
     return (

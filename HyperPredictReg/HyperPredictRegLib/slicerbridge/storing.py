@@ -16,9 +16,9 @@ from HyperPredictRegLib.slicerbridge.transforms import cubic_reload_difference_m
 from HyperPredictRegLib.transforms import displacement_field, field_transform, transformed_points
 
 FIELD_DIFFERENCE = "HyperPredictReg.fieldDifferenceMm"
-"""Attribute of a transform node that is one field, JSON: mean and maximum distance from the exact transform, in mm."""
+"""Attribute of a transform node that is one field, JSON: mean and maximum distance from the exact transform, and voxel, in mm."""
 
-EXACT_MM = 1e-3
+EXACT_VOXELS = 1e-3
 """Transforms that lie no farther apart are called the same."""
 
 _MOST_POINTS = 100_000
@@ -62,12 +62,12 @@ def store_as_field(node: Any, outcome: Outcome, spacing_mm: float | None) -> sit
     points = _foreground_voxels(outcome)
     apart = np.linalg.norm(transformed_points(single, points) - transformed_points(outcome.transform, points), axis=1)
     mean, most = (float(apart.mean()), float(apart.max())) if apart.size else (0.0, 0.0)
-    node.SetAttribute(FIELD_DIFFERENCE, json.dumps({"mean": mean, "maximum": most}))
+    node.SetAttribute(FIELD_DIFFERENCE, json.dumps({"mean": mean, "maximum": most, "voxel": min(grid.spacing)}))
     edges = [f"{edge:.3g}" for edge in grid.spacing]
     where = f"of {edges[0] if len(set(edges)) == 1 else ' x '.join(edges)} mm over the fixed volume, and not valid outside of it"
     exactness = (
         f"it differs from the exact transform by {mean:.2g} mm on average over the foreground, by {most:.2g} mm at most"
-        if most > EXACT_MM else "there it is exact"
+        if most > EXACT_VOXELS * min(grid.spacing) else "there it is exact"
     )
     node.SetDescription(f"One displacement field {where}: {exactness}.")
     return single

@@ -1,0 +1,97 @@
+"""Point lists in files: tables of text, and the markups of 3D Slicer; read, and written again with all that was in them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.points.file import PointFile, PointProblem
+from HyperPredictRegLib.points.markups import parsed_markups
+from HyperPredictRegLib.points.tables import parsed_fcsv, parsed_table
+
+__all__ = ["PointFile", "read_point_file", "read_points", "write_points"]
+
+_LARGEST_BYTES = 500_000_000
+_PARSERS: dict[str, Callable[[str], PointFile]] = {".json": parsed_markups, ".fcsv": parsed_fcsv, ".csv": parsed_table}
+
+
+def read_points(path: Path | str, role: str) -> np.ndarray:
+    """Read one list of points as an array of shape (n, 3), LPS mm.
+
+    Parameters
+    ----------
+    path : see `read_point_file`.
+    role : how to call the file in an error.
+
+    Raises
+    ------
+    InputError : as `read_point_file`; or there are no points, several lists, or points without a position, so that it would not
+        be known which point belongs to which of another file.
+    """
+    found = read_point_file(path, role)
+    what = f"The {role} '{path}'"
+    if found.lists > 1:
+        raise InputError(f"{what} could not be read as points: it holds {found.lists} lists, but one is needed.")
+    if found.without_position:
+        raise InputError(
+            f"{what} could not be read as points: {found.without_position} of them have no position; place or remove them."
+        )
+    if not len(found.points):
+        raise InputError(f"{what} holds no points.")
+    return found.points
+
+
+def read_point_file(path: Path | str, role: str) -> PointFile:
+    """Read points with all that the file says of them, to be written again at other places.
+
+    Parameters
+    ----------
+    path : a Slicer markups file (.mrk.json), whose lists state their own coordinate system and unit; the older .fcsv; or a CSV
+        table of mm with the columns x, y, z (LPS), l, p, s or r, a, s, such as Slicer exports. Without a header line: three
+        columns in LPS, before them a running number or after them one if need be.
+    role : how to call the file in an error.
+
+    Raises
+    ------
+    InputError : the file is missing or damaged, or does not say clearly where its points are.
+    """
+    path = Path(path)
+    what = f"The {role} '{path}'"
+    if not path.is_file():
+        raise InputError(f"{what} does not exist, or is no file: check the path.")
+    parse = _PARSERS.get(path.suffix.lower())
+    if parse is None:
+        raise InputError(f"{what} is not a point file that can be read: give .mrk.json, .fcsv or .csv.")
+    try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise PointProblem(f"it is larger than {_LARGEST_BYTES // 10**6} MB")
+        text = path.read_bytes().decode("utf-8")
+        if "\0" in text:
+            raise PointProblem("it holds NUL characters, so it is no text file")
+        return parse(text)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} could not be read as points: it is not UTF-8 text. Save it again as UTF-8.") from error
+    except OSError as error:
+        raise InputError(f"{what} cannot be read ({error.strerror}): check its permissions.") from error
+    except PointProblem as error:
+        raise InputError(f"{what} could not be read as points: {error}.") from error
+
+
+def write_points(points_lps: np.ndarray, path: Path) -> None:
+    """Write points, shape (n, 3), LPS mm, as CSV or, if `path` ends in .mrk.json, as Slicer markups."""
+    if path.name.endswith(".json"):
+        control_points = [
+            {"id": str(n + 1), "label": f"P-{n + 1}", "position": list(map(float, point))} for n, point in enumerate(points_lps)
+        ]
+        markup = {"type": "Fiducial", "coordinateSystem": "LPS", "controlPoints": control_points}
+        path.write_text(json.dumps({"markups": [markup]}, indent=2), encoding="utf-8")
+        return
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["x", "y", "z"])
+        writer.writerows([[repr(float(v)) for v in point] for point in points_lps])
