@@ -152,19 +152,19 @@ def test_results_that_a_killed_worker_was_writing_go(tmp_path: Path, monkeypatch
     (tmp_path / "results").mkdir()
     other = tmp_path / "results" / ".out.partial-of-another"
     other.mkdir()
-    half = tmp_path / "results" / ".out.partial-half"
-    write_on = f"os.mkdir({str(half)!r})\nPath({str(half / 'a')!r}).touch()\n"
+    begin_one = f"from HyperPredictRegLib.staging import new_staging\n(new_staging(Path({str(tmp_path)!r}) / 'results' / 'out') / 'a').touch()\n"
     for end in ("kill", "orphan", "sudden"):
-        monkeypatch.setattr(process, "_CODE", worker_that(write_on + STUBBORN))
+        monkeypatch.setattr(process, "_CODE", worker_that(begin_one + STUBBORN))
         child = Child("register", job, workplace=new_workplace(tmp_path / "temporary"))
         assert seconds_until(lambda child=child: bool(child.poll()), LIMIT) < LIMIT
-        assert half.is_dir() and child._process is not None and child._process.stdin is not None
+        assert len(list((tmp_path / "results").iterdir())) == 2
+        assert child._process is not None and child._process.stdin is not None
         if end == "kill":
             child.kill()
         elif end == "orphan":
             child._process.stdin.close()
-            assert seconds_until(lambda child=child: not is_alive(child._process.pid), 1.5) < 1.5
+            assert seconds_until(lambda child=child: not is_alive(child._process.pid), LIMIT) < LIMIT
         else:
             os.kill(child._process.pid, signal.SIGKILL)
             child.wait(timeout=LIMIT)
-        assert not half.exists() and other.is_dir()
+        assert list((tmp_path / "results").iterdir()) == [other]

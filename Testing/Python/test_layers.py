@@ -18,9 +18,9 @@ LIBRARY = TOP / "HyperPredictReg" / PACKAGE
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"curves", "errors"}),
-    frozenset({"child", "geometry", "headers", "memory", "progress", "records", "threads", "trace"}),
-    frozenset({"images", "intensity", "job", "labels", "points", "transforms"}),
-    frozenset({"application", "grid", "inputs", "outcome", "prediction", "quality", "selection"}),
+    frozenset({"files", "geometry", "headers", "memory", "progress", "records", "threads", "trace"}),
+    frozenset({"images", "intensity", "job", "labels", "points", "staging", "transforms"}),
+    frozenset({"application", "child", "grid", "inputs", "outcome", "prediction", "quality", "selection"}),
     frozenset({"alignment", "engines", "measurement", "outputs", "sample", "saved"}),
     frozenset({"aligned_pair"}),
     frozenset({"predictor"}),

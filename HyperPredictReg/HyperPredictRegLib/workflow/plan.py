@@ -13,7 +13,8 @@ from HyperPredictRegLib.aligned_pair import AlignedPair
 from HyperPredictRegLib.alignment import Alignment, AlignmentSettings, align
 from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.engines.base import Engine, complete_hyperparameters
-from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.errors import InputError, RegistrationError
+from HyperPredictRegLib.files import reason, sentence_of
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.grid import MARGIN_VOXELS, PRESETS, working_spacing
 from HyperPredictRegLib.inputs import Inputs, check_memory, read_inputs
@@ -60,6 +61,24 @@ class Plan:
             engine_settings=engine_settings(engine, job.engine_settings),
             alignment=from_plain(AlignmentSettings, job.alignment, "the alignment settings"),
         )
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """Keep errors of files that are read during the work from being blamed on the output folder.
+
+    Raises
+    ------
+    InputError : in place of an `OSError` that tells of a file.
+    RegistrationError : in place of any other `OSError`, for example of a library that could not be loaded.
+    """
+    try:
+        yield
+    except OSError as error:
+        sentence = sentence_of(error)
+        if sentence is not None:
+            raise InputError(sentence) from error
+        raise RegistrationError(f"The work failed ({type(error).__name__}: {reason(error)}), and nothing was written.") from error
 
 
 class Clock:
