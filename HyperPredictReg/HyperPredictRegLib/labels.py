@@ -25,10 +25,15 @@ def read_label_names(path: Path | str) -> dict[int, str]:
             rows = [row for row in csv.reader(stream) if len(row) >= 2]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"The label names '{path}' are not a text table: give a CSV file of label,name.") from error
-    names = {int(row[0]): row[1].strip() for row in rows if row[0].strip().isdigit()}
+    names = {int(row[0]): row[1].strip() for row in rows if _is_number(row[0].strip())}
     if not names:
         raise InputError(f"The label names '{path}' hold no row with a label and a name: give the columns label,name.")
     return names
+
+
+def _is_number(text: str) -> bool:
+    # Not isdigit alone, for which ² is a digit; no label map holds numbers of more digits.
+    return text.isascii() and text.isdigit() and len(text) <= 10
 
 
 def embedded_label_names(image: sitk.Image) -> dict[int, str]:

@@ -152,7 +152,8 @@ def test_results_that_a_killed_worker_was_writing_go(tmp_path: Path, monkeypatch
     (tmp_path / "results").mkdir()
     other = tmp_path / "results" / ".out.partial-of-another"
     other.mkdir()
-    begin_one = f"from HyperPredictRegLib.staging import new_staging\n(new_staging(Path({str(tmp_path)!r}) / 'results' / 'out') / 'a').touch()\n"
+    out = str(tmp_path / "results" / "out")
+    begin_one = f"from HyperPredictRegLib.staging import new_staging\n(new_staging(Path({out!r})) / 'a').touch()\n"
     for end in ("kill", "orphan", "sudden"):
         monkeypatch.setattr(process, "_CODE", worker_that(begin_one + STUBBORN))
         child = Child("register", job, workplace=new_workplace(tmp_path / "temporary"))

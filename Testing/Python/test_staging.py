@@ -151,7 +151,10 @@ def test_a_forged_report_deletes_nothing_but_results(folder: Path, tmp_path: Pat
     assert (folder / "overlay.png" / "mine").exists()
 
 
-@pytest.mark.parametrize("text", ["[]", "[" * 100_000, '{"outputs": 3}', "{", "1" * 5000, '{"outputs": ["transform.h5"]}', "\udcff"])
+NO_REPORTS = ["[]", "[" * 100_000, '{"outputs": 3}', "{", "1" * 5000, '{"outputs": ["transform.h5"]}', "\udcff"]
+
+
+@pytest.mark.parametrize("text", NO_REPORTS, ids=[text[:20].encode("ascii", "replace").decode() for text in NO_REPORTS])
 def test_a_report_that_is_none_costs_nothing(folder: Path, text: str) -> None:
     (folder / "report.json").write_bytes(text.encode("utf-8", errors="surrogateescape"))
     publish(folder)
@@ -178,7 +181,8 @@ def test_a_forged_or_copied_journal_moves_nothing(folder: Path) -> None:
     (home / "lock").touch()
     for number in (0, home.stat().st_ino):
         for names in (["thesis.txt"], ["../thesis.txt"], [str(folder / "thesis.txt")]) if number else (["thesis.txt"],):
-            said = {"home": number, "out": "elsewhere" if number else "out", "inside": False, "new": names, "old": ["transform.h5"]}
+            out = "elsewhere" if number else "out"
+            said = {"home": number, "out": out, "inside": False, "new": names, "old": ["transform.h5"]}
             (home / "journal.json").write_text(json.dumps(said))
             staging.recover(folder)
             assert (folder / "thesis.txt").read_text() == "thesis.txt"

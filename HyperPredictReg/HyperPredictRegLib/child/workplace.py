@@ -24,7 +24,7 @@ _locks: dict[Path, int] = {}
 def new_workplace(inside: Path | None = None) -> Path:
     """Make an empty folder for a job's files that `remove_workplace`, here or in an orphaned worker, may remove.
 
-    It is locked while this process lives. Folders whose maker was killed, or that a power cut left behind, are removed on the way.
+    It is locked while this process lives. Folders whose maker is dead, however it died, are removed on the way.
 
     Parameters
     ----------

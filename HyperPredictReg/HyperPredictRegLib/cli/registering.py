@@ -70,7 +70,7 @@ def _register(task: Job, *, with_page: bool, overwrite: bool, as_json: bool, qui
     from HyperPredictRegLib.workflow import run
 
     writers = ([_write_page] if with_page else []) + _scene_writers(task)
-    with watched(quiet or as_json) as (progress, cancelled):
+    with watched(quiet or as_json, abandoned=True) as (progress, cancelled):
         report = run(task, writers=writers, overwrite=overwrite, progress=progress, cancelled=cancelled)
     if as_json:
         typer.echo(to_json(report), nl=False)

@@ -30,7 +30,7 @@ from HyperPredictRegLib.selection import within_limit
 from HyperPredictRegLib.threads import threads
 from HyperPredictRegLib.transforms import linear_matrix
 from HyperPredictRegLib.workflow.loop import Registered, register_within_limit
-from HyperPredictRegLib.workflow.plan import Clock, Plan, Ready, belongings, made_ready, working
+from HyperPredictRegLib.workflow.plan import Clock, Plan, Ready, belongings, made_ready, output_folder, working
 
 Writer = Callable[[Outcome, Path], dict[str, str]]
 """Writes more files of an outcome into a folder and returns their names by role, such as the report page or a scene."""
@@ -64,7 +64,7 @@ def run(
     Cancelled : the caller asked to stop.
     """
     plan = Plan.of(job)
-    out, inputs = Path(job.out), [Path(name) for name in input_paths(job)]
+    out, inputs = output_folder(job), [Path(name) for name in input_paths(job)]
     with prepared_folder(out, overwrite, inputs) as staging:
         with working():
             outcome = _compute(plan, progress, cancelled)
