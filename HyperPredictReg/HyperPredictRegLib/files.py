@@ -143,18 +143,19 @@ def checked_path(text: str, what: str) -> str:
     ------
     InputError : it is empty, not valid UTF-8, holds a NUL, or is longer than any file system takes.
     """
+    what = what if what.startswith("-") else f"the {what}"
     if not text.strip():
-        raise InputError(f"The path of the {what} is empty: give one, or leave it out.")
+        raise InputError(f"The path of {what} is empty: give one, or leave it out.")
     if "\0" in text:
-        raise InputError(f"The path of the {what}, '{shown(text)}', holds a NUL character: give another one.")
+        raise InputError(f"The path of {what}, '{shown(text)}', holds a NUL character: give another one.")
     try:
         names = [name.encode("utf-8") for name in Path(text).parts]
     except UnicodeEncodeError as error:
         # Libraries that open files by UTF-8 names would end the process.
-        raise InputError(f"The path of the {what}, '{shown(text)}', is not valid UTF-8: rename it.") from error
+        raise InputError(f"The path of {what}, '{shown(text)}', is not valid UTF-8: rename it.") from error
     if max(map(len, names), default=0) > LONGEST_NAME_BYTES or sum(map(len, names)) + len(names) > _LONGEST_PATH_BYTES:
         raise InputError(
-            f"The path of the {what}, '{shown(text)}', is too long: a name may have {LONGEST_NAME_BYTES} bytes, a path "
+            f"The path of {what}, '{shown(text)}', is too long: a name may have {LONGEST_NAME_BYTES} bytes, a path "
             f"{_LONGEST_PATH_BYTES}."
         )
     return text

@@ -51,6 +51,7 @@ def parsed_json(text: str, what: str) -> Any:
     ------
     InputError : the text is not JSON, is nested deeper than Python can follow, or holds what no record of ours has.
     """
+    what = _short(what, 300)
     try:
         data = json.loads(
             text, parse_constant=_no_number, parse_int=_whole, parse_float=_real, object_pairs_hook=_without_doubles

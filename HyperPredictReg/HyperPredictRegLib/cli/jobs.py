@@ -105,7 +105,7 @@ def read_job(path: str, out: str | None) -> Job:
     from HyperPredictRegLib.job import Job
     from HyperPredictRegLib.records import from_plain, parsed_json
 
-    data = parsed_json(read_text(Path(path), "job"), f"The job '{path}'")
+    data = parsed_json(read_text(Path(checked_path(path, "job")), "job"), f"The job '{path}'")
     if isinstance(data, dict) and isinstance(data.get("job"), dict):
         data = data["job"]
     if out is not None and isinstance(data, dict):

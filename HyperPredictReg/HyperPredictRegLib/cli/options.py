@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import shown
 from HyperPredictRegLib.records import parsed_json
 
 Out = Annotated[str, typer.Option("--out", "-o", help="Folder for the results; made if it does not exist.")]
@@ -54,7 +55,7 @@ def settings(pairs: list[str] | None) -> dict[str, Any]:
         if not equals or not name:
             raise InputError(f"'{pair}' is not a setting: write NAME=VALUE.")
         try:
-            found[name] = parsed_json(text, pair) if text.lstrip()[:1] not in ("N", "I") else text
+            found[name] = parsed_json(text, f"The setting {shown(pair)}") if text.lstrip()[:1] not in ("N", "I") else text
         except InputError:
             if text.lstrip()[:1] in "[{-0123456789":
                 raise

@@ -12,6 +12,8 @@ from HyperPredictRegLib.cli import jobs, options, showing
 from HyperPredictRegLib.cli.command import app
 from HyperPredictRegLib.cli.watching import watched
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import checked_path
+from HyperPredictRegLib.staging import is_plain_name
 
 if TYPE_CHECKING:
     from HyperPredictRegLib.job import Job
@@ -89,7 +91,7 @@ def _scene_writers(task: Job) -> list[Any]:
     if task.scene is None:
         return []
     name = task.scene
-    if Path(name).name != name or not name.endswith(".mrb"):
+    if not is_plain_name(checked_path(name, "scene")) or not name.endswith(".mrb") or name.startswith("."):
         raise InputError(f"The scene '{name}' should be a file name that ends in .mrb; it is written into the output folder.")
     if importlib.util.find_spec("slicer") is None:
         raise InputError("A scene needs the package slicer-core: pip install 'hyperpredictreg[slicer]', or leave out --scene.")
