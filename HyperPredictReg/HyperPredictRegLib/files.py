@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ STAGING_MARK = ".partial-"
 _LONGEST_PATH_BYTES = 4095
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _PROBE_BYTES = 1 << 20
+_PROBE_NAME = ".hyperpredictreg-room"
 _REMEDIES = {
     errno.EACCES: "check its permissions",
     errno.EPERM: "check its permissions",
@@ -128,7 +130,9 @@ def read_text(path: Path, what: str, most_bytes: int = MOST_TEXT_BYTES) -> str:
         # Editors on Windows put a mark at the front.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"The {what} '{shown(path)}' is no UTF-8 text: check which file you gave.") from error
+        raise InputError(
+            f"The {what} '{shown(path)}' is no UTF-8 text, so it is not valid JSON either: check which file you gave."
+        ) from error
 
 
 def checked_path(text: str, what: str) -> str:
@@ -187,7 +191,7 @@ def is_full(error: OSError, folder: Path) -> bool:
     """
     if error.errno is not None:
         return error.errno in _FULL
-    probe = folder / ".hyperpredictreg-room"
+    probe = folder / _PROBE_NAME
     try:
         with probe.open("xb") as stream:
             stream.write(bytes(_PROBE_BYTES))
@@ -201,6 +205,25 @@ def is_full(error: OSError, folder: Path) -> bool:
     return False
 
 
+def require_room(folder: Path, size: int) -> None:
+    """Raise `OSError` with the operating system's own reason if a file of `size` bytes cannot be written into `folder` now."""
+    if not hasattr(os, "posix_fallocate"):
+        if shutil.disk_usage(folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        return
+    probe = folder / _PROBE_NAME
+    try:
+        with probe.open("xb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, max(1, size))
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(folder)) from error
+        # A file system that cannot tell, will.
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
 def _writing_failed(error: OSError, folder: Path, what: str) -> str:
     named = _named_file(error)
     if not concerns(error, folder):
@@ -209,9 +232,10 @@ def _writing_failed(error: OSError, folder: Path, what: str) -> str:
     while not existing.is_dir() and existing != existing.parent:
         existing = existing.parent
     if is_full(error, existing):
+        why = f" ({reason(error)})" if error.errno in _FULL else ""
         return (
-            f"The disk is full, so the {what} could not be written to '{shown(folder)}': make room there, or choose a folder on "
-            "another disk. Nothing was kept."
+            f"The disk is full{why}, so the {what} could not be written to '{shown(folder)}': make room there, or choose another "
+            "disk. Nothing was kept."
         )
     return f"The {what} could not be written to '{shown(folder)}' ({reason(error)}): choose another folder. Nothing was kept."
 

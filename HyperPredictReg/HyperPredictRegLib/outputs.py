@@ -8,12 +8,12 @@ import os
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from HyperPredictRegLib.errors import Cancelled, InputError
-from HyperPredictRegLib.files import checked_path, concerns, read_text, shown, writing_into
+from HyperPredictRegLib.files import checked_path, concerns, read_text, require_room, shown, writing_into
 from HyperPredictRegLib.images import write_image
 from HyperPredictRegLib.job import Report
 from HyperPredictRegLib.outcome import Outcome
@@ -106,6 +106,8 @@ def write_files(
     started = time.perf_counter()
     outputs = {"transform": "transform.h5", "inverse": "inverse.h5", "warped": "warped.nrrd", "jacobian": "jacobian.nrrd"}
     for role in ("transform", "inverse"):
+        # Asked first, because on a full disk the library for these files prints pages.
+        require_room(folder, 8 * getattr(outcome, role).GetNumberOfParameters())
         write_transform(getattr(outcome, role), folder / outputs[role])
         stop_if(cancelled)
     for role in ("warped", "jacobian"):
@@ -164,7 +166,7 @@ def publish(
 def _check_outside(out: Path, inputs: Sequence[Path]) -> None:
     """Raise `InputError` if `out` is or lies in a folder that is read: its own results would become part of the input."""
     for given in inputs:
-        if given.is_dir() and out.is_relative_to(os.path.realpath(given)):
+        if os.path.isdir(given) and out.is_relative_to(os.path.realpath(given)):  # noqa: PTH112 - a folder closed to us is none
             raise InputError(
                 f"The output folder '{shown(out)}' lies in the input folder '{shown(given)}', which must stay as it is: choose "
                 "another one."
@@ -187,7 +189,12 @@ def _check_targets(out: Path, names: Sequence[str], overwrite: bool, inputs: Seq
 
 
 def _is_one_of(inputs: Sequence[Path], target: Path) -> bool:
-    return target.exists() and any(given.exists() and given.samefile(target) for given in inputs)
+    for given in inputs:
+        # An input that cannot be looked at is told of by whoever reads it, and is no fault of the output folder.
+        with suppress(OSError):
+            if given.samefile(target):
+                return True
+    return False
 
 
 def _earlier_names(out: Path, new: Collection[str]) -> set[str]:

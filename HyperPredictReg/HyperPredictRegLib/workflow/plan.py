@@ -61,14 +61,15 @@ class Plan:
             raise InputError(f"There is no preset '{job.preset}': choose one of {', '.join(PRESETS)}.")
         if not (job.stability_seeds == 0 or 2 <= job.stability_seeds <= MOST_STABILITY_SEEDS):
             raise InputError(
-                f"A stability check with {_number(job.stability_seeds)} seeds cannot be made: give 2 or more, at most "
+                f"A stability check with {_number(job.stability_seeds)} seeds says nothing: give 2 or more, at most "
                 f"{MOST_STABILITY_SEEDS}, or 0 for none."
             )
         engine = get_engine(job.engine)
         complete_hyperparameters(engine, job.hyperparameters)
         if not job.hyperparameters and job.predictor not in ("bundled", "none"):
             # A bundle that the user chose is refused before the affine step, not after it.
-            load_predictor(Path(job.predictor), engine, engine_settings(engine, job.engine_settings), job.preset)
+            with working():
+                load_predictor(Path(job.predictor), engine, engine_settings(engine, job.engine_settings), job.preset)
         settings = engine_settings(engine, job.engine_settings)
         _check_bounds(settings, f"The setting of the engine '{job.engine}'")
         return cls(
