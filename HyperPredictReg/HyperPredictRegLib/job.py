@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import checked_path
 from HyperPredictRegLib.trace import LevelTrace
 
 SCHEMA_VERSION = 1
@@ -13,6 +14,7 @@ SCHEMA_VERSION = 1
 RULES = ("plateau", "maximum", "knee")
 DOMAINS = ("foreground", "box")
 COMBINATIONS = ("mean", "worst")
+LARGEST_WEIGHT = 1e6
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,11 @@ class Criterion:
             raise InputError(f"The folding limit is {self.folding_limit:g} %: give more than 0 and at most 100, or none.")
         if not 0 <= self.tolerance < 1:
             raise InputError(f"The Dice tolerance is {self.tolerance:g}: give 0 or more, and less than 1.")
-        if any(not weight >= 0 for weight in self.structures.values()) or (self.structures and not any(self.structures.values())):
-            raise InputError("The weights of the structures must be 0 or more, and at least one of them above 0.")
+        weights = self.structures.values()
+        if any(not 0 <= weight <= LARGEST_WEIGHT for weight in weights) or (weights and not any(weights)):
+            raise InputError(
+                f"The weights of the structures must be from 0 to {LARGEST_WEIGHT:g}, and at least one of them above 0."
+            )
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,23 @@ class Job:
                 f"This job has schema version {self.schema_version}, but this program reads version {SCHEMA_VERSION}: "
                 "use the version of HyperPredictReg that wrote it, or write the job again."
             )
+
+
+PATHS = (
+    "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks",
+    "moving_landmarks", "label_names", "initial_transform",
+)  # fmt: skip
+"""Fields of a job that are paths of files or folders; the predictor may be one, too."""
+
+
+def check_paths(job: Job) -> None:
+    """Raise `InputError` if a path of a job can be none, before any work: empty, too long, not UTF-8. Nothing is looked up."""
+    for name in PATHS:
+        path = getattr(job, name)
+        # Work in memory needs no output folder; who writes asks for it.
+        if path is not None and not (name == "out" and not path.strip()):
+            checked_path(path, name.replace("_", " ") if name != "out" else "output folder")
+    checked_path(job.predictor, "predictor")
 
 
 @dataclass(frozen=True)

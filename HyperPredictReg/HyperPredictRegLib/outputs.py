@@ -2,79 +2,87 @@
 
 from __future__ import annotations
 
-import glob
+import json
 import logging
 import os
-import shutil
-import tempfile
+import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.errors import Cancelled, InputError
+from HyperPredictRegLib.files import checked_path, concerns, read_text, require_room, shown, writing_into
 from HyperPredictRegLib.images import write_image
 from HyperPredictRegLib.job import Report
 from HyperPredictRegLib.outcome import Outcome
-from HyperPredictRegLib.records import from_json, to_json
+from HyperPredictRegLib.progress import CancelCheck, never, stop_if
+from HyperPredictRegLib.records import to_json
+from HyperPredictRegLib.staging import new_staging, publish_files, recover, remove_staging
 from HyperPredictRegLib.transforms import write_transform
 
 REPORT_NAME = "report.json"
-_OWN_NAMES = (REPORT_NAME, "transform.h5", "inverse.h5", "warped.nrrd", "jacobian.nrrd", "warped-labels.nrrd", "prediction.json")
-_STALE_SECONDS = 24 * 3600
+PREDICTION_NAME = "prediction.json"
+
+PREDICTION_NAMES = frozenset(
+    [PREDICTION_NAME, "curves.csv", "curves.png", "structures.png", "prediction.html", "foresight.json"]
+)
+OWN_NAMES = PREDICTION_NAMES | frozenset(
+    [
+        REPORT_NAME, "transform.h5", "inverse.h5", "warped.nrrd", "jacobian.nrrd", "warped-labels.nrrd", "report.html",
+        "overlay.png", "checkerboard.png", "jacobian.png", "deformed_grid.png", "outlines.png", "trace.png", "slicer-views.png",
+        "working-state.json", "fixed-on-grid.nrrd", "moving-aligned.nrrd", "moving-registered.nrrd", "foreground.nrrd",
+    ]
+)  # fmt: skip
+"""Every name that a result bears, scenes apart, whose names users choose. No other file of a folder is ever deleted."""
+
+_REFUSED_NAMES = (
+    REPORT_NAME, "transform.h5", "inverse.h5", "warped.nrrd", "jacobian.nrrd", "warped-labels.nrrd", PREDICTION_NAME,
+)  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def prepared_folder(
-    out: Path, overwrite: bool, inputs: Sequence[Path] = (), *, names: Sequence[str] = _OWN_NAMES
+    out: Path, overwrite: bool, inputs: Sequence[Path] = (), *, names: Sequence[str] = _REFUSED_NAMES
 ) -> Iterator[Path]:
     """Give a hidden folder on the disk of `out` to write results into, and remove it again whatever happens.
+
+    What a killed run was just putting into `out` is finished first; see `staging`.
 
     Parameters
     ----------
     out : the output folder of a job.
     overwrite : whether results of an earlier job may be in it.
-    inputs : files that must never be written over.
+    inputs : files that must never be written over, and folders that must never be written into.
     names : of files that must not be in `out` unless `overwrite`.
 
     Raises
     ------
     InputError : `out` cannot be written to, is full, or holds what must stay.
     """
-    made: list[Path] = []
+    checked_path(str(out), "output folder")
     staging: Path | None = None
     try:
         try:
             out = real_folder(out)
             if out.exists() and not out.is_dir():
-                raise InputError(f"The output folder '{out}' is a file: choose another name.")
+                raise InputError(f"The output folder '{shown(out)}' is a file: choose another name.")
+            _check_outside(out, inputs)
+            recover(out)
             _check_targets(out, names, overwrite, inputs)
-            made = _missing_parents(out.parent)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            # Inside an existing folder, which may be a mounted disk of its own; else beside it, to become it.
-            place = out if out.is_dir() else out.parent
-            _remove_stale(place, out.name)
-            staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=place))
-            # mkdtemp keeps others out; results are as open as any new folder.
-            umask = os.umask(0)
-            os.umask(umask)
-            staging.chmod(0o777 & ~umask)
+            staging = new_staging(out)
         except OSError as error:
-            raise InputError(f"The output folder '{out}' cannot be written to ({error.strerror}): choose another one.") from error
-        try:
+            raise InputError(
+                f"The output folder '{shown(out)}' cannot be written to ({error.strerror}): choose another one."
+            ) from error
+        with writing_into(out, "results"):
             yield staging
-        except OSError as error:
-            raise InputError(f"The results could not be written to '{out}': {error}. Nothing was kept.") from error
     finally:
         if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-        for folder in made:
-            # Only folders that are still empty go: with results in them, rmdir refuses.
-            with suppress(OSError):
-                folder.rmdir()
+            remove_staging(staging)
 
 
 def real_folder(out: Path) -> Path:
@@ -83,30 +91,41 @@ def real_folder(out: Path) -> Path:
 
 
 def write_files(
-    outcome: Outcome, folder: Path, writers: Sequence[Callable[[Outcome, Path], dict[str, str]]]
+    outcome: Outcome,
+    folder: Path,
+    writers: Sequence[Callable[[Outcome, Path], dict[str, str]]],
+    cancelled: CancelCheck = never,
 ) -> Report:
     """Write the transforms, volumes, labels, what the `writers` add, and the report; return it complete.
 
     Raises
     ------
     OSError : the disk is full or the folder cannot be written.
+    Cancelled : the caller asked to stop.
     """
     started = time.perf_counter()
     outputs = {"transform": "transform.h5", "inverse": "inverse.h5", "warped": "warped.nrrd", "jacobian": "jacobian.nrrd"}
-    write_transform(outcome.transform, folder / outputs["transform"])
-    write_transform(outcome.inverse, folder / outputs["inverse"])
-    write_image(outcome.warped, folder / outputs["warped"])
-    write_image(outcome.jacobian, folder / outputs["jacobian"])
+    for role in ("transform", "inverse"):
+        # Asked first, because on a full disk the library for these files prints pages.
+        require_room(folder, 8 * getattr(outcome, role).GetNumberOfParameters())
+        write_transform(getattr(outcome, role), folder / outputs[role])
+        stop_if(cancelled)
+    for role in ("warped", "jacobian"):
+        write_image(getattr(outcome, role), folder / outputs[role])
+        stop_if(cancelled)
     if outcome.warped_labels is not None:
         outputs["warped_labels"] = "warped-labels.nrrd"
         write_image(outcome.warped_labels, folder / outputs["warped_labels"])
     report = replace(outcome.report, outputs=outputs)
     for write in writers:
+        stop_if(cancelled)
         try:
             added = write(replace(outcome, report=report), folder)
-        except OSError:
+        except Cancelled:
             raise
         except Exception as error:  # a picture or a scene that fails must not cost the registration
+            if isinstance(error, OSError) and concerns(error, folder):
+                raise
             _log.warning("a result could not be written", exc_info=True)
             report = replace(report, warnings=(*report.warnings, f"Not written: {type(error).__name__}: {error}"))
         else:
@@ -121,14 +140,15 @@ def publish(
 ) -> None:
     """Move complete results from `staging` to `out`, the report last, so that where there is a report there is all of it.
 
-    Earlier results step aside first and come back if the move fails.
+    Earlier results step aside first and come back if the move fails. Whoever is killed in the middle leaves enough behind for
+    the next `prepared_folder` to finish the move.
 
     Parameters
     ----------
     staging : given by `prepared_folder` for `out`.
     out, overwrite, inputs : as for `prepared_folder`.
     earlier : names of files in `out` that the new results replace, beside those of the same names; the results of an earlier
-        job unless given.
+        job unless given. Only files with names of ours go.
 
     Raises
     ------
@@ -136,71 +156,62 @@ def publish(
     OSError : the move failed.
     """
     out = real_folder(out)
-    if not out.exists():
-        staging.rename(out)
-        return
-    names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == REPORT_NAME)
-    _check_targets(out, names, overwrite, inputs)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out))
-    moved: list[tuple[Path, Path]] = []
-    try:
-        # The report goes first: files without a report are no result.
-        going = {REPORT_NAME, *_earlier_names(out)} if earlier is None else set(earlier)
-        for name in sorted({*going, *names}, key=lambda name: (name != REPORT_NAME, name)):
-            if (out / name).exists() and not _is_one_of(inputs, out / name):
-                moved.append((out / name, aside / name))
-                (out / name).rename(aside / name)
-        for name in names:
-            moved.append((staging / name, out / name))
-            (staging / name).rename(out / name)
-    except BaseException:
-        # An interrupt between two moves must not cost the earlier results either. What cannot come back stays aside.
-        for before, after in reversed(moved):
-            with suppress(OSError):
-                after.rename(before)
-        with suppress(OSError):
-            aside.rmdir()
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+    names = [path.name for path in staging.iterdir()]
+    if out.exists():
+        _check_targets(out, names, overwrite, inputs)
+    going = _earlier_names(out, names) if earlier is None else set(earlier)
+    publish_files(staging, out, {name for name in going if _may_go(out / name, inputs)})
+
+
+def _check_outside(out: Path, inputs: Sequence[Path]) -> None:
+    """Raise `InputError` if `out` is or lies in a folder that is read: its own results would become part of the input."""
+    for given in inputs:
+        if os.path.isdir(given) and out.is_relative_to(os.path.realpath(given)):  # noqa: PTH112 - a folder closed to us is none
+            raise InputError(
+                f"The output folder '{shown(out)}' lies in the input folder '{shown(given)}', which must stay as it is: choose "
+                "another one."
+            )
 
 
 def _check_targets(out: Path, names: Sequence[str], overwrite: bool, inputs: Sequence[Path]) -> None:
     """Raise `InputError` if writing `names` into `out` would destroy an input, or anything at all without `overwrite`."""
     for name in names:
         target = out / name
-        if not target.exists():
+        if not os.path.lexists(target):
             continue
         if _is_one_of(inputs, target):
-            raise InputError(f"The results would be written over the input '{target}': choose another output folder.")
+            raise InputError(f"The results would be written over the input '{shown(target)}': choose another output folder.")
+        if target.is_dir() and not target.is_symlink():
+            raise InputError(f"The output folder '{shown(out)}' holds a folder '{name}', which stays: choose another.")
         if not overwrite:
-            what = "the results of an earlier job" if name == REPORT_NAME else f"a file '{name}'"
-            raise InputError(f"The output folder '{out}' holds {what}: choose another, or say --overwrite.")
+            what = "the results of an earlier job" if name == REPORT_NAME else f"a file '{shown(name)}'"
+            raise InputError(f"The output folder '{shown(out)}' holds {what}: choose another, or say --overwrite.")
 
 
 def _is_one_of(inputs: Sequence[Path], target: Path) -> bool:
-    return any(given.exists() and given.samefile(target) for given in inputs)
+    for given in inputs:
+        # An input that cannot be looked at is told of by whoever reads it, and is no fault of the output folder.
+        with suppress(OSError):
+            if given.samefile(target):
+                return True
+    return False
 
 
-def _earlier_names(out: Path) -> set[str]:
-    """Return the names of the files of an earlier job."""
+def _earlier_names(out: Path, new: Collection[str]) -> set[str]:
+    """Return the names that an earlier job's files in `out` may have."""
+    names = set(PREDICTION_NAMES) if PREDICTION_NAME in new else set()
     try:
-        report = from_json(Report, (out / REPORT_NAME).read_text(encoding="utf-8"), REPORT_NAME)
-    except (InputError, OSError, UnicodeDecodeError):
-        return set()
-    # A report is a text file that anyone may have edited: nothing outside the folder is touched.
-    return {name for name in report.outputs.values() if Path(name).name == name}
+        outputs = json.loads(read_text(out / REPORT_NAME, "report"))["outputs"].values()
+    except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return names
+    return names | {REPORT_NAME} | {name for name in outputs if isinstance(name, str)}
 
 
-def _missing_parents(folder: Path) -> list[Path]:
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    return missing
-
-
-def _remove_stale(place: Path, name: str) -> None:
-    """Remove what a run that was killed outright left behind a day ago or earlier."""
-    for path in place.glob(f".{glob.escape(name)}.partial-*"):
-        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+def _may_go(path: Path, inputs: Sequence[Path]) -> bool:
+    """Tell whether a file may be deleted. A report is a text file that anyone may have edited: what it lists proves nothing."""
+    if path.name not in OWN_NAMES or _is_one_of(inputs, path):
+        return False
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 import types
 import typing
 from typing import Any, TypeVar
@@ -12,6 +13,9 @@ from typing import Any, TypeVar
 from HyperPredictRegLib.errors import InputError
 
 T = TypeVar("T")
+
+_MOST_DIGITS = 400
+_LARGEST = sys.float_info.max
 
 
 def to_json(record: Any) -> str:
@@ -37,11 +41,29 @@ def from_json(kind: type[T], text: str, what: str) -> T:
     ------
     InputError : the text is not JSON, or a field is unknown, missing or of the wrong type.
     """
+    return from_plain(kind, parsed_json(text, what), what)
+
+
+def parsed_json(text: str, what: str) -> Any:
+    """Return what JSON text holds, strictly: no number that is none, no key twice, no half a character.
+
+    Raises
+    ------
+    InputError : the text is not JSON, is nested deeper than Python can follow, or holds what no record of ours has.
+    """
+    what = _short(what, 300)
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = json.loads(
+            text, parse_constant=_no_number, parse_int=_whole, parse_float=_real, object_pairs_hook=_without_doubles
+        )
+        json.dumps(data, ensure_ascii=False).encode("utf-8")
+    except RecursionError as error:
+        raise InputError(f"{what} is nested too deeply to be one of ours: check which file you gave.") from error
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what} holds half a character (a lone surrogate): write it again.") from error
+    except ValueError as error:
         raise InputError(f"{what} is not valid JSON ({error}).") from error
-    return from_plain(kind, data, what)
+    return data
 
 
 def from_plain(kind: Any, data: Any, where: str) -> Any:
@@ -68,6 +90,7 @@ def from_plain(kind: Any, data: Any, where: str) -> Any:
         return {str(key): from_plain(value_kind, item, f"{where}.{key}") for key, item in data.items()}
     if kind is float:
         _expect(isinstance(data, int | float) and not isinstance(data, bool), where, "a number", data)
+        _expect(abs(data) <= _LARGEST, where, "a number that a computer can reckon with", data)
         return float(data)
     _expect(isinstance(data, kind) and (kind is bool or not isinstance(data, bool)), where, f"of type {kind.__name__}", data)
     return data
@@ -89,7 +112,7 @@ def _build_dataclass(kind: Any, data: Any, where: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise InputError(f"{where} has an unknown field '{unknown[0]}'; known are: {', '.join(fields)}.")
+        raise InputError(f"{where} has an unknown field '{_short(unknown[0])}'; known are: {', '.join(fields)}.")
     missing = [
         name for name, f in fields.items()
         if name not in data and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
@@ -101,4 +124,35 @@ def _build_dataclass(kind: Any, data: Any, where: str) -> Any:
 
 def _expect(condition: bool, where: str, wanted: str, data: Any) -> None:
     if not condition:
-        raise InputError(f"{where} should be {wanted}, but it is {json.dumps(data)[:60]}.")
+        raise InputError(f"{_short(where, 200)} should be {wanted}, but it is {_short(json.dumps(data))}.")
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[:most]} …"
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
+
+
+def _whole(text: str) -> int:
+    # Longer ones cost much time to read, and Python refuses some by a message of its own.
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _real(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{_short(text)} is too large a number")
+    return value
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field '{_short(twice)}' is there twice")
+    return found

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.curves import Band, Curves
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import read_text
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.images import file_sha256, read_image, read_labels
 from HyperPredictRegLib.job import Report
@@ -28,6 +29,7 @@ FORESIGHT_NAME = "foresight.json"
 
 SCHEMA_VERSION = 1
 
+_MOST_STATE_BYTES = 1 << 28
 _REPORT_NAME = "report.json"
 _WRITTEN_HERE = {
     "fixed_on_grid": "fixed-on-grid.nrrd",
@@ -271,18 +273,15 @@ def _curves(plain: Any, what: str, remedy: str) -> Curves:
 
 
 def _text(path: Path, remedy: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"The folder '{path.parent}' holds no '{path.name}', so it is no complete result: {remedy}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The file '{path}' could not be read ({error}): {remedy}.") from error
+    if not path.is_file():
+        raise InputError(f"The folder '{path.parent}' holds no '{path.name}', so it is no complete result: {remedy}.")
+    return read_text(path, "file", _MOST_STATE_BYTES)
 
 
 def _object(text: str, what: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{_cap(what)} is not valid JSON ({error}).") from error
     if not isinstance(data, dict):
         raise InputError(f"{_cap(what)} should be a JSON object.")

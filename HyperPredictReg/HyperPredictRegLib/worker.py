@@ -18,8 +18,8 @@ import faulthandler
 import json
 import math
 import os
+import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -28,9 +28,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from HyperPredictRegLib.child import partial_folders, remove_partial, remove_workplace
+from HyperPredictRegLib.child import remove_workplace
 from HyperPredictRegLib.errors import Cancelled, HyperPredictRegError, InputError
+from HyperPredictRegLib.files import read_text, sentence_of
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, stop_if
+from HyperPredictRegLib.staging import abandon_all
 
 if TYPE_CHECKING:
     from HyperPredictRegLib.job import Job
@@ -54,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if hasattr(os, "nice"):
         # The window of the program that waits for this stays quick.
         os.nice(5)
-    leaving = _Leaving(given.task, given.path, given.workplace)
+    leaving = _Leaving(given.workplace)
+    _stop_on_signals(leaving)
     threading.Thread(target=leaving.when_told, args=(source,), daemon=True).start()
     code = _code_of(given.task, given.path, wire, leaving.wanted.is_set)
     leaving.leave(code)
@@ -124,10 +127,9 @@ class Wire:
 class _Leaving:
     """The end of this process, of whichever thread comes to it first."""
 
-    def __init__(self, task: str, path: Path, workplace: Path | None) -> None:
+    def __init__(self, workplace: Path | None) -> None:
         self.wanted = threading.Event()
-        self._task, self._path, self._workplace = task, path, workplace
-        self._partial_before = partial_folders(task, path)
+        self._workplace = workplace
         self._orphaned = False
         self._once = threading.Lock()
 
@@ -139,6 +141,10 @@ class _Leaving:
             asked = b""
         self._orphaned = not asked
         self.wanted.set()
+        self.soon()
+
+    def soon(self) -> None:
+        """Give the work a moment to stop by itself, then end it."""
         time.sleep(_PATIENCE_SECONDS)
         self.leave(130, in_the_middle=True)
 
@@ -148,7 +154,7 @@ class _Leaving:
         self._once.acquire()
         try:
             if in_the_middle:
-                remove_partial(self._task, self._path, self._partial_before)
+                abandon_all()
             if self._orphaned and self._workplace is not None:
                 remove_workplace(self._workplace)
             with suppress(OSError, ValueError):
@@ -156,6 +162,17 @@ class _Leaving:
         finally:
             # Not sys.exit: libraries that were interrupted may hang or crash in their own clean-up.
             os._exit(code)
+
+
+def _stop_on_signals(leaving: _Leaving) -> None:
+    """Let a signal ask to stop as the protocol does, so that whoever sends one leaves nothing behind either."""
+
+    def stop(number: int, frame: Any) -> None:
+        leaving.wanted.set()
+        threading.Thread(target=leaving.soon, daemon=True).start()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -184,8 +201,8 @@ def _code_of(task: str, path: Path, wire: Wire, cancelled: CancelCheck) -> int:
     except (Cancelled, KeyboardInterrupt):
         wire.send("cancelled")
         return 130
-    except Exception as error:
-        bad_input = isinstance(error, InputError)
+    except BaseException as error:  # whatever it is, whoever waits is told
+        bad_input = isinstance(error, InputError) or (isinstance(error, OSError) and sentence_of(error) is not None)
         # The sentence of bad input says all; where it was noticed helps nobody.
         detail = "" if bad_input else traceback.format_exc()
         wire.send("failed", bad_input=bad_input, sentence=_sentence(error), detail=detail)
@@ -194,9 +211,11 @@ def _code_of(task: str, path: Path, wire: Wire, cancelled: CancelCheck) -> int:
     return 0
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     if isinstance(error, HyperPredictRegError):
         return str(error)
+    if isinstance(error, OSError) and (sentence := sentence_of(error)) is not None:
+        return sentence
     if isinstance(error, MemoryError) or any(word in str(error).lower() for word in _MEMORY_WORDS):
         return _NO_MEMORY
     if isinstance(error, ImportError) and error.name and not error.name.startswith("HyperPredictRegLib"):
@@ -228,22 +247,16 @@ def _predict(path: Path, progress: Progress, cancelled: CancelCheck) -> Path:
 def _page(path: Path, progress: Progress, cancelled: CancelCheck) -> Path:
     progress(ProgressEvent("page", 0.0, "drawing the report"))
     from HyperPredictRegLib.engines import get_engine
-    from HyperPredictRegLib.outputs import REPORT_NAME
+    from HyperPredictRegLib.outputs import prepared_folder, publish
     from HyperPredictRegLib.reporting import write_report
     from HyperPredictRegLib.saved import read_outcome
 
     outcome = read_outcome(path)
-    try:
-        # Under a name that whoever ends this process knows how to clean up.
-        with tempfile.TemporaryDirectory(prefix=f".{path.resolve().name}.partial-", dir=path) as staging:
-            written = write_report(outcome, Path(staging), get_engine(outcome.report.engine.name).hyperparameters)
-            _add_outputs(path, Path(staging), written)
-            stop_if(cancelled)
-            # The report, which names the others, goes last.
-            for name in (*written.values(), REPORT_NAME):
-                (Path(staging) / name).replace(path / name)
-    except OSError as error:
-        raise InputError(f"The report could not be written to '{path}' ({error}): make room or choose another folder.") from error
+    with prepared_folder(path, overwrite=True, names=()) as staging:
+        written = write_report(outcome, staging, get_engine(outcome.report.engine.name).hyperparameters)
+        _add_outputs(path, staging, written)
+        stop_if(cancelled)
+        publish(staging, path, overwrite=True, earlier=())
     progress(ProgressEvent("page", 1.0, "done"))
     return path
 
@@ -252,7 +265,7 @@ def _add_outputs(folder: Path, staging: Path, written: dict[str, str]) -> None:
     """Write the report of `folder` once more, with files that came later."""
     from HyperPredictRegLib.outputs import REPORT_NAME
 
-    report = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+    report = json.loads(read_text(folder / REPORT_NAME, "report"))
     report["outputs"] |= written
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     (staging / REPORT_NAME).write_text(text, encoding="utf-8")
@@ -262,12 +275,7 @@ def _read_job(path: Path) -> Job:
     from HyperPredictRegLib.job import Job
     from HyperPredictRegLib.records import from_json
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"The job '{path}' could not be read ({error.strerror}): check the path.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"The job '{path}' is no UTF-8 text: write it again.") from error
+    text = read_text(path, "job")
     return from_json(Job, text, f"The job '{path}'")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 import types
@@ -318,12 +319,19 @@ def test_only_a_folder_that_was_made_for_it_is_removed(tmp_path: Path) -> None:
     remove_workplace(made)
 
 
-def test_a_workplace_left_behind_days_ago_goes(tmp_path: Path) -> None:
-    old, new = new_workplace(tmp_path), new_workplace(tmp_path)
+def test_a_workplace_whose_maker_died_goes_at_once_and_a_living_ones_stays(tmp_path: Path) -> None:
+    code = f"from pathlib import Path\nfrom HyperPredictRegLib.child import new_workplace\nimport os\n" \
+        f"print(new_workplace(Path({str(tmp_path)!r})), flush=True)\nos.kill(os.getpid(), 9)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False).stdout
+    old, living = Path(said.strip()), new_workplace(tmp_path)
+    # However long an application stays open.
     week = time.time() - 7 * 24 * 3600
-    os.utime(next(old.glob(".*")), (week, week))
+    os.utime(next(living.glob(".*")), (week, week))
     newest = new_workplace(tmp_path)
-    assert (old.exists(), new.exists(), newest.exists()) == (False, True, True)
+    assert old.parent == tmp_path
+    assert (old.exists(), living.exists(), newest.exists()) == (False, True, True)
+    remove_workplace(living)
+    assert not living.exists()
 
 
 def test_a_workplace_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -152,19 +152,63 @@ def test_results_that_a_killed_worker_was_writing_go(tmp_path: Path, monkeypatch
     (tmp_path / "results").mkdir()
     other = tmp_path / "results" / ".out.partial-of-another"
     other.mkdir()
-    half = tmp_path / "results" / ".out.partial-half"
-    write_on = f"os.mkdir({str(half)!r})\nPath({str(half / 'a')!r}).touch()\n"
+    out = str(tmp_path / "results" / "out")
+    begin_one = f"from HyperPredictRegLib.staging import new_staging\n(new_staging(Path({out!r})) / 'a').touch()\n"
     for end in ("kill", "orphan", "sudden"):
-        monkeypatch.setattr(process, "_CODE", worker_that(write_on + STUBBORN))
+        monkeypatch.setattr(process, "_CODE", worker_that(begin_one + STUBBORN))
         child = Child("register", job, workplace=new_workplace(tmp_path / "temporary"))
         assert seconds_until(lambda child=child: bool(child.poll()), LIMIT) < LIMIT
-        assert half.is_dir() and child._process is not None and child._process.stdin is not None
+        assert len(list((tmp_path / "results").iterdir())) == 2
+        assert child._process is not None and child._process.stdin is not None
         if end == "kill":
             child.kill()
         elif end == "orphan":
             child._process.stdin.close()
-            assert seconds_until(lambda child=child: not is_alive(child._process.pid), 1.5) < 1.5
+            assert seconds_until(lambda child=child: not is_alive(child._process.pid), LIMIT) < LIMIT
         else:
             os.kill(child._process.pid, signal.SIGKILL)
             child.wait(timeout=LIMIT)
-        assert not half.exists() and other.is_dir()
+        assert list((tmp_path / "results").iterdir()) == [other]
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_gets_a_signal_stops_as_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    out = str(tmp_path / "results" / "out")
+    body = (
+        f"from HyperPredictRegLib.staging import new_staging\n(new_staging(Path({out!r})) / 'patient.nrrd').touch()\n" + STUBBORN
+    )
+    monkeypatch.setattr(process, "_CODE", worker_that(body))
+    child = Child("register", tmp_path / "job.json", workplace=new_workplace(tmp_path / "temporary"))
+    assert seconds_until(lambda: bool(child.poll()), LIMIT) < LIMIT
+    assert child._process is not None
+    os.kill(child._process.pid, number)
+    ending = child.wait(timeout=LIMIT)
+    assert child._process.returncode == 130 and ending.outcome != "done" and "Traceback" not in child.log
+    assert not (tmp_path / "results").exists()
+
+
+@posix
+def test_a_page_that_is_killed_while_it_is_put_in_place_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.json").write_text("old")
+    (out / "overlay.png").write_text("old")
+    body = (
+        "from HyperPredictRegLib import outputs, staging\nmove = staging._move\n"
+        "def half(home, out, journal):\n"
+        "    (out / 'report.json').rename(home / 'old' / 'report.json')\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "staging._move = half\n"
+        f"out = Path({str(out)!r})\n"
+        "with outputs.prepared_folder(out, True, names=()) as new:\n"
+        "    for name in ('report.json', 'report.html'): (new / name).write_text('new')\n"
+        "    outputs.publish(new, out, True, earlier=())\n"
+    )
+    (tmp_path / "job.json").write_text(json.dumps({"out": str(out)}))
+    monkeypatch.setattr(process, "_CODE", worker_that(body))
+    child = Child("register", tmp_path / "job.json", workplace=new_workplace(tmp_path / "temporary"))
+    assert child.wait(timeout=LIMIT).outcome == "failed"
+    # Whoever waited for it has finished what it had begun.
+    found = {path.name: path.read_text() for path in out.iterdir()}
+    assert found == {"report.json": "new", "report.html": "new", "overlay.png": "old"}

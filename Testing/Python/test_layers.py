@@ -19,10 +19,10 @@ LABORATORY = TOP / "HyperPredictRegLab"
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"curves", "errors", "lengths"}),
-    frozenset({"child", "geometry", "memory", "progress", "records", "threads", "trace"}),
+    frozenset({"files", "geometry", "memory", "progress", "records", "threads", "trace"}),
     frozenset({"reading"}),
-    frozenset({"images", "intensity", "job", "labels", "points", "transforms"}),
-    frozenset({"grid", "inputs", "outcome", "prediction", "quality", "resampling", "selection"}),
+    frozenset({"images", "intensity", "job", "labels", "points", "staging", "transforms"}),
+    frozenset({"child", "grid", "inputs", "outcome", "prediction", "quality", "resampling", "selection"}),
     frozenset({"alignment", "engines", "measurement", "outputs", "sample", "saved"}),
     frozenset({"aligned_pair", "application"}),
     frozenset({"predictor"}),

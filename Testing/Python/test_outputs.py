@@ -38,19 +38,20 @@ def test_earlier_results_come_back_when_the_new_ones_cannot_be_moved(
     out = tmp_path / "out"
     shutil.copytree(finished[1], out)
     before = {p.name: p.read_bytes() for p in out.iterdir()}
-    rename = Path.rename
+    replace = Path.replace
 
     def fail(self: Path, target: Path) -> Path:
-        if self.parent.name == "staging" and self.name == "warped.nrrd":
+        if self.parent.name == "new" and self.name == "warped.nrrd":
             raise reason
-        return rename(self, target)
+        return replace(self, target)
 
     staging = tmp_path / "staging"
     shutil.copytree(finished[1], staging)
-    monkeypatch.setattr(Path, "rename", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(type(reason)):
         outputs.publish(staging, out, overwrite=True)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert {p.name: p.read_bytes() for p in staging.iterdir()} == before
 
 
 def test_an_earlier_result_that_the_new_job_reads_stays(tmp_path: Path, finished: tuple[Report, Path]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from HyperPredictRegLib.child.inbox import ChildEvent, Inbox
-from HyperPredictRegLib.child.workplace import partial_folders, remove_partial
+from HyperPredictRegLib.child.workplace import tidy_results
 
 CANCEL = b"cancel\n"
 """What the worker reads when it should stop; the end of its input tells that nobody wants its result any more."""
@@ -68,7 +68,6 @@ class Child:
         """
         self._task, self._path = task, Path(path)
         self._inbox = Inbox()
-        self._partial_before = partial_folders(task, self._path)
         self._ending: Ending | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._exited: float | None = None
@@ -179,7 +178,7 @@ class Child:
         for reader in self._readers:
             reader.join(0.2)
         if ending.outcome != "done":
-            remove_partial(self._task, self._path, self._partial_before)
+            tidy_results(self._task, self._path)
         self._ending = ending
 
     def _told(self) -> Ending | None:

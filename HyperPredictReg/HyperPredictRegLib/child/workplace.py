@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import shutil
@@ -12,16 +11,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import read_text
+from HyperPredictRegLib.staging import is_unlocked, locked, recover, staging_folders, unlock
 
 _MARKER = ".hyperpredictreg-workplace"
 _PREFIX = "hyperpredictreg-"
-_STALE_SECONDS = 3 * 24 * 3600
+_ATTEMPTS = 5
+
+_locks: dict[Path, int] = {}
 
 
 def new_workplace(inside: Path | None = None) -> Path:
     """Make an empty folder for a job's files that `remove_workplace`, here or in an orphaned worker, may remove.
 
-    Folders that were left behind days ago, for example by a power cut, are removed on the way.
+    It is locked while this process lives. Folders whose maker is dead, however it died, are removed on the way.
 
     Parameters
     ----------
@@ -35,9 +38,9 @@ def new_workplace(inside: Path | None = None) -> Path:
     try:
         base.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        (folder / _MARKER).touch()
+        _locks[folder] = locked(folder / _MARKER)
         for marker in base.glob(f"{_PREFIX}*/{_MARKER}"):
-            if time.time() - marker.stat().st_mtime > _STALE_SECONDS:
+            if is_unlocked(marker):
                 remove_workplace(marker.parent)
     except OSError as error:
         raise InputError(
@@ -49,6 +52,7 @@ def new_workplace(inside: Path | None = None) -> Path:
 
 def remove_workplace(folder: Path) -> None:
     """Remove a folder made by `new_workplace` with all in it; any other folder is left alone."""
+    unlock(_locks.pop(folder, -1))
     if folder.is_symlink() or not (folder / _MARKER).is_file():
         return
     with suppress(OSError):
@@ -62,26 +66,29 @@ def remove_workplace(folder: Path) -> None:
         folder.rmdir()
 
 
-def partial_folders(task: str, path: Path) -> frozenset[Path]:
-    """Return the hidden folders in which unfinished results of a task lie now; see `outputs.prepared_folder`."""
+def tidy_results(task: str, path: Path) -> None:
+    """Remove, or finish where they were complete, the results that a worker which has ended was just writing; see `staging`.
+
+    Parameters
+    ----------
+    task, path : what the worker was given.
+    """
     try:
-        out = path if task == "page" else Path(json.loads(path.read_text(encoding="utf-8"))["out"])
+        out = path if task == "page" else Path(json.loads(read_text(path, "job"))["out"])
         out = Path(os.path.realpath(out))
-        pattern = f".{glob.escape(out.name)}.partial-*"
-        return frozenset(found for place in (out.parent, out) for found in place.glob(pattern))
-    except (OSError, ValueError, KeyError, TypeError):
-        return frozenset()
-
-
-def remove_partial(task: str, path: Path, before: frozenset[Path]) -> None:
-    """Remove the unfinished results of a task that have come since `before`, where it could not do so itself."""
-    for folder in partial_folders(task, path) - before:
-        _remove_folder(folder)
+        for _ in range(_ATTEMPTS):
+            recover(out)
+            if not staging_folders(out):
+                return
+            # A process that was killed may hold its lock for a moment more.
+            time.sleep(0.05)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
 
 
 def _remove_folder(folder: Path) -> None:
     # Files of a process that is just ending may stay locked for a moment, or appear once more.
-    for _ in range(5):
+    for _ in range(_ATTEMPTS):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from HyperPredictRegLib.cli.options import CHOOSING, given, settings
 from HyperPredictRegLib.cli.structures import structure_weights, trained_names, user_names
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import checked_path, read_text
 
 if TYPE_CHECKING:
     from HyperPredictRegLib.job import Criterion, Job
@@ -21,7 +21,6 @@ _AS_THEY_ARE = (
     "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks",
     "label_names", "initial_transform", "engine", "predictor", "preset", "seed", "reproducible", "scene",
 )  # fmt: skip
-_PATHS = _AS_THEY_ARE[:11]
 
 
 def job_of(context: typer.Context) -> Job:
@@ -104,14 +103,9 @@ def read_job(path: str, out: str | None) -> Job:
     InputError : the file cannot be read or holds no job.
     """
     from HyperPredictRegLib.job import Job
-    from HyperPredictRegLib.records import from_plain
+    from HyperPredictRegLib.records import from_plain, parsed_json
 
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"The job '{path}' could not be read ({error.strerror}): check the path.") from error
-    except ValueError as error:
-        raise InputError(f"The job '{path}' is not valid JSON ({error}).") from error
+    data = parsed_json(read_text(Path(checked_path(path, "job")), "job"), f"The job '{path}'")
     if isinstance(data, dict) and isinstance(data.get("job"), dict):
         data = data["job"]
     if out is not None and isinstance(data, dict):
@@ -121,8 +115,12 @@ def read_job(path: str, out: str | None) -> Job:
 
 def absolute(task: Job) -> Job:
     """Return the job with absolute paths."""
-    paths = {name: getattr(task, name) for name in _PATHS}
+    from HyperPredictRegLib.job import PATHS
+
+    paths = {name: getattr(task, name) for name in PATHS}
     if task.predictor not in ("bundled", "none"):
         paths["predictor"] = task.predictor
-    changes: dict[str, Any] = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
+    changes: dict[str, Any] = {
+        name: str(Path(checked_path(path, name.replace("_", " "))).absolute()) for name, path in paths.items() if path is not None
+    }
     return replace(task, **changes)

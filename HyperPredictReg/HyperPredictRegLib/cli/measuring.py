@@ -37,7 +37,7 @@ def measure(  # noqa: PLR0913 - one parameter per option of the command
     task = Job(
         fixed, moving, "", fixed_labels, moving_labels, fixed_mask, moving_mask, fixed_landmarks, moving_landmarks, label_names
     )
-    with watched(quiet or as_json) as (progress, cancelled):
+    with watched(quiet or as_json, abandoned=True) as (progress, cancelled):
         progress(ProgressEvent("read", 0.0))
         inputs = read_inputs(task)
         found, notes = transforms.read_transform_noted(transform, "transform")

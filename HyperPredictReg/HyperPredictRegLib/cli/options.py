@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 from typing import Annotated, Any
 
 import typer
 
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import shown
+from HyperPredictRegLib.records import parsed_json
 
 Out = Annotated[str, typer.Option("--out", "-o", help="Folder for the results; made if it does not exist.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
@@ -53,8 +55,10 @@ def settings(pairs: list[str] | None) -> dict[str, Any]:
         if not equals or not name:
             raise InputError(f"'{pair}' is not a setting: write NAME=VALUE.")
         try:
-            found[name] = json.loads(text)
-        except json.JSONDecodeError:
+            found[name] = parsed_json(text, f"The setting {shown(pair)}") if text.lstrip()[:1] not in ("N", "I") else text
+        except InputError:
+            if text.lstrip()[:1] in "[{-0123456789":
+                raise
             found[name] = text
     return found
 
@@ -62,7 +66,10 @@ def settings(pairs: list[str] | None) -> dict[str, Any]:
 def numbers(text: str | None, option: str) -> tuple[float, ...]:
     """Turn "0.5,0.8" into numbers."""
     try:
-        return tuple(float(part) for part in (text or "").split(",") if part.strip())
+        found = tuple(float(part) for part in (text or "").split(",") if part.strip())
+        if not all(math.isfinite(value) for value in found):
+            raise ValueError("not a number")
+        return found
     except ValueError as error:
         raise InputError(f"{option} '{text}' should be numbers with commas between them, such as 0.5,0.8.") from error
 

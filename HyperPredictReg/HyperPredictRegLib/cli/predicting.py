@@ -71,7 +71,7 @@ def _predict(task: Job, weights: tuple[float, ...], *, overwrite: bool, as_json:
         files.update(write_prediction(foresight, folder, get_engine(task.engine).hyperparameters))
         return files
 
-    with watched(quiet or as_json) as (progress, cancelled):
+    with watched(quiet or as_json, abandoned=True) as (progress, cancelled):
         foresight = workflow.predict(
             task, writers=[answer, write], overwrite=overwrite, progress=progress, cancelled=cancelled
         )

@@ -12,6 +12,8 @@ from HyperPredictRegLib.cli import jobs, options, showing
 from HyperPredictRegLib.cli.command import app
 from HyperPredictRegLib.cli.watching import watched
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import checked_path
+from HyperPredictRegLib.staging import is_plain_name
 
 if TYPE_CHECKING:
     from HyperPredictRegLib.job import Job
@@ -70,7 +72,7 @@ def _register(task: Job, *, with_page: bool, overwrite: bool, as_json: bool, qui
     from HyperPredictRegLib.workflow import run
 
     writers = ([_write_page] if with_page else []) + _scene_writers(task)
-    with watched(quiet or as_json) as (progress, cancelled):
+    with watched(quiet or as_json, abandoned=True) as (progress, cancelled):
         report = run(task, writers=writers, overwrite=overwrite, progress=progress, cancelled=cancelled)
     if as_json:
         typer.echo(to_json(report), nl=False)
@@ -89,7 +91,7 @@ def _scene_writers(task: Job) -> list[Any]:
     if task.scene is None:
         return []
     name = task.scene
-    if Path(name).name != name or not name.endswith(".mrb"):
+    if not is_plain_name(checked_path(name, "scene")) or not name.endswith(".mrb") or name.startswith("."):
         raise InputError(f"The scene '{name}' should be a file name that ends in .mrb; it is written into the output folder.")
     if importlib.util.find_spec("slicer") is None:
         raise InputError("A scene needs the package slicer-core: pip install 'hyperpredictreg[slicer]', or leave out --scene.")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from HyperPredictRegLib.errors import InputError
 
+_MOST_DIGITS = 10
+
 
 def structure_weights(text: str, named: Mapping[int, str], trained: Mapping[int, str]) -> dict[str, float]:
     """Read "left hippocampus,53:2" as weights by the names that the curves have.
@@ -79,7 +81,8 @@ def _weighted(part: str, words: Mapping[str, int]) -> tuple[str, float]:
 
 
 def _name(word: str, words: Mapping[str, int], names: Mapping[int, str]) -> str:
-    if word.isdigit():
+    # Not isdigit alone, for which ² is a digit.
+    if word.isascii() and word.isdigit() and len(word) <= _MOST_DIGITS:
         return names.get(int(word)) or f"label {int(word)}"
     if _plain(word) in words:
         return names[words[_plain(word)]]

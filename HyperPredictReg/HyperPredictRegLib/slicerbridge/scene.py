@@ -12,6 +12,7 @@ from typing import Any
 import slicer
 import vtk
 
+from HyperPredictRegLib.child import new_workplace, remove_workplace
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.slicerbridge.outcome_nodes import (
@@ -123,10 +124,13 @@ def application_logic(scene: Any) -> Iterator[Any]:
     register_conversions()
     remote = slicer.vtkMRMLRemoteIOLogic()
     manager = slicer.vtkDataIOManagerLogic()
-    # Bundles are unpacked into the cache folder, which has to be there and empty.
-    with tempfile.TemporaryDirectory(prefix="hyperpredictreg-") as cache:
+    # Bundles are unpacked into the cache folder, which has to be there and empty; one that a killed process leaves goes later.
+    workplace = new_workplace()
+    try:
+        cache = workplace / "cache"
+        cache.mkdir()
         remote.SetMRMLApplicationLogic(logic)
-        remote.GetCacheManager().SetRemoteCacheDirectory(cache)
+        remote.GetCacheManager().SetRemoteCacheDirectory(str(cache))
         remote.SetMRMLScene(scene)
         remote.AddDataIOToScene()
         manager.SetMRMLApplicationLogic(logic)
@@ -137,6 +141,8 @@ def application_logic(scene: Any) -> Iterator[Any]:
             remote.RemoveDataIOFromScene()
             for part in (remote, colors, logic):
                 part.SetMRMLScene(None)
+    finally:
+        remove_workplace(workplace)
 
 
 def _show(scene: Any, nodes: OutcomeNodes) -> None:

@@ -22,7 +22,7 @@ from HyperPredictRegLib.records import to_plain
 from HyperPredictRegLib.selection import feasible, interpolated, per_structure
 from HyperPredictRegLib.selection.readout import band_value
 from HyperPredictRegLib.threads import threads
-from HyperPredictRegLib.workflow.plan import Clock, Plan, made_ready
+from HyperPredictRegLib.workflow.plan import Clock, Plan, made_ready, output_folder, working
 
 ForesightWriter = Callable[[Foresight, Path], dict[str, str]]
 """Writes files of a prediction into a folder and returns their names by role."""
@@ -45,12 +45,12 @@ def predict(
     Cancelled : the caller asked to stop.
     """
     Plan.of(job)
-    if not job.out.strip():
-        raise InputError("The job names no output folder: give one.")
-    out, inputs = Path(job.out), [Path(name) for name in input_paths(job)]
+    out, inputs = output_folder(job), [Path(name) for name in input_paths(job)]
     with prepared_folder(out, overwrite, inputs) as staging:
-        foresight = foresee(job, progress=progress, cancelled=cancelled)
+        with working():
+            foresight = foresee(job, progress=progress, cancelled=cancelled)
         for write in writers:
+            stop_if(cancelled)
             write(foresight, staging)
         stop_if(cancelled)
         publish(staging, out, overwrite, inputs)

@@ -14,7 +14,6 @@ import SimpleITK as sitk
 import HyperPredictRegLib
 from HyperPredictRegLib.alignment import Alignment, Stability, stability
 from HyperPredictRegLib.engines.base import settings_hash
-from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.inputs import input_paths
 from HyperPredictRegLib.intensity import background_value
@@ -31,7 +30,7 @@ from HyperPredictRegLib.selection import within_limit
 from HyperPredictRegLib.threads import threads
 from HyperPredictRegLib.transforms import linear_matrix
 from HyperPredictRegLib.workflow.loop import Registered, register_within_limit
-from HyperPredictRegLib.workflow.plan import Clock, Plan, Ready, belongings, made_ready
+from HyperPredictRegLib.workflow.plan import Clock, Plan, Ready, belongings, made_ready, output_folder, working
 
 Writer = Callable[[Outcome, Path], dict[str, str]]
 """Writes more files of an outcome into a folder and returns their names by role, such as the report page or a scene."""
@@ -65,13 +64,12 @@ def run(
     Cancelled : the caller asked to stop.
     """
     plan = Plan.of(job)
-    if not job.out.strip():
-        raise InputError("The job names no output folder: give one.")
-    out, inputs = Path(job.out), [Path(name) for name in input_paths(job)]
+    out, inputs = output_folder(job), [Path(name) for name in input_paths(job)]
     with prepared_folder(out, overwrite, inputs) as staging:
-        outcome = _compute(plan, progress, cancelled)
+        with working():
+            outcome = _compute(plan, progress, cancelled)
         progress(ProgressEvent("write", 0.0, "writing results"))
-        report = write_files(outcome, staging, writers)
+        report = write_files(outcome, staging, writers, cancelled)
         stop_if(cancelled)
         publish(staging, out, overwrite, inputs)
     progress(ProgressEvent("write", 1.0, "done"))
