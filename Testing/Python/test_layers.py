@@ -18,7 +18,7 @@ LIBRARY = TOP / "HyperPredictReg" / PACKAGE
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"curves", "errors"}),
-    frozenset({"child", "geometry", "headers", "memory", "progress", "records", "threads", "trace"}),
+    frozenset({"child", "disk", "geometry", "headers", "memory", "progress", "records", "threads", "trace"}),
     frozenset({"images", "intensity", "job", "labels", "points", "transforms"}),
     frozenset({"application", "grid", "inputs", "outcome", "prediction", "quality", "selection"}),
     frozenset({"alignment", "engines", "measurement", "outputs", "sample", "saved"}),

@@ -26,6 +26,8 @@ def synthesise(
     quiet: options.Quiet = False,
 ) -> None:
     """Make training pairs with known labels from label maps, and list them in a manifest for sweep."""
+    if not out:
+        raise InputError("--out is empty: name a folder for the pairs.")
     from HyperPredictRegLib.experiments.synthesis import write_pairs
     from HyperPredictRegLib.progress import ProgressEvent
 
