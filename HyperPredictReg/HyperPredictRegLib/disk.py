@@ -62,13 +62,25 @@ def small_text(path: Path, what: str, most: int = MOST_TEXT_BYTES) -> str:
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{what} '{path}' is no regular file: give one that is.")
-        # Read no more than that, whatever the file system says of its size.
-        with path.open("rb") as stream:
-            data = stream.read(most + 1)
-        if len(data) > most:
-            raise InputError(f"{what} '{path}' has more than {most / 1e6:g} MB, far more than it needs; it was not read.")
-        return data.decode("utf-8-sig")
+        return bounded_bytes(path, what, most).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{what} '{path}' cannot be read ({error}): check the path, or make the file anew.") from error
+
+
+def bounded_bytes(path: Path, what: str, most: int) -> bytes:
+    """Return what a regular file holds, at most `most` bytes; see `small_text`.
+
+    Raises
+    ------
+    InputError : it is larger.
+    OSError : it cannot be read.
+    """
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        # One more than there should be: it may grow meanwhile. Not `most`, for which memory would be reserved.
+        data = stream.read(min(size, most) + 1)
+    if len(data) > most:
+        raise InputError(f"{what} '{path}' has more than {most / 1e6:g} MB, far more than it needs: it was not read.")
+    return data

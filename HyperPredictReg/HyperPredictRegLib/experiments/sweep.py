@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from HyperPredictRegLib.disk import check_writable, small_text, writing_to
+from HyperPredictRegLib.disk import check_writable, writing_to
 from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.engines.base import settings_hash
 from HyperPredictRegLib.errors import HyperPredictRegError, InputError
@@ -26,13 +26,15 @@ from HyperPredictRegLib.experiments.design import Design
 from HyperPredictRegLib.experiments.manifest import read_manifest
 from HyperPredictRegLib.experiments.parts import PairRows, Parts, Task, write_atomically
 from HyperPredictRegLib.experiments.runs import PreparedPair, SweepSettings, common_columns, run_rows
+from HyperPredictRegLib.predictor.card import read_record
 from HyperPredictRegLib.predictor.examples import FEATURES, RUNS
 from HyperPredictRegLib.predictor.features import VERSION as FEATURES_VERSION
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
-from HyperPredictRegLib.records import from_json, to_json
+from HyperPredictRegLib.records import to_json
 from HyperPredictRegLib.threads import threads
 
 _PLAN, _PARTS = "sweep.json", "parts"
+_MOST_PLAN_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _check_plan(out: Path, plan: SweepPlan) -> None:
     path = out / _PLAN
     if not os.path.lexists(path):
         return
-    if from_json(SweepPlan, small_text(path, "The sweep's plan"), f"The sweep's plan '{path}'") != plan:
+    if read_record(SweepPlan, path, "The sweep's plan", _MOST_PLAN_BYTES) != plan:
         raise InputError(
             f"The folder '{out}' holds a sweep with another engine, settings or design: choose another folder, "
             f"or the same options to go on with it (they are in {_PLAN})."

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from HyperPredictRegLib.disk import writing_to
+from HyperPredictRegLib.disk import bounded_bytes, writing_to
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.predictor.basis import basis_size
 from HyperPredictRegLib.predictor.calibration import BandWidths
@@ -95,7 +95,10 @@ def load_bundle(folder: Path | str) -> Bundle:
         raise InputError(f"'{folder}' is no predictor: a bundle is a folder with {CARD_FILE} and {_MODEL}.")
     card = read_card(folder)
     model = folder / _MODEL
-    data = _bytes(model)
+    try:
+        data = bounded_bytes(model, "The predictor's model", MOST_BYTES)
+    except OSError as error:
+        raise InputError(f"'{model}' cannot be read ({error.strerror}): check that you may read it.") from error
     if hashlib.sha256(data).hexdigest() != card.model_sha256:
         raise InputError(
             f"'{model}' is not the file that its card describes: it is damaged, incomplete or was exchanged. "
@@ -117,18 +120,6 @@ _SIZES = {
     "hidden_layers": 5, "embedding": 500,
 }  # fmt: skip
 """The most of each that a network is built with; ten times of what ours have, or more."""
-
-
-def _bytes(model: Path) -> bytes:
-    try:
-        with model.open("rb") as stream:
-            # Read no more than that, whatever the file system says of its size.
-            data = stream.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"'{model}' cannot be read ({error.strerror}): check that you may read it.") from error
-    if len(data) > MOST_BYTES:
-        raise InputError(f"'{model}' has more than {MOST_BYTES / 1e6:.0f} MB, far more than a predictor needs: not opened.")
-    return data
 
 
 def _assembled(card: Card, content: Any) -> Bundle:

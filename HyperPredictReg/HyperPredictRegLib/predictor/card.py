@@ -6,11 +6,13 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from HyperPredictRegLib.disk import small_text
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.records import from_json
+
+T = TypeVar("T")
 
 FORMAT = 1
 CARD_FILE = "card.json"
@@ -69,6 +71,28 @@ class Card:
     model_sha256: str = ""
 
 
+def read_record(kind: type[T], path: Path, what: str, most: int) -> T:
+    """Read a dataclass from a small JSON file.
+
+    Parameters
+    ----------
+    what : how a sentence about it begins, for example "The predictor's card".
+    most : bytes that such a file can have.
+
+    Raises
+    ------
+    InputError : it cannot be read, is too large, or holds something else.
+    """
+    text = small_text(path, what, most)
+    try:
+        return from_json(kind, text, f"{what} '{path}'")
+    except (RecursionError, ArithmeticError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        # Nested without end, or a number of thousands of digits.
+        raise InputError(f"{what} '{path}' is not what this program writes: make it anew.") from error
+
+
 def read_card(folder: Path | str) -> Card:
     """Read a bundle's card alone; needs no torch.
 
@@ -77,14 +101,7 @@ def read_card(folder: Path | str) -> Card:
     InputError : it is missing, no card, of another format, or says what cannot be.
     """
     path = Path(folder) / CARD_FILE
-    text = small_text(path, "The predictor's card", MOST_BYTES)
-    try:
-        card = from_json(Card, text, f"The predictor's card '{path}'")
-    except (RecursionError, ArithmeticError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        # Nested without end, or a number of thousands of digits.
-        raise InputError(f"The predictor's card '{path}' is no card: install the bundle again.") from error
+    card = read_record(Card, path, "The predictor's card", MOST_BYTES)
     if card.format != FORMAT:
         raise InputError(f"The predictor '{folder}' has format {card.format}, this version reads {FORMAT}: update either.")
     wrong = _wrong(card)

@@ -68,6 +68,9 @@ def _member_sizes(archive: zipfile.ZipFile, whole: int) -> dict[str, int]:
     # torch packs nothing: what is packed could be a thousand times as large.
     if any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size or m.flag_bits & 1 for m in members):
         raise ValueError("its members are packed or locked")
+    # Two programs could otherwise find two different archives in one file.
+    if archive.comment or min((member.header_offset for member in members), default=0) != 0:
+        raise ValueError("something lies before or behind its members")
     if sum(sizes.values()) > min(whole, MOST_BYTES):
         raise ValueError("its members say that they are larger than the file")
     return sizes
