@@ -125,7 +125,7 @@ DAMAGE = {
     "a pipe": (pipe, "is no file"),
     "a folder": (folder, "is no file"),
     "a link to itself": (loop, "is no file"),
-    "another pair's": (exchanged, "has the pair 'one', but this is 'two': was it copied?"),
+    "another pair's": (exchanged, "has the pair 'one', but this is 'two': it was copied or changed"),
     "another schema": (
         lambda path: pd.DataFrame({"a": [1]}).to_parquet(path), "lacks the columns pair, engine, settings_hash, preset, seed"
     ),

@@ -183,7 +183,8 @@ def _check_shared(table: pd.DataFrame, shared: Mapping[str, Any]) -> None:
     for name, value in shared.items():
         strange = [other for other in table[name].tolist() if other != value]
         if strange:
-            raise InputError(f"The part has the {name} '{str(strange[0])[:60]}', but this is '{value}': was it copied?")
+            other = str(strange[0])[:60]
+            raise InputError(f"The part has the {name} '{other}', but this is '{value}': it was copied or changed.")
 
 
 def part_name(pair: str) -> str:

@@ -195,7 +195,7 @@ def _checked_features(features: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     features = features[features["pair"].isin(set(features.loc[features["label"] == 0, "pair"]))]
     empty = [name for name in numbers if features[name].isna().all()]
     if len(empty) == len(numbers):
-        raise InputError(f"The {_FEATURES} describes no pair: was it written by 'hyperpredictreg sweep'?")
+        raise InputError(f"The {_FEATURES} describes no pair: give one that 'hyperpredictreg sweep' wrote.")
     described = [name for name in empty if name.startswith("pair_")]
     if described:
         notes.append(f"The {_FEATURES} has no value of {', '.join(name[5:] for name in described)}: left out.")

@@ -52,7 +52,7 @@ def read_table(path: Path, what: str) -> pd.DataFrame:
         with pyarrow.parquet.ParquetFile(path) as file:
             cells = file.metadata.num_rows * file.metadata.num_columns
             if cells > MOST_CELLS:
-                raise InputError(f"The {what} '{path}' says that it has {cells:.3g} cells, more than any sweep's: is it one?")
+                raise InputError(f"The {what} '{path}' says that it has {cells:.3g} cells: no sweep's has so many.")
             names = file.schema_arrow.names
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
@@ -70,7 +70,7 @@ def check_columns(table: pd.DataFrame, columns: Iterable[str], what: str) -> Non
     """Raise `InputError` if columns are missing."""
     missing = [name for name in columns if name not in table]
     if missing:
-        raise InputError(f"The {what} lacks the columns {', '.join(missing)}: was it written by 'hyperpredictreg sweep'?")
+        raise InputError(f"The {what} lacks the columns {', '.join(missing)}: give one that 'hyperpredictreg sweep' wrote.")
 
 
 def check_text(table: pd.DataFrame, columns: Iterable[str], what: str) -> None:
