@@ -12,6 +12,9 @@ from HyperPredictRegLib.errors import InputError
 MOST_TEXT_BYTES = 20_000_000
 """Of a text file that describes something: a card, a plan, a list of pairs."""
 
+MOST_NAME_BYTES = 255
+"""Of a file or folder, on any disk in use."""
+
 
 @contextmanager
 def writing_to(folder: Path | str) -> Iterator[None]:
@@ -36,8 +39,9 @@ def check_writable(folder: Path) -> None:
     The folder need not exist; nothing is made.
     """
     try:
-        str(folder).encode("utf-8")
         place = folder.absolute()
+        if any(len(part.encode("utf-8")) > MOST_NAME_BYTES or "\0" in part for part in place.parts):
+            raise ValueError("too long, or with a sign that no name can have")
         while not os.path.lexists(place):
             place = place.parent
         usable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)

@@ -98,7 +98,7 @@ def csv_rows(path: Path, what: str) -> tuple[list[str], list[dict[str, str]]]:
             if None in row or None in row.values():
                 raise csv.Error("it has more or fewer fields than the header")
     except csv.Error as error:
-        where = f"Line {reader.line_num} of {what[0].lower()}{what[1:]} '{path}'"
+        where = f"Line {reader.reader.line_num} of {what[0].lower()}{what[1:]} '{path}'"
         raise InputError(f"{where} cannot be read ({error}): mend that line.") from error
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:

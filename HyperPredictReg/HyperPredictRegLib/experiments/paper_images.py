@@ -86,12 +86,14 @@ def _read_image(path: Path) -> np.ndarray:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it has {path.stat().st_size / 1e6:.0f} MB")
-        image = np.load(path, allow_pickle=False)
-        if not isinstance(image, np.ndarray) or image.ndim != 4 or len(image) != 2 or image.dtype.kind != "f":
+        # Mapped first: what the header says is compared with the file's size before memory is taken for it.
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        image = np.array(mapped) if isinstance(mapped, np.ndarray) else None
+        if image is None or image.ndim != 4 or len(image) != 2 or image.dtype.kind != "f":
             raise ValueError("it holds something else")
         if not np.isfinite(image).all():
             raise ValueError("it holds numbers that are not finite")
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
         raise InputError(f"'{path}' is no image of a pair for the paper's baseline ({error}): write the images anew.") from error
     return image
 
