@@ -1,16 +1,19 @@
 # make demo   registers a pair made from a brain template that pip installs, and says where its results are
 # make test   runs all tests
-# Both set up everything they need in .venv first; nothing is installed outside of it but missing system libraries.
+# make soak   kills and fuzzes for SOAK_MINUTES; not part of make test
+# All set up everything they need in .venv first; nothing is installed outside of it but missing system libraries.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+SOAK_MINUTES ?= 10
+
 SWEEPS := benchmarks/results/sweeps
 STRANGERS := mouse hippocampus lesion-like other-contrast
 
-.PHONY: demo demo-real test lint bench evaluation system clean
+.PHONY: demo demo-real test soak lint bench evaluation system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -20,6 +23,9 @@ demo-real: $(VENV)/.demo
 
 test: $(VENV)/.test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: $(VENV)/.test
+	$(BIN)/python Testing/soak.py $(SOAK_MINUTES)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -43,7 +43,7 @@ _REMEDIES = {
 
 
 @contextmanager
-def writing_into(folder: Path, what: str) -> Iterator[None]:
+def writing_into(folder: Path, what: str, kept: str = "Nothing was kept.") -> Iterator[None]:
     """Turn an `OSError` of a block that writes into `folder` into an `InputError` that says what to do.
 
     An error that names a file elsewhere is told of that file: what could not be read is not the output folder's fault.
@@ -52,6 +52,7 @@ def writing_into(folder: Path, what: str) -> Iterator[None]:
     ----------
     folder : where the block writes.
     what : what it writes, in the plural, for example "results".
+    kept : what became of what was written before, as a sentence; "" where there is nothing to say.
 
     Raises
     ------
@@ -62,7 +63,7 @@ def writing_into(folder: Path, what: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise InputError(_writing_failed(error, folder, what)) from error
+        raise InputError(f"{_writing_failed(error, folder, what)} {kept}".rstrip()) from error
 
 
 @contextmanager
@@ -99,7 +100,22 @@ def sentence_of(error: OSError) -> str | None:
 
 
 def read_text(path: Path, what: str, most_bytes: int = MOST_TEXT_BYTES) -> str:
-    """Return the text of a regular UTF-8 file that is not too long; never waits for one that is no file.
+    """Return the text of a regular UTF-8 file that is not too long; see `read_bounded`.
+
+    Raises
+    ------
+    InputError : as `read_bounded`, or it is no UTF-8 text.
+    """
+    data = read_bounded(path, what, most_bytes)
+    try:
+        # Editors on Windows put a mark at the front.
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"The {what} '{shown(path)}' is no UTF-8 text: check which file you gave.") from error
+
+
+def read_bounded(path: Path, what: str, most_bytes: int) -> bytes:
+    """Return what a regular file holds, if it is not too long; never waits for one that is no file.
 
     Parameters
     ----------
@@ -109,7 +125,7 @@ def read_text(path: Path, what: str, most_bytes: int = MOST_TEXT_BYTES) -> str:
 
     Raises
     ------
-    InputError : it is missing, no regular file, too long, no UTF-8 text, or cannot be read.
+    InputError : it is missing, no regular file, too long, or cannot be read.
     """
     checked_path(str(path), what)
     with reading(what, path):
@@ -121,18 +137,30 @@ def read_text(path: Path, what: str, most_bytes: int = MOST_TEXT_BYTES) -> str:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
             if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"The {what} '{shown(path)}' is a device or a pipe and could not be read: give a regular file.")
-            data = stream.read(most_bytes + 1)
+            # One more than there should be: it may grow meanwhile. Not `most_bytes`, for which memory would be reserved.
+            data = stream.read(min(status.st_size, most_bytes) + 1)
     if len(data) > most_bytes:
         raise InputError(
-            f"The {what} '{shown(path)}' is longer than {most_bytes >> 20} MB, which none of ours is: check which file you gave."
+            f"The {what} '{shown(path)}' is longer than {most_bytes / 1e6:.3g} MB, which none of ours is: is it the right file?"
         )
+    return data
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `InputError` if results could not be written to a folder, before any work is done for them.
+
+    The folder need not exist; nothing is made.
+    """
+    checked_path(str(folder), "output folder")
+    place = folder.absolute()
     try:
-        # Editors on Windows put a mark at the front.
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"The {what} '{shown(path)}' is no UTF-8 text, so it is not valid JSON either: check which file you gave."
-        ) from error
+        while not os.path.lexists(place):
+            place = place.parent
+        usable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    except OSError:
+        usable = False
+    if not usable:
+        raise InputError(f"The folder '{shown(folder)}' cannot be made or written to: choose another one.")
 
 
 def checked_path(text: str, what: str) -> str:
@@ -227,7 +255,7 @@ def require_room(folder: Path, size: int) -> None:
 def _writing_failed(error: OSError, folder: Path, what: str) -> str:
     named = _named_file(error)
     if not concerns(error, folder):
-        return f"The file '{shown(named or '')}' could not be read ({reason(error)}): {_remedy(error)}. Nothing was kept."
+        return f"The file '{shown(named or '')}' could not be read ({reason(error)}): {_remedy(error)}."
     existing = folder
     while not existing.is_dir() and existing != existing.parent:
         existing = existing.parent
@@ -235,9 +263,9 @@ def _writing_failed(error: OSError, folder: Path, what: str) -> str:
         why = f" ({reason(error)})" if error.errno in _FULL else ""
         return (
             f"The disk is full{why}, so the {what} could not be written to '{shown(folder)}': make room there, or choose another "
-            "disk. Nothing was kept."
+            "disk."
         )
-    return f"The {what} could not be written to '{shown(folder)}' ({reason(error)}): choose another folder. Nothing was kept."
+    return f"The {what} could not be written to '{shown(folder)}' ({reason(error)}): choose another folder."
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import writing_into
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
 from HyperPredictRegLib.threads import threads
 
 from HyperPredictRegLab.baselines.paper import paper_image
 from HyperPredictRegLab.sweep.descriptions import affine_from
 from HyperPredictRegLab.sweep.manifest import ManifestPair, read_manifest
-from HyperPredictRegLab.sweep.running import RUNS
+from HyperPredictRegLab.sweep.parts import part_name
 from HyperPredictRegLab.sweep.runs import PreparedPair, SweepSettings
+from HyperPredictRegLab.training.examples import RUNS
+from HyperPredictRegLab.training.sweep_tables import check_columns, read_table
 
 FOLDER = "paper-images"
+
+MOST_BYTES = 20_000_000
+"""Of one image, forty times of what it has."""
 
 
 def write_paper_images(
@@ -32,33 +39,63 @@ def write_paper_images(
     Cancelled : the caller asked to stop.
     """
     sweep = Path(sweep)
-    if not (sweep / RUNS).is_file():
-        raise InputError(f"'{sweep}' has no {RUNS}: finish the sweep first.")
-    runs = pd.read_parquet(sweep / RUNS)
+    runs = read_table(sweep / RUNS, "runs table")
+    check_columns(runs, ("pair", "error"), "runs table")
     first = runs[runs["error"] == ""].groupby("pair").first()
     pairs = [pair for pair in read_manifest(manifest) if pair.pair in first.index]
     folder = sweep / FOLDER
-    folder.mkdir(exist_ok=True)
+    with writing_into(folder, "files", ""):
+        folder.mkdir(exist_ok=True)
     for done, pair in enumerate(pairs):
         stop_if(cancelled)
         progress(ProgressEvent("images", done / len(pairs), f"{done} of {len(pairs)} images"))
         path = image_path(folder, pair.pair)
         if not path.exists():
+            image = _image(pair, first.loc[pair.pair])
             temporary = path.with_suffix(".tmp.npy")
-            np.save(temporary, _image(pair, first.loc[pair.pair]))
-            temporary.replace(path)
+            with writing_into(folder, "files", ""):
+                np.save(temporary, image)
+                temporary.replace(path)
     return folder
 
 
 def read_paper_images(sweep: Path | str, pairs: tuple[str, ...]) -> np.ndarray | None:
-    """Return the images of `pairs`, shape (P, 2, k, j, i), or None if any of them is not there."""
+    """Return the images of `pairs`, shape (P, 2, k, j, i), or None if any of them is not there.
+
+    Raises
+    ------
+    InputError : an image is damaged, or they are of different sizes.
+    """
     paths = [image_path(Path(sweep) / FOLDER, pair) for pair in pairs]
-    return np.stack([np.load(path) for path in paths]) if all(path.exists() for path in paths) else None
+    if not paths or not all(path.is_file() for path in paths):
+        return None
+    images = [_read_image(path) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            raise InputError(f"The image '{path}' has another size than that of the first pair: write the images anew.")
+    return np.stack(images)
 
 
 def image_path(folder: Path, pair: str) -> Path:
-    """Return the file of a pair's image."""
-    return folder / f"{pair}.npy"
+    """Return the file of a pair's image: called as the pair is, where a file can be."""
+    plain = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", pair) is not None
+    return folder / (f"{pair}.npy" if plain else Path(part_name(pair)).with_suffix(".npy"))
+
+
+def _read_image(path: Path) -> np.ndarray:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has {path.stat().st_size / 1e6:.0f} MB")
+        # Mapped first: what the header says is compared with the file's size before memory is taken for it.
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        image = np.array(mapped) if isinstance(mapped, np.ndarray) else None
+        if image is None or image.ndim != 4 or len(image) != 2 or image.dtype.kind != "f":
+            raise ValueError("it holds something else")
+        if not np.isfinite(image).all():
+            raise ValueError("it holds numbers that are not finite")
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
+        raise InputError(f"'{path}' is no image of a pair for the paper's baseline ({error}): write the images anew.") from error
+    return image
 
 
 def _image(pair: ManifestPair, run: pd.Series) -> np.ndarray:

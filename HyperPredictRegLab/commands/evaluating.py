@@ -10,6 +10,7 @@ from HyperPredictRegLib.cli import options
 from HyperPredictRegLib.cli.command import app, packages
 from HyperPredictRegLib.cli.watching import watched
 from HyperPredictRegLib.errors import Cancelled, InputError
+from HyperPredictRegLib.files import check_writable
 
 
 @app.command()
@@ -32,11 +33,17 @@ def evaluate(
         from HyperPredictRegLab.baselines.paper_images import read_paper_images
         from HyperPredictRegLab.training.examples import read_examples
 
+    if not out:
+        raise InputError("--out is empty: name a folder for the evaluation.")
+    check_writable(Path(out))
     page = Path(out) / "evaluation.md"
     if page.exists() and not overwrite:
         raise InputError(f"The folder '{out}' holds an evaluation: choose another, or say --overwrite.")
     examples = read_examples(train)
     named = {name: read_examples(folder) for name, folder in _by_name(tests).items()}
+    for name, found in {"training": examples, **named}.items():
+        for note in found.notes:
+            typer.echo(f"Note on '{name}': {note}", err=True)
     images = {name: read_paper_images(folder, named[name].pairs) for name, folder in _by_name(tests).items()}
     strangers = {name: evaluation.read_strangers(folder / "features.parquet") for name, folder in _by_name(stranger).items()}
     chosen = evaluation.Options(

@@ -39,8 +39,7 @@ def sweep(  # noqa: PLR0913 - one parameter per option of the command
 ) -> None:
     """Register every pair of MANIFEST with several λ and measure each; said again, it goes on where it was stopped."""
     with packages("'hyperpredictreg[laboratory]'", "A sweep"):
-        # The last two are needed only once the work begins, which is late to hear that they are missing.
-        import dask
+        # These are needed only once the work begins, which is late to hear that they are missing.
         import distributed  # noqa: F401
         import pyarrow  # noqa: F401
 
@@ -49,9 +48,10 @@ def sweep(  # noqa: PLR0913 - one parameter per option of the command
 
     if scheduler is not None and workers is not None:
         raise InputError("--workers counts processes on this computer, but --scheduler names others: leave out one of the two.")
+    if not out:
+        raise InputError("--out is empty: name a folder for the sweep.")
     settings = SweepSettings(engine, options.settings(set_engine), preset, options.settings(set_alignment), seed)
-    undisturbed = dask.config.set({"distributed.worker.preload": ["HyperPredictRegLab.sweep.undisturbed"]})
-    with undisturbed, watched(quiet or as_json, at_once=STOPPED) as (progress, cancelled):
+    with watched(quiet or as_json, at_once=STOPPED) as (progress, cancelled):
         result = sweeps.sweep(
             manifest,
             out,
@@ -86,12 +86,15 @@ def _show(result: SweepResult, as_json: bool) -> None:
             "runs": result.runs,
             "failed_pairs": failures,
             "registrations_per_hour_per_core": None if math.isnan(speed) else speed,
+            "notes": list(result.notes),
         }
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         pairs = "1 pair" if result.failed_pairs == 1 else f"{result.failed_pairs} pairs"
         typer.echo(f"{result.runs} registrations in {result.table}; {pairs} failed.")
         typer.echo("Nothing was left to do." if math.isnan(speed) else f"{speed:.0f} registrations per hour and core.")
+    for note in result.notes:
+        typer.echo(f"Note: {note}", err=True)
     for name, reason in list(failures.items())[:MOST_FAILURES_SHOWN]:
         typer.echo(f"Failed: {name}: {reason}", err=True)
     if len(failures) > MOST_FAILURES_SHOWN:

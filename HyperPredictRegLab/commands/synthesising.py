@@ -25,9 +25,12 @@ def synthesise(
     quiet: options.Quiet = False,
 ) -> None:
     """Make training pairs with known labels from label maps, and list them in a manifest for sweep."""
+    if not out:
+        raise InputError("--out is empty: name a folder for the pairs.")
     from HyperPredictRegLib.progress import ProgressEvent
 
     from HyperPredictRegLab.synthesis.pairs import write_pairs
+
 
     with watched(quiet, "Stopping after this pair; again to stop at once.") as (progress, cancelled):
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +11,12 @@ from HyperPredictRegLib.cli import options
 from HyperPredictRegLib.cli.command import app, packages
 from HyperPredictRegLib.cli.watching import watched
 from HyperPredictRegLib.errors import Cancelled, InputError
+from HyperPredictRegLib.files import check_writable
 
 if TYPE_CHECKING:
     from HyperPredictRegLib.predictor.card import Card
+
+MOST_EPOCHS = 100_000
 
 
 @app.command()
@@ -26,7 +30,7 @@ def train(  # noqa: PLR0913 - one parameter per option of the command
     label_noise: Annotated[
         float | None, typer.Option(min=0, help="By how many mm labels are taken to stray from images; default: as in training.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples; a good number if left out.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=MOST_EPOCHS, help="Passes over the examples; 400 if left out.")] = None,
     labels: Annotated[str | None, typer.Option(metavar="N,...", help="Label values to learn; common ones if left out.")] = None,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
@@ -43,14 +47,19 @@ def train(  # noqa: PLR0913 - one parameter per option of the command
     from HyperPredictRegLib.records import to_json
 
     folder = Path(out)
+    if not out:
+        raise InputError("--out is empty: name a folder for the bundle.")
+    check_writable(folder)
     if not overwrite and any((folder / file).exists() for file in ("card.json", "model.pt")):
         raise InputError(f"The folder '{out}' holds a predictor: choose another, or say --overwrite.")
     listed = options.numbers(labels, "--labels")
-    if any(number != int(number) for number in listed):
+    if any(not math.isfinite(number) or number != int(number) for number in listed):
         raise InputError(f"--labels '{labels}' should be label values, which are whole numbers.")
     settings = TrainingSettings() if epochs is None else TrainingSettings(epochs=epochs)
-    examples = read_examples(sweep, labels=tuple(int(number) for number in listed) or None)
     described = Description(name, version, licence, data_note, label_noise)
+    examples = read_examples(sweep, labels=tuple(int(number) for number in listed) or None)
+    for note in examples.notes:
+        typer.echo(f"Note: {note}", err=True)
     with watched(quiet or as_json) as (progress, cancelled):
         try:
             card = build(examples, folder, described, settings, progress=progress, cancelled=cancelled)

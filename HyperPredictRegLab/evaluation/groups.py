@@ -14,6 +14,7 @@ from HyperPredictRegLab.evaluation.bands import LIGHTS
 from HyperPredictRegLab.evaluation.decision_table import results
 from HyperPredictRegLab.evaluation.sets import B0, B1, B2, MAXIMUM, OURS, PairSet, Setting
 from HyperPredictRegLab.evaluation.table import Cell, Table
+from HyperPredictRegLab.training.sweep_tables import check_columns, check_text, read_table, with_labels, with_numbers
 
 ODD = ("relative", "rescan", "noisy", "atrophy")
 """Groups in which one fixed λ serves badly: the same anatomy twice, strong noise, large ventricles."""
@@ -81,14 +82,16 @@ def read_strangers(table: Path | str) -> Features:
 
     Raises
     ------
-    InputError : the file is missing or no such table.
+    InputError : the file is missing or no such table, or holds something else than numbers.
     """
-    import pandas as pd
-
-    try:
-        features = pd.read_parquet(table)
-        rows = features[(features["label"] == 0) & (features["error"] == "")]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"'{table}' is not a table of features from 'hyperpredictreg sweep' ({error}).") from error
+    what = "features table"
+    features = read_table(Path(table), what)
+    check_columns(features, ("pair", "label", "error"), what)
+    check_text(features, ("pair", "error"), what)
+    rows = with_labels(features[features["error"] == ""], what)
+    rows = rows[rows["label"] == 0]
+    if rows.empty:
+        raise InputError(f"The {what} '{table}' describes no pair.")
+    rows = with_numbers(rows, [column for column in rows.columns if column.startswith("pair_")], what)
     names = {column: column[5:] for column in rows.columns if column.startswith("pair_")}
     return [{names[c]: float(row[c]) for c in names} for row in rows.to_dict("records")]

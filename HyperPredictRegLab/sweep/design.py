@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from HyperPredictRegLib.alignment.settings import check_seed
 from HyperPredictRegLib.engines.base import Engine, Hyperparameter
 from HyperPredictRegLib.errors import InputError
 from scipy.stats import qmc
 
 DENSE = {"demons": ((0.4, 0.5), (0.5, 0.57), (0.57, 0.66), (0.66, 0.8), (0.8, 1.1), (1.1, 1.8), (1.8, 4.5))}
 """Strata of λ by engine, narrow where folding and Dice change. Demons at 2 mm fold 3 % of a brain at 0.45 and 0.01 % at 0.7."""
+
+
+MOST_SETTINGS = 200
+"""Per pair. A curve over λ is known long before; more would only take time."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,15 @@ class Design:
     seed: int = 20240901
 
     def __post_init__(self) -> None:
-        if not self.values and self.count < 2:
-            raise InputError(f"{self.count} settings per pair show no curve: take 2 or more.")
+        if not self.values and not 2 <= self.count <= MOST_SETTINGS:
+            what = "show no curve" if self.count < 2 else "are more than a curve needs"
+            raise InputError(f"{self.count} settings per pair {what}: take 2 to {MOST_SETTINGS}.")
+        if len(self.values) > MOST_SETTINGS:
+            raise InputError(f"{len(self.values)} settings per pair are more than a curve needs: take at most {MOST_SETTINGS}.")
+        twice = sorted({value for value in self.values if self.values.count(value) > 1})
+        if twice:
+            raise InputError(f"The value {twice[0]:g} was given twice: every setting is registered once, so name it once.")
+        check_seed(self.seed)
 
     def settings(self, engine: Engine, pair: str) -> list[dict[str, float]]:
         """Return this pair's settings, each a value for every hyperparameter of the engine.

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import read_text
 
 REQUIRED = ("fixed", "moving", "fixed_labels", "moving_labels", "fixed_subject", "moving_subject")
+
+MOST_BYTES = 200_000_000
+"""Of a manifest: a hundred thousand pairs with their recipes have a fifth of this."""
+
+MOST_NAME = 200
+MOST_NOISE_MM = 100.0
 
 
 @dataclass(frozen=True)
@@ -44,15 +52,11 @@ def read_manifest(path: Path | str) -> list[ManifestPair]:
 
     Raises
     ------
-    InputError : the file cannot be read, lacks columns, names files that do not exist, or names a pair twice.
+    InputError : the file cannot be read, lacks columns, names files that do not exist or a pair twice, or has something else
+        where a number should be.
     """
     path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns, rows = reader.fieldnames or [], list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"The manifest '{path}' cannot be read ({error}).") from error
+    columns, rows = csv_rows(path, "The manifest")
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise InputError(f"The manifest '{path.name}' lacks the columns {', '.join(missing)}; it needs {', '.join(REQUIRED)}.")
@@ -67,22 +71,73 @@ def read_manifest(path: Path | str) -> list[ManifestPair]:
     return pairs
 
 
+def csv_rows(path: Path, what: str) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a small CSV file with a header.
+
+    Parameters
+    ----------
+    what : how a sentence about it begins, for example "The manifest".
+
+    Returns
+    -------
+    columns : names, in order.
+    rows : text by column.
+
+    Raises
+    ------
+    InputError : it cannot be read, names a column twice, or has rows of another length or a field that is too long.
+    """
+    # Universal line ends, as a file that is opened as text has them.
+    lines = io.StringIO(read_text(path, what.removeprefix("The "), MOST_BYTES), newline=None)
+    reader = csv.DictReader(lines, strict=True)
+    rows = []
+    try:
+        columns = list(reader.fieldnames or [])
+        for row in reader:
+            rows.append(row)
+            if None in row or None in row.values():
+                raise csv.Error("it has more or fewer fields than the header")
+    except csv.Error as error:
+        where = f"Line {reader.reader.line_num} of {what[0].lower()}{what[1:]} '{path}'"
+        raise InputError(f"{where} cannot be read ({error}): mend that line.") from error
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise InputError(f"{what} '{path}' has two columns called '{twice[0][:60]}': rename one.")
+    return columns, rows
+
+
 def _pair(row: dict[str, str], line: int, path: Path) -> ManifestPair:
+    where = f"Line {line} of the manifest '{path.name}'"
     for name in REQUIRED:
-        if not (row[name] or "").strip():
-            raise InputError(f"Line {line} of the manifest '{path.name}' has no {name}.")
+        if not row[name].strip():
+            raise InputError(f"{where} has no {name}.")
     files = {name: os.path.normpath(path.parent / row[name].strip()) for name in REQUIRED[:4]}
     for name, file in files.items():
-        if not Path(file).exists():
-            raise InputError(f"Line {line} of the manifest '{path.name}' names the {name} '{row[name]}', which does not exist.")
+        if not _is_there(file):
+            raise InputError(f"{where} names the {name} '{row[name][:300]}', which does not exist or is neither file nor folder.")
     subjects = row["fixed_subject"].strip(), row["moving_subject"].strip()
     name = (row.get("pair") or "").strip() or "-".join(subjects)
+    for what, text in (("pair", name), ("fixed_subject", subjects[0]), ("moving_subject", subjects[1])):
+        if len(text) > MOST_NAME or not text.isprintable():
+            raise InputError(f"{where} has a {what} that is no name: use at most {MOST_NAME} letters, digits and signs.")
     noise = (row.get("label_noise_mm") or "").strip()
     try:
         label_noise = float(noise) if noise else None
+        if label_noise is not None and not 0 <= label_noise <= MOST_NOISE_MM:
+            raise ValueError
     except ValueError as error:
-        raise InputError(f"Line {line} of the manifest '{path.name}': the label_noise_mm '{noise}' is no number.") from error
+        raise InputError(
+            f"{where}: the label_noise_mm '{noise[:40]}' is no number of millimetres from 0 to {MOST_NOISE_MM:g}."
+        ) from error
     group = (row.get("group") or "").strip()
     return ManifestPair(
         name, **files, fixed_subject=subjects[0], moving_subject=subjects[1], group=group, label_noise_mm=label_noise
     )
+
+
+def _is_there(file: str) -> bool:
+    """Tell whether a path leads to a file or folder: never true for a pipe, a device, or what no file can be called."""
+    try:
+        return Path(file).is_file() or Path(file).is_dir()
+    except (OSError, ValueError):
+        return False

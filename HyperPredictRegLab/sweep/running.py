@@ -7,12 +7,9 @@ with no row lost or doubled. The table is made from those files.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,18 +18,23 @@ import pandas as pd
 from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.engines.base import settings_hash
 from HyperPredictRegLib.errors import HyperPredictRegError, InputError
+from HyperPredictRegLib.files import check_writable, writing_into
+from HyperPredictRegLib.predictor.card import read_record
 from HyperPredictRegLib.predictor.features import VERSION as FEATURES_VERSION
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
-from HyperPredictRegLib.records import from_json, to_json
+from HyperPredictRegLib.records import to_json
 from HyperPredictRegLib.threads import threads
 
+from HyperPredictRegLab.sweep.cluster import check_workers, dask_client
 from HyperPredictRegLab.sweep.descriptions import affine_from, feature_rows
 from HyperPredictRegLab.sweep.design import Design
-from HyperPredictRegLab.sweep.manifest import ManifestPair, read_manifest
-from HyperPredictRegLab.sweep.runs import PreparedPair, Row, SweepSettings, common_columns, run_rows
+from HyperPredictRegLab.sweep.manifest import read_manifest
+from HyperPredictRegLab.sweep.parts import PairRows, Parts, Task, write_atomically
+from HyperPredictRegLab.sweep.runs import PreparedPair, SweepSettings, common_columns, run_rows
+from HyperPredictRegLab.training.examples import FEATURES, RUNS
 
-RUNS, FEATURES = "runs.parquet", "features.parquet"
 _PLAN, _PARTS = "sweep.json", "parts"
+_MOST_PLAN_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ class SweepResult:
     runs : registrations in it that succeeded.
     failed_pairs : pairs of which no run succeeded.
     registrations_per_hour_per_core : of this call; NaN if it had nothing left to do.
+    notes : sentences on parts that could not be used, and on rows or files that do not count.
     """
 
     table: Path
     runs: int
     failed_pairs: int
     registrations_per_hour_per_core: float
+    notes: tuple[str, ...] = ()
 
 
 def sweep(  # noqa: PLR0913 - the choices of a whole experiment
@@ -94,47 +98,27 @@ def sweep(  # noqa: PLR0913 - the choices of a whole experiment
     pairs = read_manifest(manifest)
     settings, design = settings or SweepSettings(), design or Design()
     engine = get_engine(settings.engine)
+    check_workers(workers)
+    check_writable(Path(out))
     plan = SweepPlan(settings, design, settings_hash(engine, engine_settings(engine, settings.engine_settings)))
     values = {pair.pair: design.settings(engine, pair.pair) for pair in pairs}
     out = Path(out)
-    _open(out, plan)
-    parts = _Parts(out / _PARTS, retry_failed)
-    tasks = [task for pair in pairs if (task := parts.task(pair, settings, values[pair.pair])) is not None]
+    _check_plan(out, plan)
+    parts = Parts(out / _PARTS, settings, values)
+    parts.note_strangers(pairs)
+    tasks = [task for pair in pairs if (task := parts.task(pair, retry_failed)) is not None]
     throughput = float("nan")
     if tasks:
         with dask_client(scheduler, workers) as client:
+            _keep_plan(out, plan)
             throughput = _execute(client, tasks, parts, progress, cancelled)
-    table = gathered([parts.runs(pair.pair) for pair in pairs])
+    table = _table(parts.runs(pair) for pair in pairs)
     write_atomically(table, out / RUNS)
-    described = [parts.features(pair.pair) for pair in pairs if parts.features(pair.pair).exists()]
+    described = [features for pair in pairs if (features := parts.features(pair)) is not None]
     if described:
-        write_atomically(gathered(described), out / FEATURES)
+        write_atomically(_table(described), out / FEATURES)
     good = table[table["error"] == ""]
-    return SweepResult(out / RUNS, len(good), len(pairs) - good["pair"].nunique(), throughput)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is left to do for a pair.
-
-    Attributes
-    ----------
-    values : hyperparameters to register with; empty if that was done.
-    matrix : the affine step found before, columns ``affine_matrix_00`` ...; None if there is none.
-    """
-
-    pair: ManifestPair
-    settings: SweepSettings
-    values: tuple[dict[str, float], ...]
-    matrix: dict[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class PairRows:
-    """Rows of a pair for either table; None for a table that already has them."""
-
-    runs: list[Row] | None
-    features: list[Row] | None
+    return SweepResult(out / RUNS, len(good), len(pairs) - good["pair"].nunique(), throughput, tuple(parts.notes))
 
 
 def work_on_pair(task: Task) -> PairRows:
@@ -156,42 +140,7 @@ def _failed(task: Task, reason: str) -> PairRows:
     return PairRows([common] if task.values else None, [features])
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """The files of finished pairs."""
-
-    folder: Path
-    retry_failed: bool
-
-    def runs(self, pair: str) -> Path:
-        return self.folder / "runs" / part_name(pair)
-
-    def features(self, pair: str) -> Path:
-        return self.folder / "features" / part_name(pair)
-
-    def task(self, pair: ManifestPair, settings: SweepSettings, values: Sequence[dict[str, float]]) -> Task | None:
-        """Return what is left to do for a pair; None if nothing is."""
-        path = self.runs(pair.pair)
-        if not path.exists():
-            return Task(pair, settings, tuple(values))
-        runs = pd.read_parquet(path)
-        good = runs[runs["error"] == ""]
-        if good.empty:
-            return Task(pair, settings, tuple(values)) if self.retry_failed else None
-        path = self.features(pair.pair)
-        if path.exists() and (pd.read_parquet(path)["features_version"] == FEATURES_VERSION).all():
-            return None
-        return Task(pair, settings, (), {str(k): float(v) for k, v in good.iloc[0].filter(like="affine_matrix_").items()})
-
-    def write(self, pair: str, rows: PairRows) -> None:
-        """Keep what was found. The runs come last: a pair counts as registered once they are there."""
-        if rows.features is not None:
-            write_atomically(pd.DataFrame(rows.features), self.features(pair))
-        if rows.runs is not None:
-            write_atomically(pd.DataFrame(rows.runs), self.runs(pair))
-
-
-def _execute(client: Any, tasks: Sequence[Task], parts: _Parts, progress: Progress, cancelled: CancelCheck) -> float:
+def _execute(client: Any, tasks: Sequence[Task], parts: Parts, progress: Progress, cancelled: CancelCheck) -> float:
     """Do all tasks; return the registrations per hour and core, NaN without any."""
     cores = max(1, sum(client.nthreads().values()))
     started, runs = time.perf_counter(), 0
@@ -202,62 +151,6 @@ def _execute(client: Any, tasks: Sequence[Task], parts: _Parts, progress: Progre
         left = (time.perf_counter() - started) / done * (len(tasks) - done)
         progress(ProgressEvent("sweep", done / len(tasks), f"{done} of {len(tasks)} pairs, {_words(left)} left"))
     return runs / (time.perf_counter() - started) * 3600 / cores if runs else float("nan")
-
-
-def part_name(pair: str) -> str:
-    """Return the file name of a pair's part: readable, and unique whatever the pair is called."""
-    readable = re.sub(r"[^A-Za-z0-9._-]", "_", pair)[:60]
-    return f"{readable}-{hashlib.sha256(pair.encode()).hexdigest()[:8]}.parquet"
-
-
-def gathered(parts: Sequence[Path]) -> pd.DataFrame:
-    """Return the rows of all parts in the order given; columns that a part lacks are empty in its rows."""
-    return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
-
-
-def write_atomically(table: pd.DataFrame, path: Path) -> None:
-    """Write a Parquet file so that whoever looks sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.to_parquet(temporary, index=False)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def dask_client(scheduler: str | None, workers: int | None) -> Iterator[Any]:
-    """Yield a dask client: of the scheduler at an address, or of new local processes of one thread each.
-
-    Raises
-    ------
-    InputError : nothing answers at the address.
-    """
-    import dask
-    from distributed import Client, LocalCluster
-
-    # A registration holds memory outside of Python's sight; dask's own limits would kill healthy workers.
-    dask.config.set({"distributed.worker.daemon": True, "distributed.admin.large-graph-warning-threshold": "1GB"})
-    if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout="10s")
-        except (OSError, TimeoutError, ValueError) as error:
-            raise InputError(
-                f"No dask scheduler answers at '{scheduler}' ({error}): check the address, such as tcp://host:8786."
-            ) from error
-        with client:
-            yield client
-        return
-    count = workers or os.cpu_count() or 1
-    environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1")
-    with (
-        LocalCluster(
-            n_workers=count, threads_per_worker=1, memory_limit=0, dashboard_address=":0", env=environment, silence_logs=40
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
 
 
 def collected(client: Any, tasks: Sequence[Task], cancelled: CancelCheck) -> Iterator[tuple[str, PairRows]]:
@@ -279,22 +172,37 @@ def collected(client: Any, tasks: Sequence[Task], cancelled: CancelCheck) -> Ite
         client.cancel(list(waiting))
 
 
-def _open(out: Path, plan: SweepPlan) -> None:
-    """Make the sweep's folder, or check that it belongs to the same plan."""
+def _check_plan(out: Path, plan: SweepPlan) -> None:
+    """Raise `InputError` if the folder holds a sweep of another plan."""
+    path = out / _PLAN
+    if not os.path.lexists(path):
+        return
+    if read_record(SweepPlan, path, "The sweep's plan", _MOST_PLAN_BYTES) != plan:
+        raise InputError(
+            f"The folder '{out}' holds a sweep with another engine, settings or design: choose another folder, "
+            f"or the same options to go on with it (they are in {_PLAN})."
+        )
+
+
+def _keep_plan(out: Path, plan: SweepPlan) -> None:
+    """Write down in the sweep's folder what its parts have in common."""
     path = out / _PLAN
     if path.exists():
-        earlier = from_json(SweepPlan, path.read_text(encoding="utf-8"), f"'{path}'")
-        if earlier != plan:
-            raise InputError(
-                f"The folder '{out}' holds a sweep with another engine, settings or design: choose another folder, "
-                f"or the same options to go on with it (they are in {_PLAN})."
-            )
-    else:
-        try:
-            (out / _PARTS).mkdir(parents=True, exist_ok=True)
-            path.write_text(to_json(plan), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"The folder '{out}' cannot be written to ({error}).") from error
+        return
+    with writing_into(out, "files", ""):
+        (out / _PARTS).mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{_PLAN}.tmp")
+        temporary.write_text(to_json(plan), encoding="utf-8")
+        temporary.replace(path)
+
+
+def _table(parts: Iterable[pd.DataFrame | None]) -> pd.DataFrame:
+    """Return the rows of all parts in the order given; columns that a part lacks are empty in its rows."""
+    found = list(parts)
+    whole = [part for part in found if part is not None]
+    if len(whole) < len(found):
+        raise InputError("Parts of the sweep were damaged while it ran: give the same command again.")
+    return pd.concat(whole, ignore_index=True)
 
 
 def _words(seconds: float) -> str:

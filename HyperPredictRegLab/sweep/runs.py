@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from HyperPredictRegLib.aligned_pair import AlignedPair
 from HyperPredictRegLib.alignment import AlignmentSettings, align
+from HyperPredictRegLib.alignment.settings import check_seed
 from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.engines.base import Registration, settings_hash
 from HyperPredictRegLib.errors import HyperPredictRegError
@@ -51,6 +52,9 @@ class SweepSettings:
     preset: str = "fast"
     alignment: dict[str, Any] = field(default_factory=dict)
     seed: int = 20240901
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 def common_columns(pair: ManifestPair, settings: SweepSettings) -> Row:

@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import check_writable, writing_into
 from HyperPredictRegLib.progress import Progress, ProgressEvent, silent
 
 from HyperPredictRegLab.cv_folds import COUNT as FOLDS
 from HyperPredictRegLab.cv_folds import subject_folds
+from HyperPredictRegLab.sweep.manifest import csv_rows
 from HyperPredictRegLab.synthesis.maps import rendered
 from HyperPredictRegLab.synthesis.recipe import DEFAULT_MIX, Recipe, draw_recipe
 
@@ -28,6 +30,12 @@ COLUMNS = (
     "label_noise_mm", "recipe",
 )  # fmt: skip
 """Columns of the manifest; `group` is the kind of pair, `recipe` JSON of both images' recipes and the maps' names."""
+
+NUMBER_DIGITS = 5
+MOST_PAIRS = 10**NUMBER_DIGITS
+"""Of a set: what the digits of a pair's name can tell apart."""
+
+MOST_SEED = 2**63
 
 _ROLES = ("fixed", "fixed_labels", "moving", "moving_labels")
 
@@ -91,7 +99,7 @@ def plan_pair(labels: Sequence[Path], number: int, *, seed: int, kinds: Mapping[
         moving = fixed
     elif fixed == moving:
         kind = "relative"
-    return PlannedPair(f"pair-{number:05d}", kind, (maps[fixed], maps[moving]), draw_recipe(kind, rng))
+    return PlannedPair(f"pair-{number:0{NUMBER_DIGITS}d}", kind, (maps[fixed], maps[moving]), draw_recipe(kind, rng))
 
 
 def write_pairs(
@@ -126,12 +134,19 @@ def write_pairs(
     ------
     InputError : no maps, a map that cannot be used, an unknown kind, or a folder that holds pairs of another recipe.
     """
-    if count < 0 or first < 0 or seed < 0:
-        raise InputError(f"count ({count}), first ({first}) and seed ({seed}) of synthetic pairs must not be negative.")
+    if count < 0 or first < 0 or not 0 <= seed < MOST_SEED:
+        raise InputError(
+            f"count ({count}), first ({first}) and seed ({seed}) of synthetic pairs must not be negative, "
+            f"and the seed is below {MOST_SEED}."
+        )
+    if first + count > MOST_PAIRS:
+        raise InputError(f"Pairs {first} to {first + count - 1} are too many: a set has at most {MOST_PAIRS}, numbered from 0.")
     _checked_maps(labels)
+    check_writable(folder)
     manifest = folder / "manifest.csv"
-    (folder / "images").mkdir(parents=True, exist_ok=True)
     _check_same_set(manifest, labels, seed, kinds)
+    with writing_into(folder / "images", "files", ""):
+        (folder / "images").mkdir(parents=True, exist_ok=True)
     for done in range(count):
         pair = plan_pair(labels, first + done, seed=seed, kinds=kinds)
         progress(ProgressEvent("synthesis", done / count, f"{pair.name}: {pair.kind}"))
@@ -154,8 +169,14 @@ def _write_pair(folder: Path, pair: PlannedPair) -> None:
 
 def _write_image(image: sitk.Image, path: Path) -> None:
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=5)
-    temporary.replace(path)
+    with writing_into(path.parent, "files", ""):
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=5)
+            temporary.replace(path)
+        except RuntimeError as error:
+            raise OSError(str(error).strip().splitlines()[-1]) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _complete(folder: Path, pair: PlannedPair) -> bool:
@@ -164,7 +185,7 @@ def _complete(folder: Path, pair: PlannedPair) -> bool:
 
 def _present_numbers(folder: Path) -> list[int]:
     found = (path.name.split("_")[0].removeprefix("pair-") for path in (folder / "images").glob("pair-*_fixed.nii.gz"))
-    return sorted(int(number) for number in found if number.isdigit())
+    return sorted(int(number) for number in found if number.isascii() and number.isdigit() and len(number) == NUMBER_DIGITS)
 
 
 def _write_manifest(manifest: Path, labels: Sequence[Path], seed: int, kinds: Mapping[str, float]) -> None:
@@ -175,23 +196,28 @@ def _write_manifest(manifest: Path, labels: Sequence[Path], seed: int, kinds: Ma
 
 def _write_rows(manifest: Path, rows: Iterable[Mapping[str, str]]) -> None:
     temporary = manifest.with_name(f".{os.getpid()}-{manifest.name}")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(manifest)
+    with writing_into(manifest.parent, "files", ""):
+        try:
+            with temporary.open("w", newline="", encoding="utf-8") as stream:
+                writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+            temporary.replace(manifest)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _check_same_set(manifest: Path, labels: Sequence[Path], seed: int, kinds: Mapping[str, float]) -> None:
     """Refuse to mix two sets in one folder: one manifest could not tell which seed made which image."""
-    if not manifest.is_file():
+    if not os.path.lexists(manifest):
         return
-    with manifest.open(newline="", encoding="utf-8") as stream:
-        row = next(csv.DictReader(stream), None)
-    if row is None:
+    rows = csv_rows(manifest, "The manifest")[1]
+    if not rows:
         return
+    row = rows[0]
     number = row.get("pair", "").removeprefix("pair-")
-    if not number.isdigit() or plan_pair(labels, int(number), seed=seed, kinds=kinds).row() != row:
+    numbered = number.isascii() and number.isdigit() and len(number) == NUMBER_DIGITS
+    if not numbered or plan_pair(labels, int(number), seed=seed, kinds=kinds).row() != row:
         raise InputError(
             f"The folder {manifest.parent} holds pairs made from another seed, other maps or other kinds: "
             "give the same ones to extend it, or another folder."

@@ -11,7 +11,7 @@ from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.predictor.bands import BandWidths
 from HyperPredictRegLib.predictor.bundle import Bundle, save_bundle
-from HyperPredictRegLib.predictor.card import FORMAT, Card
+from HyperPredictRegLib.predictor.card import FORMAT, MOST_LETTERS, Card
 from HyperPredictRegLib.predictor.ensemble import Ensemble
 from HyperPredictRegLib.predictor.novelty import Novelty, novelty_of
 from HyperPredictRegLib.predictor.structures import structure_name
@@ -32,6 +32,8 @@ from HyperPredictRegLab.training.population import dense_grid, fixed_value, trai
 REPLICAS = 2
 """Members per fold, from different random weights: their mean errs less than either."""
 
+MOST_NOISE_MM = 100.0
+
 
 @dataclass(frozen=True)
 class Description:
@@ -45,6 +47,16 @@ class Description:
     licence: str = "unspecified"
     training_data: str = "unspecified"
     assumed_label_noise_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        for what, text in (
+            ("name", self.name), ("version", self.version), ("licence", self.licence), ("training data", self.training_data)
+        ):  # fmt: skip
+            if len(text) > MOST_LETTERS or not text.isprintable():
+                raise InputError(f"The {what} of the predictor is no text of at most {MOST_LETTERS} letters in one line.")
+        noise = self.assumed_label_noise_mm
+        if noise is not None and not 0 <= noise <= MOST_NOISE_MM:
+            raise InputError(f"Labels that stray from images by {noise:g} mm cannot be: give 0 to {MOST_NOISE_MM:g}.")
 
 
 @dataclass(frozen=True)
@@ -173,4 +185,5 @@ def accuracy(held_out: HeldOut, widths: BandWidths) -> dict[str, float]:
     found["coverage_dice"] = float(np.mean(dice[~np.isnan(dice)] <= widths.dice))
     found["coverage_mean_dice"] = float(np.mean(mean[~np.isnan(mean)] <= widths.mean_dice))
     found["coverage_folding"] = float(np.mean(curves[:, 0][~np.isnan(curves[:, 0])] <= widths.curves[0]))
-    return {name: round(value, 5) for name, value in found.items()}
+    # A card has no word for a figure that could not be measured, such as that of structures nobody has.
+    return {name: round(value, 5) for name, value in found.items() if np.isfinite(value)}

@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from HyperPredictRegLib.errors import InputError
 
+from HyperPredictRegLab.training.sweep_tables import (
+    check_columns,
+    check_text,
+    read_table,
+    with_labels,
+    with_numbers,
+    without_copies,
+)
+
 if TYPE_CHECKING:
     import pandas as pd
+
+RUNS, FEATURES = "runs.parquet", "features.parquet"
+_RUNS, _FEATURES = "runs table", "features table"
 
 LABEL_NOISE = "label_noise_mm"
 """A feature that only the makers of images know: by how much labels stray from them. Whoever uses a predictor assumes a value."""
@@ -38,6 +50,7 @@ class Examples:
     dice : shape (P, S, N).
     folding_foreground, folding_box : percent, shape (P, N).
     sd_log_jacobian, hd95 : shape (P, N); hd95 is the mean in mm.
+    notes : sentences on what was left out of the tables.
     """
 
     pairs: tuple[str, ...]
@@ -59,6 +72,7 @@ class Examples:
     folding_box: np.ndarray
     sd_log_jacobian: np.ndarray
     hd95: np.ndarray
+    notes: tuple[str, ...] = ()
 
     @property
     def mean_dice(self) -> np.ndarray:
@@ -98,19 +112,14 @@ def read_examples(
 
     Raises
     ------
-    InputError : a table is missing, lacks columns, mixes engines or settings, or holds no run that succeeded.
+    InputError : a table is missing or damaged, lacks columns, has something else where numbers should be, says two things of
+        one registration, mixes engines or settings, or holds no run that succeeded.
     """
-    import pandas as pd
-
     folder = Path(folder)
-    tables = []
-    for name in ("runs.parquet", "features.parquet"):
+    for name in (RUNS, FEATURES):
         if not (folder / name).is_file():
             raise InputError(f"'{folder}' has no {name}: give the folder of a finished sweep.")
-        try:
-            tables.append(pd.read_parquet(folder / name))
-        except (OSError, ValueError) as error:
-            raise InputError(f"'{folder / name}' cannot be read as a Parquet table ({error}).") from error
+    tables = read_table(folder / RUNS, _RUNS), read_table(folder / FEATURES, _FEATURES)
     return examples_from(*tables, hyperparameter=hyperparameter, labels=labels)
 
 
@@ -121,24 +130,20 @@ def examples_from(
     import pandas as pd
     from HyperPredictRegLib.engines import get_engine
 
-    _need(runs, ("pair", "fixed_subject", "moving_subject", "engine", "settings_hash", "preset", "error"), "runs")
-    _need(features, ("pair", "label", "features_version", "error"), "features")
-    runs, features = runs[runs["error"] == ""], features[features["error"] == ""]
+    notes: list[str] = []
+    features = _checked_features(features, notes)
+    runs = _finished(runs)
     runs = runs[runs["pair"].isin(set(features["pair"]))]
     if runs.empty:
         raise InputError("The sweep holds no pair with both a finished registration and features.")
     common = {name: _single(runs, name) for name in ("engine", "settings_hash", "preset")}
+    features = features[features["pair"].isin(set(runs["pair"]))]
     version = _single(features, "features_version")
     name = hyperparameter or get_engine(common["engine"]).hyperparameters[0].name
-    _need(runs, (name, "folding_foreground", "folding_box", "sd_log_jacobian"), "runs")
-    by_pair = {pair: table.sort_values(name) for pair, table in runs.groupby("pair", sort=False)}
+    runs = _checked_runs(runs, name, notes)
+    by_pair = {str(pair): table.sort_values(name) for pair, table in runs.groupby("pair", sort=False)}
     pairs = tuple(by_pair)
-    if labels is None:
-        columns = [c for c in runs.columns if c.startswith("dice_")]
-        shares = pd.DataFrame({c: table[c].notna().any() for c in columns} for table in by_pair.values()).mean()
-        labels = tuple(sorted(int(c[5:]) for c in columns if shares[c] >= LEAST_PAIRS_PER_STRUCTURE))
-    if not labels:
-        raise InputError("The sweep measured no Dice: its manifest needs label maps with structures in common.")
+    labels = _learned_labels(runs, by_pair, labels)
     most = max(len(table) for table in by_pair.values())
 
     def column(what: str) -> np.ndarray:
@@ -154,8 +159,8 @@ def examples_from(
     token_names = tuple(c[6:] for c in features.columns if c.startswith("token_"))
     return Examples(
         pairs=pairs,
-        subjects=first[["fixed_subject", "moving_subject"]].astype(str).to_numpy(),
-        groups=first["group"].astype(str).to_numpy() if "group" in first else np.full(len(pairs), ""),
+        subjects=first[["fixed_subject", "moving_subject"]].to_numpy(dtype=str),
+        groups=first["group"].fillna("").astype(str).to_numpy() if "group" in first else np.full(len(pairs), ""),
         **common,
         features_version=version,
         hyperparameter=name,
@@ -170,7 +175,70 @@ def examples_from(
         folding_box=column("folding_box"),
         sd_log_jacobian=column("sd_log_jacobian"),
         hd95=column("hd95"),
+        notes=tuple(notes),
     )
+
+
+def _checked_features(features: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Return the rows of pairs that could be described, each once, with numbers in their columns."""
+    check_columns(features, ("pair", "label", "features_version", "error"), _FEATURES)
+    check_text(features, ("pair", "features_version", "error"), _FEATURES)
+    features = with_labels(features[features["error"] == ""], _FEATURES)
+    numbers = [name for name in features.columns if name.startswith(("pair_", "token_"))]
+    features, copies = without_copies(with_numbers(features, numbers, _FEATURES), ("pair", "label"), _FEATURES)
+    notes += [copies] if copies else []
+    # A pair is what its row for the whole pair says; rows of structures alone are no pair.
+    features = features[features["pair"].isin(set(features.loc[features["label"] == 0, "pair"]))]
+    empty = [name for name in numbers if features[name].isna().all()]
+    if len(empty) == len(numbers):
+        raise InputError(f"The {_FEATURES} describes no pair: give one that 'hyperpredictreg sweep' wrote.")
+    described = [name for name in empty if name.startswith("pair_")]
+    if described:
+        notes.append(f"The {_FEATURES} has no value of {', '.join(name[5:] for name in described)}: left out.")
+    return features.drop(columns=described)
+
+
+def _finished(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of registrations that succeeded."""
+    text = ("pair", "fixed_subject", "moving_subject", "engine", "settings_hash", "preset", "error")
+    check_columns(runs, text, _RUNS)
+    check_text(runs, text, _RUNS)
+    return runs[runs["error"] == ""]
+
+
+def _checked_runs(runs: pd.DataFrame, hyperparameter: str, notes: list[str]) -> pd.DataFrame:
+    """Return registrations, each once, with numbers in their columns."""
+    always = (hyperparameter, "folding_foreground", "folding_box", "sd_log_jacobian")
+    check_columns(runs, always, _RUNS)
+    runs = with_numbers(runs, always, _RUNS, complete=True)
+    measured = [name for name in runs.columns if name.startswith("dice") or name in ("hd95", LABEL_NOISE)]
+    runs = with_numbers(runs, measured, _RUNS)
+    if not (runs[hyperparameter] > 0).all():
+        raise InputError(f"The column '{hyperparameter}' of the {_RUNS} holds {runs[hyperparameter].min():g}: λ is above 0.")
+    runs, copies = without_copies(runs, ("pair", hyperparameter), _RUNS)
+    notes += [copies] if copies else []
+    if runs[hyperparameter].nunique() < 2:
+        raise InputError("The sweep tried one λ only, which shows no curve: sweep with 2 or more.")
+    return runs
+
+
+def _learned_labels(
+    runs: pd.DataFrame, by_pair: dict[str, pd.DataFrame], labels: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """Return the labels asked for, or those that enough of the pairs have."""
+    import pandas as pd
+
+    columns = {int(c[5:]): c for c in runs.columns if c.startswith("dice_") and c[5:].isascii() and c[5:].isdigit()}
+    if labels is not None:
+        absent = [label for label in labels if label not in columns or runs[columns[label]].isna().all()]
+        if absent:
+            raise InputError(f"The sweep measured no Dice of the label {absent[0]}: name labels that its maps have.")
+        return tuple(dict.fromkeys(labels))
+    shares = pd.DataFrame({label: table[c].notna().any() for label, c in columns.items()} for table in by_pair.values()).mean()
+    found = tuple(sorted(label for label in columns if shares[label] >= LEAST_PAIRS_PER_STRUCTURE))
+    if not found:
+        raise InputError("The sweep measured no Dice: its manifest needs label maps with structures in common.")
+    return found
 
 
 def _tokens(features: pd.DataFrame, pairs: tuple[str, ...], labels: tuple[int, ...], names: tuple[str, ...]) -> np.ndarray:
@@ -181,12 +249,6 @@ def _tokens(features: pd.DataFrame, pairs: tuple[str, ...], labels: tuple[int, .
     values = table[[f"token_{name}" for name in names]].to_numpy(dtype=float)
     found[[rows[p] for p in table["pair"]], [places[label] for label in table["label"]]] = values
     return found
-
-
-def _need(table: pd.DataFrame, columns: tuple[str, ...], what: str) -> None:
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise InputError(f"The {what} table lacks the columns {', '.join(missing)}: was it written by 'hyperpredictreg sweep'?")
 
 
 def _single(table: pd.DataFrame, column: str) -> str:

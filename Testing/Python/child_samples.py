@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 from conftest import FAST, blob_image, blob_labels
+from HyperPredictRegLib.child import Child, new_workplace, remove_workplace
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.job import Job
 from HyperPredictRegLib.records import to_json
+from HyperPredictRegLib.saved import read_outcome
+
+LIMIT = 60.0
 
 
 def write_small_job(folder: Path, out: Path, voxels: int = 24, **changes: object) -> Path:
@@ -78,3 +85,66 @@ def seconds_until(condition: Callable[[], bool], limit: float) -> float:
 def digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of a folder by its name."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}
+
+
+def kill_at_random_moments(folder: Path, moments: int, at_start: int, seed: int) -> list[str]:
+    """Register again and again, kill each at a random moment, and make sure that nothing is left behind or half done.
+
+    Parameters
+    ----------
+    moments, at_start : kills during the whole of a run, and during its first tenth. Every third is as the system does it where
+        memory runs out: nobody is asked.
+
+    Returns
+    -------
+    endings : how the child said that each ended.
+    """
+    inputs, results = folder / "inputs", folder / "results"
+    inputs.mkdir()
+    results.mkdir()
+    out = results / "out"
+    write_small_job(inputs, out)
+    before = digests(inputs)
+    # The first run warms the disk's cache up; the second tells how long the others will take.
+    for _ in range(2):
+        shutil.rmtree(out, ignore_errors=True)
+        started = time.perf_counter()
+        child, workplace = _begin(inputs)
+        assert child.wait(timeout=LIMIT).outcome == "done"
+        whole_run = time.perf_counter() - started
+        remove_workplace(workplace)
+    complete = {path.name for path in out.iterdir()}
+    random = np.random.default_rng(seed)
+    chosen = [*random.uniform(0, whole_run, moments), *random.uniform(0, 0.1 * whole_run, at_start)]
+    endings, pids = [], []
+    for number, moment in enumerate(chosen):
+        shutil.rmtree(out, ignore_errors=True)
+        child, workplace = _begin(inputs)
+        assert child._process is not None
+        pids.append(child._process.pid)
+        time.sleep(moment)
+        if number % 3 == 2 and child.ending is None:
+            os.kill(child._process.pid, signal.SIGKILL)
+            child.wait(timeout=LIMIT)
+        else:
+            child.kill()
+        assert child.ending is not None
+        endings.append(child.ending.outcome)
+        assert not is_alive(child._process.pid)
+        remove_workplace(workplace)
+        assert list((folder / "temporary").iterdir()) == []
+        assert {path.name for path in results.iterdir()} <= {"out"}, f"kill {number} of seed {seed} at {moment:.3f} s"
+        if out.exists():
+            # It was published before the kill: then all of it is there.
+            assert {path.name for path in out.iterdir()} == complete
+            read_outcome(out)
+        else:
+            assert endings[-1] != "done"
+        assert digests(inputs) == before
+    assert not any(is_alive(pid) for pid in pids)
+    return endings
+
+
+def _begin(inputs: Path) -> tuple[Child, Path]:
+    workplace = new_workplace(inputs.parent / "temporary")
+    return Child("register", inputs / "job.json", workplace=workplace), workplace

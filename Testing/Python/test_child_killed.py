@@ -4,82 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from child_samples import digests, is_alive, seconds_until, worker_that, write_small_job
-from HyperPredictRegLib.child import Child, new_workplace, process, remove_workplace
-from HyperPredictRegLib.saved import read_outcome
+from child_samples import digests, is_alive, kill_at_random_moments, seconds_until, worker_that, write_small_job
+from HyperPredictRegLib.child import Child, new_workplace, process
 
 LIMIT = 60.0
-MOMENTS = 40
-MOMENTS_AT_START = 10
+MOMENTS = 8
+MOMENTS_AT_START = 2
 
 posix = pytest.mark.skipif(os.name != "posix", reason="ends processes by signals")
 
 
-def begin(inputs: Path) -> tuple[Child, Path]:
-    workplace = new_workplace(inputs.parent / "temporary")
-    return Child("register", inputs / "job.json", workplace=workplace), workplace
-
-
 @pytest.mark.slow
 @posix
-def test_fifty_kills_at_random_moments_leave_nothing_behind(tmp_path: Path) -> None:
-    inputs, results = tmp_path / "inputs", tmp_path / "results"
-    inputs.mkdir()
-    results.mkdir()
-    out = results / "out"
-    write_small_job(inputs, out)
-    before = digests(inputs)
-
-    # The first run warms the disk's cache up; the second tells how long the others will take.
-    for _ in range(2):
-        shutil.rmtree(out, ignore_errors=True)
-        started = time.perf_counter()
-        child, workplace = begin(inputs)
-        assert child.wait(timeout=LIMIT).outcome == "done"
-        whole_run = time.perf_counter() - started
-        remove_workplace(workplace)
-    complete = {path.name for path in out.iterdir()}
-    pids, endings = [], []
-    random = np.random.default_rng(20240901)
-    moments = [*random.uniform(0, whole_run, MOMENTS), *random.uniform(0, 0.1 * whole_run, MOMENTS_AT_START)]
-    for number, moment in enumerate(moments):
-        shutil.rmtree(out, ignore_errors=True)
-        child, workplace = begin(inputs)
-        assert child._process is not None
-        pids.append(child._process.pid)
-        time.sleep(moment)
-        killed = time.perf_counter()
-        if number % 3 == 2 and child.ending is None:
-            # As the system does where memory runs out: nobody is asked.
-            os.kill(child._process.pid, signal.SIGKILL)
-            child.wait(timeout=LIMIT)
-        else:
-            child.kill()
-        assert time.perf_counter() - killed < 1, f"kill {number} at {moment:.3f} s"
-        assert child.ending is not None
-        endings.append(child.ending.outcome)
-        assert not is_alive(child._process.pid)
-        remove_workplace(workplace)
-        assert list((tmp_path / "temporary").iterdir()) == []
-        assert {path.name for path in results.iterdir()} <= {"out"}, f"kill {number} at {moment:.3f} s"
-        if out.exists():
-            # It was published before the kill: then all of it is there.
-            assert {path.name for path in out.iterdir()} == complete
-            read_outcome(out)
-        else:
-            assert child.ending.outcome != "done"
-        assert digests(inputs) == before
-    assert not any(is_alive(pid) for pid in pids)
-    assert endings.count("cancelled") >= 20 and endings.count("failed") >= 8, endings
+def test_kills_at_random_moments_leave_nothing_behind(tmp_path: Path) -> None:
+    endings = kill_at_random_moments(tmp_path, MOMENTS, MOMENTS_AT_START, seed=20240901)
+    assert len(endings) == MOMENTS + MOMENTS_AT_START
+    # Kills that all came too late would show nothing.
+    assert endings.count("cancelled") >= 2 and endings.count("failed") >= 1, endings
 
 
 PARENT = """

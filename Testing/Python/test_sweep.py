@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -12,23 +11,21 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import SimpleITK as sitk
-from conftest import FIXED_GRID, blob_image, blob_labels
 from HyperPredictRegLib.cli import app
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.errors import InputError
+from sweep_samples import write_manifest, write_organs
 from typer.testing import CliRunner
 
 from HyperPredictRegLab.sweep.design import Design
 from HyperPredictRegLab.sweep.manifest import read_manifest
-from HyperPredictRegLab.sweep.running import part_name, sweep
+from HyperPredictRegLab.sweep.parts import part_name
+from HyperPredictRegLab.sweep.running import sweep
 from HyperPredictRegLab.sweep.runs import SweepSettings
 from HyperPredictRegLab.training.examples import read_examples
 
-COLUMNS = ("pair", "fixed", "moving", "fixed_labels", "moving_labels", "fixed_subject", "moving_subject", "group")
 OPTIONS = ("--values", "0.7,2", "--workers", "1", "--set-alignment", "multi_start=false", "--quiet")
 
 
@@ -40,34 +37,10 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*words), capture_output=True, encoding="utf-8", check=False)
 
 
-def write_manifest(path: Path, pairs: list[tuple[str, str, str]], **changes: str) -> Path:
-    """List pairs of (name, fixed subject, moving subject) of the folder's organs; `changes` spoil the last one's row."""
-    rows = [
-        {
-            "pair": name, "fixed": f"{a}.nrrd", "moving": f"{b}.nrrd", "fixed_labels": f"{a}-labels.nrrd",
-            "moving_labels": f"{b}-labels.nrrd", "fixed_subject": a, "moving_subject": b, "group": "usual",
-        }
-        for name, a, b in pairs
-    ]  # fmt: skip
-    rows[-1].update(changes)
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three organs with labels, and an image that cannot be registered."""
-    folder = tmp_path_factory.mktemp("organs")
-    for name, bend in (("anna", 0.0), ("bert", 0.3), ("carl", -0.3)):
-        image = blob_image(FIXED_GRID, bend=bend)
-        sitk.WriteImage(sitk.Cast(image * 5, sitk.sitkInt16), str(folder / f"{name}.nrrd"))
-        sitk.WriteImage(blob_labels(image), str(folder / f"{name}-labels.nrrd"))
-    empty = FIXED_GRID.apply_to(sitk.GetImageFromArray(np.zeros(FIXED_GRID.size[::-1], np.int16)))
-    sitk.WriteImage(empty, str(folder / "empty.nrrd"))
-    return folder
+    return write_organs(tmp_path_factory.mktemp("organs"))
 
 
 def tables(out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

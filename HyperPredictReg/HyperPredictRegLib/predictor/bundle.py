@@ -1,14 +1,16 @@
 """A predictor on disk: a folder with ``card.json`` (what it is) and ``model.pt`` (plain tensors).
 
-Loading never runs code: the tensors are read with torch's restricted unpickler, after their checksum has agreed with the card.
+Loading never runs code: the tensors are read with torch's restricted unpickler, after their checksum has agreed with the card and
+the file was looked through (see `model_file`). A checksum tells of damage, not of malice: all sizes and numbers are checked, too.
 """
 
 from __future__ import annotations
 
 import hashlib
-import pickle
-import warnings
+import io
+import math
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,16 @@ import numpy as np
 import torch
 
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import read_bounded, writing_into
 from HyperPredictRegLib.predictor.bands import BandWidths
+from HyperPredictRegLib.predictor.basis import basis_size
 from HyperPredictRegLib.predictor.card import CARD_FILE, Card, read_card
 from HyperPredictRegLib.predictor.ensemble import Ensemble, Reading
+from HyperPredictRegLib.predictor.model_file import MOST_BYTES, read_tensors
 from HyperPredictRegLib.predictor.network import CurveNetwork, NetworkSettings
 from HyperPredictRegLib.predictor.novelty import Novelty
 from HyperPredictRegLib.records import to_json
 
-LARGEST_BYTES = 50_000_000
 _MODEL = "model.pt"
 
 
@@ -38,8 +42,12 @@ class Bundle:
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> Card:
-    """Write a bundle, both files under temporary names first; the card is returned with the checksum that it got."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a bundle, both files under temporary names first; the card is returned with the checksum that it got.
+
+    Raises
+    ------
+    InputError : the disk is full, or the folder cannot be written to.
+    """
     ensemble, novelty = bundle.ensemble, bundle.novelty
     reading = ensemble.reading
     content = {
@@ -55,17 +63,22 @@ def save_bundle(bundle: Bundle, folder: Path) -> Card:
         "thresholds": [novelty.amber, novelty.red],
         "widths": asdict(bundle.widths),
     }
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    data = stream.getvalue()
+    card = replace(bundle.card, model_sha256=hashlib.sha256(data).hexdigest())
     model, written = folder / f".{_MODEL}.tmp", folder / f".{CARD_FILE}.tmp"
-    try:
-        torch.save(content, model)
-        card = replace(bundle.card, model_sha256=_checksum(model))
-        written.write_text(to_json(card), encoding="utf-8")
-        # Killed between the two, the old card's checksum refuses the new model.
-        model.replace(folder / _MODEL)
-        written.replace(folder / CARD_FILE)
-    finally:
-        model.unlink(missing_ok=True)
-        written.unlink(missing_ok=True)
+    with writing_into(folder, "files", ""):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            model.write_bytes(data)
+            written.write_text(to_json(card), encoding="utf-8")
+            # Killed between the two, the old card's checksum refuses the new model.
+            model.replace(folder / _MODEL)
+            written.replace(folder / CARD_FILE)
+        finally:
+            model.unlink(missing_ok=True)
+            written.unlink(missing_ok=True)
     return card
 
 
@@ -74,63 +87,130 @@ def load_bundle(folder: Path | str) -> Bundle:
 
     Raises
     ------
-    InputError : it is missing, of another format, corrupt, truncated, or not what its card says.
+    InputError : it is missing, of another format, corrupt, truncated, or not what its card says; or it holds numbers that are
+        not finite, so that no verdict could be trusted.
     """
     folder = Path(folder)
     if not (folder / CARD_FILE).is_file() or not (folder / _MODEL).is_file():
         raise InputError(f"'{folder}' is no predictor: a bundle is a folder with {CARD_FILE} and {_MODEL}.")
     card = read_card(folder)
     model = folder / _MODEL
-    if model.stat().st_size > LARGEST_BYTES:
-        size = model.stat().st_size / 1e6
-        raise InputError(f"'{model}' has {size:.0f} MB, far more than a predictor needs; it was not opened.")
-    if _checksum(model) != card.model_sha256:
+    data = read_bounded(model, "predictor's model", MOST_BYTES)
+    if hashlib.sha256(data).hexdigest() != card.model_sha256:
         raise InputError(
             f"'{model}' is not the file that its card describes: it is damaged, incomplete or was exchanged. "
             "Install the bundle again."
         )
     try:
-        with warnings.catch_warnings():
-            # What torch only warns of, a file that it did not write, is refused below.
-            warnings.simplefilter("ignore")
-            content = torch.load(model, map_location="cpu", weights_only=True)
-        return _assembled(card, content)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"'{model}' does not hold the tensors of a predictor ({str(error).splitlines()[0][:120]}); nothing in it was run."
-        ) from error
+        return _assembled(card, read_tensors(data))
+    except Exception as error:  # what a damaged file makes its readers raise cannot be listed
+        reason = (str(error).strip().splitlines() or [""])[0][:160] or type(error).__name__
+        reason = f"it lacks {reason}" if isinstance(error, KeyError) else reason
+        raise InputError(f"'{model}' does not hold the tensors of a predictor ({reason}); nothing in it was run.") from error
 
 
 _READING = ("feature_mean", "feature_sd", "token_mean", "token_sd")
 _NOVELTY = ("mean", "sd", "precision")
 
+_SIZES = {
+    "members": 100, "pair_features": 5000, "token_features": 1000, "structures": 2000, "basis": 200, "width": 2000,
+    "hidden_layers": 5, "embedding": 500,
+}  # fmt: skip
+"""The most of each that a network is built with; ten times of what ours have, or more."""
 
-def _assembled(card: Card, content: dict[str, Any]) -> Bundle:
-    network = CurveNetwork(NetworkSettings(**content["settings"]))
-    network.load_state_dict(content["network"])
-    network.eval()
-    reading = Reading(
-        tuple(content["features"]),
-        tuple(content["tokens"]),
-        **{name: content["reading"][name].numpy().astype(float) for name in _READING},
-    )
-    widths = dict(content["widths"]) | {"curves": tuple(content["widths"]["curves"])}
+
+def _assembled(card: Card, content: Any) -> Bundle:
+    """Build a bundle, having compared all sizes with each other and with the card, and all numbers with what they can be."""
+    if not isinstance(content, dict):
+        raise ValueError("it is no table of named parts")
+    settings = _settings(content["settings"])
+    features, tokens = (_names(content[name], name) for name in ("features", "tokens"))
+    labels = tuple(content["labels"])
+    if any(type(label) is not int for label in labels) or {str(label) for label in labels} != set(card.structures):
+        raise ValueError("its labels are not those on its card")
+    knots = tuple(_number(knot, "knots") for knot in content["knots"])
+    rising = all(a <= b for a, b in pairwise(knots)) and knots[0] < knots[-1]
+    counted = (len(features), len(tokens) + 1, len(labels), basis_size(knots))
+    if not rising or counted != (settings.pair_features, settings.token_features, settings.structures, settings.basis):
+        raise ValueError("its features, labels or knots are not as many as its settings say")
+    shapes = dict.fromkeys(_READING[:2], (settings.members, len(features)))
+    shapes |= dict.fromkeys(_READING[2:], (settings.members, len(tokens)))
+    read = {name: _array(content["reading"][name], shape, name) for name, shape in shapes.items()}
     return Bundle(
         card,
-        Ensemble(network, reading, tuple(content["knots"]), tuple(content["labels"])),
-        BandWidths(**widths),
-        Novelty(
-            tuple(content["novelty_features"]),
-            **{name: content["novelty"][name].numpy().astype(float) for name in _NOVELTY},
-            amber=content["thresholds"][0],
-            red=content["thresholds"][1],
-        ),
+        Ensemble(_network(settings, content["network"]), Reading(features, tokens, **read), knots, labels),
+        _widths(content["widths"]),
+        _novelty(content),
     )
+
+
+def _settings(given: Any) -> NetworkSettings:
+    settings = NetworkSettings(**given)
+    for name, most in _SIZES.items():
+        size = getattr(settings, name)
+        if type(size) is not int or not 1 <= size <= most:
+            raise ValueError(f"its setting {name} is {str(size)[:20]}, where 1 to {most} can be")
+    if not 0 <= _number(settings.dropout, "dropout") < 1:
+        raise ValueError("its setting dropout is no share")
+    return settings
+
+
+def _network(settings: NetworkSettings, weights: Any) -> CurveNetwork:
+    # On this device tensors have a shape and nothing else, so that nothing is allocated for sizes that are not there.
+    with torch.device("meta"):
+        network = CurveNetwork(settings)
+    wanted = network.state_dict()
+    if set(weights) != set(wanted):
+        raise ValueError("its network has other parts than its settings say")
+    for name, weight in weights.items():
+        _array(weight, tuple(wanted[name].shape), name)
+    network.load_state_dict(weights, assign=True)
+    return network.eval()
+
+
+def _novelty(content: dict[str, Any]) -> Novelty:
+    names = _names(content["novelty_features"], "novelty_features")
+    count = len(names)
+    arrays = {
+        name: _array(content["novelty"][name], (count, count) if name == "precision" else (count,), f"novelty {name}")
+        for name in _NOVELTY
+    }
+    # A comparison with NaN is false: no pair would ever be unusual, or every one.
+    amber, red = (_number(threshold, "thresholds") for threshold in content["thresholds"])
+    if not 0 < amber <= red or not (arrays["sd"] > 0).all():
+        raise ValueError("its thresholds or spreads are not above 0 in rising order")
+    return Novelty(names, **arrays, amber=amber, red=red)
+
+
+def _widths(given: Any) -> BandWidths:
+    curves = tuple(_number(width, "widths") for width in given["curves"])
+    widths = {name: _number(given[name], "widths") for name in given if name not in ("curves", "subjects")}
+    if len(curves) != 3 or min(*curves, *widths.values()) < 0 or type(given["subjects"]) is not int or given["subjects"] < 1:
+        raise ValueError("its widths of bands cannot be")
+    return BandWidths(**widths, curves=curves, subjects=given["subjects"])
+
+
+def _array(tensor: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+    if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+        raise ValueError(f"its '{name}' has another shape or type than its settings say")
+    array = tensor.detach().numpy().astype(float)
+    if not np.isfinite(array).all():
+        raise ValueError(f"its '{name}' holds numbers that are not finite")
+    return array
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"its '{name}' holds {str(value)[:20]}, which is no finite number")
+    return float(value)
+
+
+def _names(given: Any, name: str) -> tuple[str, ...]:
+    names = tuple(given)
+    if not names or len(set(names)) < len(names) or not all(isinstance(n, str) and n.isidentifier() for n in names):
+        raise ValueError(f"its '{name}' are not names")
+    return names
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.as_tensor(array, dtype=torch.float32)
-
-
-def _checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
