@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.inputs import input_paths
 from HyperPredictRegLib.intensity import background_value
-from HyperPredictRegLib.job import AlignmentUsed, EngineUsed, GridUsed, Job, Measured, Report, StabilityMeasure
+from HyperPredictRegLib.job import AlignmentUsed, Comparison, EngineUsed, GridUsed, Job, Measured, Report, StabilityMeasure
 from HyperPredictRegLib.measurement import measure
 from HyperPredictRegLib.memory import peak_mb
 from HyperPredictRegLib.outcome import Outcome
@@ -28,6 +28,8 @@ from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, ne
 from HyperPredictRegLib.quality import MUCH_FOLDED_PERCENT
 from HyperPredictRegLib.records import to_plain
 from HyperPredictRegLib.selection import within_limit
+from HyperPredictRegLib.selection.comparison import compared, predicted_at, surprise_words
+from HyperPredictRegLib.selection.printed import percent
 from HyperPredictRegLib.threads import threads
 from HyperPredictRegLib.transforms import linear_matrix
 from HyperPredictRegLib.workflow.loop import Registered, register_within_limit
@@ -120,16 +122,21 @@ def _measured_outcome(
     with clock.stage("measure"):
         found = measure(inputs, transform, alignment.transform, pair.grid)
     used = _alignment_used(plan, alignment, spread)
+    curves, taken = None if chosen.forecast is None else chosen.forecast.curves, registered.registration.hyperparameters
+    at_result = predicted_at(curves, chosen.predicted, taken)
+    comparisons = compared(chosen.predicted, at_result, registered.trials, found.measured)
     warnings = (
+        *_prediction_warnings(comparisons),
         *used.warnings,
         *chosen.warnings,
         *registered.warnings,
         *_result_warnings(found.measured, alignment, plan, chosen),
     )
+    report = _report(plan, ready, used, chosen, registered, found.measured, warnings, clock)
     fixed, moving = inputs.fixed, inputs.moving
     nothing = background_value(moving.image, moving.foreground)
     return Outcome(
-        report=_report(plan, ready, used, chosen, registered, found.measured, warnings, clock),
+        report=replace(report, predicted_at_result=at_result, comparisons=comparisons),
         fixed=fixed.image,
         moving=moving.image,
         warped=Geometry.of(fixed.image).resample(moving.image, transform, default_value=nothing),
@@ -144,8 +151,13 @@ def _measured_outcome(
         moving_labels=moving.labels,
         warped_labels=found.warped_labels,
         label_names=inputs.label_names,
-        curves=None if chosen.forecast is None else chosen.forecast.curves,
+        curves=curves,
     )
+
+
+def _prediction_warnings(comparisons: Sequence[Comparison]) -> list[str]:
+    surprise = surprise_words(comparisons)
+    return [f"{surprise}: the prediction does not hold for this pair."] if surprise else []
 
 
 def _result_warnings(measured: Measured, alignment: Alignment, plan: Plan, chosen: ChosenLambda) -> list[str]:
@@ -157,7 +169,7 @@ def _result_warnings(measured: Measured, alignment: Alignment, plan: Plan, chose
     elif folding > MUCH_FOLDED_PERCENT:
         symbol = plan.engine.hyperparameters[0].symbol
         found.append(
-            f"{folding:.2f} % of the foreground is folded (more than {MUCH_FOLDED_PERCENT} %): choose a higher {symbol} "
+            f"{percent(folding)} of the foreground is folded (more than {MUCH_FOLDED_PERCENT} %): choose a higher {symbol} "
             "before you carry labels, points or models over."
         )
     if measured.similarity_after < measured.similarity_before:
