@@ -294,6 +294,24 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class MirrorCheck:
+    """What would explain why a pair agrees so little: exchanged labels, or a mirrored image.
+
+    Attributes
+    ----------
+    pairs : labels of which each lies where the other should; empty where it is the image that seems to be mirrored.
+    dice, dice_explained : mean Dice as measured, and without the exchange or, for a mirrored image, after its mere alignment.
+    similarity, similarity_explained : normalised mutual information after alignment of the image as it is, and mirrored.
+    """
+
+    pairs: tuple[tuple[int, int], ...] = ()
+    dice: float | None = None
+    dice_explained: float | None = None
+    similarity: float | None = None
+    similarity_explained: float | None = None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether the pair is like those that the predictor was trained on.
 
@@ -332,6 +350,7 @@ class Report:
     predicted : what was foreseen at the first λ that was tried, or None.
     predicted_at_result : what was predicted, before anything was registered, for the λ of the result; None if nothing was.
     comparisons : predicted beside measured: all that sentences, tables and warnings say of it.
+    mirror_check : exchanged labels or a mirrored image, where one of these would explain a poor result; else None.
     verdict : the predictor's traffic light, or None.
     trials : every λ that was registered with, in order; the last one is the result.
     """
@@ -356,6 +375,7 @@ class Report:
     predicted: Predicted | None = None
     predicted_at_result: Predicted | None = None
     comparisons: tuple[Comparison, ...] = ()
+    mirror_check: MirrorCheck | None = None
     verdict: Verdict | None = None
     trials: tuple[Trial, ...] = ()
     schema_version: int = SCHEMA_VERSION

@@ -18,8 +18,18 @@ from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.inputs import input_paths
 from HyperPredictRegLib.intensity import background_value
-from HyperPredictRegLib.job import AlignmentUsed, Comparison, EngineUsed, GridUsed, Job, Measured, Report, StabilityMeasure
-from HyperPredictRegLib.measurement import measure
+from HyperPredictRegLib.job import (
+    AlignmentUsed,
+    Comparison,
+    EngineUsed,
+    GridUsed,
+    Job,
+    Measured,
+    MirrorCheck,
+    Report,
+    StabilityMeasure,
+)
+from HyperPredictRegLib.measurement import Measurement, measure
 from HyperPredictRegLib.memory import peak_mb
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.outputs import prepared_folder, publish, write_files
@@ -28,12 +38,16 @@ from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, ne
 from HyperPredictRegLib.quality import MUCH_FOLDED_PERCENT
 from HyperPredictRegLib.records import to_plain
 from HyperPredictRegLib.selection import within_limit
-from HyperPredictRegLib.selection.comparison import compared, predicted_at, surprise_words
+from HyperPredictRegLib.selection.comparison import compared, predicted_at, surprise_words, surprises
 from HyperPredictRegLib.selection.printed import percent
 from HyperPredictRegLib.threads import threads
 from HyperPredictRegLib.transforms import linear_matrix
 from HyperPredictRegLib.workflow.loop import Registered, register_within_limit
+from HyperPredictRegLib.workflow.mirrored import exchanged_labels, mirror_words, mirrored_image
 from HyperPredictRegLib.workflow.plan import Clock, Plan, Ready, belongings, made_ready
+
+_POOR_DICE = 0.5
+"""From this mean Dice on an image is not mirrored, unless it looks like its mirror image, which exchanged labels tell."""
 
 Writer = Callable[[Outcome, Path], dict[str, str]]
 """Writes more files of an outcome into a folder and returns their names by role, such as the report page or a scene."""
@@ -111,11 +125,17 @@ def _compute(plan: Plan, progress: Progress, cancelled: CancelCheck) -> Outcome:
         with clock.stage("register"):
             registered = register_within_limit(plan, ready, chosen, progress, cancelled)
         progress(ProgressEvent("measure", 0.0, "measuring"))
-        return _measured_outcome(plan, ready, spread, chosen, registered, clock)
+        return _measured_outcome(plan, ready, spread, chosen, registered, clock, cancelled)
 
 
 def _measured_outcome(
-    plan: Plan, ready: Ready, spread: Stability | None, chosen: ChosenLambda, registered: Registered, clock: Clock
+    plan: Plan,
+    ready: Ready,
+    spread: Stability | None,
+    chosen: ChosenLambda,
+    registered: Registered,
+    clock: Clock,
+    cancelled: CancelCheck,
 ) -> Outcome:
     inputs, alignment, pair = ready.inputs, ready.alignment, ready.pair
     transform = pair.whole_transform(registered.registration, alignment.transform)
@@ -125,8 +145,11 @@ def _measured_outcome(
     curves, taken = None if chosen.forecast is None else chosen.forecast.curves, registered.registration.hyperparameters
     at_result = predicted_at(curves, chosen.predicted, taken)
     comparisons = compared(chosen.predicted, at_result, registered.trials, found.measured)
+    with clock.stage("explain"):
+        mirror_check = _explanation(plan, ready, found, comparisons, cancelled)
     warnings = (
         *_prediction_warnings(comparisons),
+        *([] if mirror_check is None else [mirror_words(mirror_check, inputs.label_names)]),
         *used.warnings,
         *chosen.warnings,
         *registered.warnings,
@@ -136,7 +159,7 @@ def _measured_outcome(
     fixed, moving = inputs.fixed, inputs.moving
     nothing = background_value(moving.image, moving.foreground)
     return Outcome(
-        report=replace(report, predicted_at_result=at_result, comparisons=comparisons),
+        report=replace(report, predicted_at_result=at_result, comparisons=comparisons, mirror_check=mirror_check),
         fixed=fixed.image,
         moving=moving.image,
         warped=Geometry.of(fixed.image).resample(moving.image, transform, default_value=nothing),
@@ -153,6 +176,21 @@ def _measured_outcome(
         label_names=inputs.label_names,
         curves=curves,
     )
+
+
+def _explanation(
+    plan: Plan, ready: Ready, found: Measurement, comparisons: Sequence[Comparison], cancelled: CancelCheck
+) -> MirrorCheck | None:
+    """Look for exchanged labels; and for a mirrored image, if Dice is poor or, where none was measured, much more had to bend."""
+    dice, fixed_labels = found.measured.dice, ready.inputs.fixed.labels
+    if dice is not None and fixed_labels is not None and found.warped_labels is not None:
+        exchanged = exchanged_labels(fixed_labels, found.warped_labels, dice)
+        if exchanged is not None:
+            return exchanged
+    rougher = any(one.lies == "above" for one in surprises(comparisons))
+    if not (rougher if dice is None else dice.mean < _POOR_DICE):
+        return None
+    return mirrored_image(ready.inputs, found, ready.pair.grid, plan.alignment, seed=plan.job.seed, cancelled=cancelled)
 
 
 def _prediction_warnings(comparisons: Sequence[Comparison]) -> list[str]:
