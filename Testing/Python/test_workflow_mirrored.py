@@ -179,7 +179,7 @@ def trunk(bend: float = 0.0) -> tuple[sitk.Image, sitk.Image]:
     labels = np.zeros(body.shape, dtype=np.uint8)
     for label, (x, y, z, a, b, c) in enumerate(((13, 17, 22, 7, 8, 11), (34, 24, 12, 4, 4, 5), (33, 12, 31, 5, 4, 4)), start=1):
         labels[((i - x) / a) ** 2 + ((j - y) / b) ** 2 + ((k - z) / c) ** 2 < 1] = label
-    brightness = np.select([labels == 1, labels == 2, labels == 3, body], [180.0, 320.0, 40.0, 100.0], 0.0)
+    brightness = np.select([labels == 1, labels == 2, labels == 3, body], [260.0, 320.0, 40.0, 100.0], 0.0)
     voxels = brightness + 10 * np.sin(i / 3) * np.cos(j / 4) * body
     return GRID.apply_to(sitk.GetImageFromArray(voxels.astype(np.float32))), GRID.apply_to(sitk.GetImageFromArray(labels))
 

@@ -23,8 +23,8 @@ from HyperPredictRegLib.selection.printed import number
 
 _GAIN = 0.15
 """Dice by which another explanation must be better: registrations of one pair of people differ by a tenth of this."""
-_GAIN_OF_SIMILARITY = 1.3
-"""The same for the mutual information above none; mirrored brains differ by less than a tenth."""
+_GAIN_OF_SIMILARITY = 1.2
+"""The same for the mutual information above none; mirrored brains, which look alike, differ by a twentieth."""
 _SIDES = {
     "left": "right", "l": "r", "lh": "rh", "lt": "rt", "sin": "dex", "sinister": "dexter", "sinistra": "dextra",
 }  # fmt: skip
