@@ -139,14 +139,13 @@ def _measured_outcome(
 ) -> Outcome:
     inputs, alignment, pair = ready.inputs, ready.alignment, ready.pair
     transform = pair.whole_transform(registered.registration, alignment.transform)
-    with clock.stage("measure"):
-        found = measure(inputs, transform, alignment.transform, pair.grid)
-    used = _alignment_used(plan, alignment, spread)
     curves, taken = None if chosen.forecast is None else chosen.forecast.curves, registered.registration.hyperparameters
     at_result = predicted_at(curves, chosen.predicted, taken)
-    comparisons = compared(chosen.predicted, at_result, registered.trials, found.measured)
-    with clock.stage("explain"):
+    with clock.stage("measure"):
+        found = measure(inputs, transform, alignment.transform, pair.grid)
+        comparisons = compared(chosen.predicted, at_result, registered.trials, found.measured)
         mirror_check = _explanation(plan, ready, found, comparisons, cancelled)
+    used = _alignment_used(plan, alignment, spread)
     warnings = (
         *_prediction_warnings(comparisons),
         *([] if mirror_check is None else [mirror_words(mirror_check, inputs.label_names)]),
