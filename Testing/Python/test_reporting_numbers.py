@@ -99,6 +99,7 @@ def test_the_panel_says_the_same_as_the_terminal_and_the_pages(
     assert not strangers(text, report, ("brain-t1 1.0", *PREDICTED)), text
     first = choice_wording.first_line(report)
     assert first in text
+    assert "Limit kept, but the result is not as predicted." in text  # these made-up deformations are smoother than predicted
     assert first in page.plain_page(report, "broken")
     showing.show_report(report)
     assert capsys.readouterr().out.startswith(first.replace("\u00a0", " "))
@@ -222,6 +223,21 @@ def test_nothing_of_a_micrometre_is_printed_as_nothing(outcome: Outcome, capsys:
         assert words in html, words
     assert "misses the start by 0.00041 mm" in wording.verdict(tiny.report)
     assert not re.search(r"\b0\.0+ mm", terminal + html)
+
+
+def test_tables_hold_what_is_small(outcome: Outcome, opened_panel: tuple[Any, Any]) -> None:
+    rows = (replace(structure(1, "cell", 0.9, hd95=0.00123), mean_surface_distance_mm=4.5e-4, fixed_volume_ml=6.4e-8),)
+    report = with_measured(outcome, dice=DiceMeasure(0.9, 0.4, rows)).report
+    section = opened_panel[1].widget.panel.result
+    section._fill_measures(report)
+    table = section.ui.measuresTable
+    assert [table.item(0, column).text() for column in range(5)] == ["cell", "0.40", "0.90", "0.0012", "0.00045"]
+    tables = importlib.import_module("HyperPredictRegLib.slicerbridge.tables")
+    scene = importlib.import_module("slicer").vtkMRMLScene()
+    node = tables.add_structures_table(scene, rows)
+    values = {node.GetColumnName(n): node.GetTable().GetColumn(n).GetVariantValue(0) for n in range(node.GetNumberOfColumns())}
+    texts = {name: float(value.ToString()) for name, value in values.items() if name != "Structure"}
+    assert texts["HD95 (mm)"] == 0.00123 and texts["Fixed volume (ml)"] == 6.4e-8
 
 
 def test_ordinary_numbers_read_as_before() -> None:

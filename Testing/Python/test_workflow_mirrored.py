@@ -16,6 +16,7 @@ from HyperPredictRegLib.job import DiceMeasure, Job, MirrorCheck, Report, Struct
 from HyperPredictRegLib.measurement import measure
 from HyperPredictRegLib.predictor.structures import structure_name
 from HyperPredictRegLib.quality import dice_coefficients
+from HyperPredictRegLib.records import from_json, to_json
 from HyperPredictRegLib.workflow.mirrored import exchanged_labels, mirror_words, mirrored_image
 
 GRID = Geometry((48, 40, 44), (2.5, 2.5, 2.5), (10.0, -20.0, 5.0), (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
@@ -28,6 +29,10 @@ def dice_of(fixed: sitk.Image, warped: sitk.Image, moving: sitk.Image | None = N
     both = sorted(set(np.unique(sitk.GetArrayViewFromImage(fixed)).tolist()) & had - {0})
     rows = tuple(StructureMeasure(n, f"label {n}", found.get(n, 0.0), 0.0, None, None, 1.0, 1.0) for n in both)
     return DiceMeasure(float(np.mean([row.dice for row in rows])), 0.0, rows)
+
+
+def cells_of(count: int) -> tuple[StructureMeasure, ...]:
+    return tuple(StructureMeasure(n, f"cell {n}", 0.0, 0.0, None, None, 1.0, 1.0) for n in range(1, count + 1))
 
 
 def flipped(image: sitk.Image, axis: int = 0) -> sitk.Image:
@@ -93,6 +98,9 @@ def test_what_lies_elsewhere_is_no_exchange(change: dict[int, int]) -> None:
     for voxels in (0, 2, 5):
         moving = shifted(renumbered(fixed, change), voxels)
         assert exchanged_labels(fixed, moving, dice_of(fixed, moving)) is None
+    k, j, i = np.indices((20, 20, 20))
+    cells = sitk.GetImageFromArray((1 + i + 20 * j + 400 * k).astype(np.uint16))
+    assert exchanged_labels(cells, flipped(cells), DiceMeasure(0.0, 0.0, cells_of(8000))) is None, "and takes no gigabytes"
     alone = renumbered(fixed, dict.fromkeys(range(2, 8), 0))
     assert exchanged_labels(alone, alone, dice_of(alone, alone)) is None
 
@@ -207,6 +215,9 @@ def test_a_mirrored_body_without_sides_is_asked_about(tmp_path: Path) -> None:
     assert check.dice_explained is not None and check.dice_explained > check.dice + 0.15
     asked = [warning for warning in report.warnings if "is one of the images mirrored" in warning]
     assert len(asked) == 1
+    assert from_json(Report, to_json(report), "report") == report
+    sided = replace(report, mirror_check=MirrorCheck(((1, 2),), 0.1, 0.9))
+    assert from_json(Report, to_json(sided), "report") == sided
     assert f"mean Dice of {check.dice_explained:.3f} when it is merely aligned, against {check.dice:.3f} as it is" in asked[0]
 
 

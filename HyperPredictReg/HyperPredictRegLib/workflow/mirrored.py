@@ -25,6 +25,8 @@ _GAIN = 0.15
 """Dice by which another explanation must be better: registrations of one pair of people differ by a tenth of this."""
 _GAIN_OF_SIMILARITY = 1.2
 """The same for the mutual information above none; mirrored brains, which look alike, differ by a twentieth."""
+_MOST_LABELS = 2000
+"""A map of more objects numbers them one by one, as cells are, and knows no sides."""
 _SIDES = {
     "left": "right", "l": "r", "lh": "rh", "lt": "rt", "sin": "dex", "sinister": "dexter", "sinistra": "dextra",
 }  # fmt: skip
@@ -47,7 +49,7 @@ def exchanged_labels(fixed: sitk.Image, warped: sitk.Image, dice: DiceMeasure) -
     The pairs and what mean Dice would be without the exchange, or None if there are none.
     """
     labels = np.array([structure.label for structure in dice.structures])
-    if len(labels) < 2:
+    if not 2 <= len(labels) <= _MOST_LABELS:
         return None
     agreement = _agreement(fixed, warped, labels)
     own = np.diag(agreement)
@@ -150,9 +152,10 @@ def mirror_words(check: MirrorCheck, names: Mapping[int, str]) -> str:
 def _agreement(fixed: sitk.Image, warped: sitk.Image, labels: np.ndarray) -> np.ndarray:
     """Return Dice of every fixed structure (rows) with every warped structure (columns)."""
     count = len(labels)
+    both = [sitk.GetArrayViewFromImage(image) for image in (fixed, warped)]
+    somewhere = (both[0] != 0) | (both[1] != 0)
     places = []
-    for image in (fixed, warped):
-        values = sitk.GetArrayViewFromImage(image).ravel()
+    for values in (array[somewhere] for array in both):
         place = np.minimum(np.searchsorted(labels, values), count - 1)
         places.append(np.where(labels[place] == values, place, count))
     joint = np.bincount(places[0] * (count + 1) + places[1], minlength=(count + 1) ** 2).reshape(count + 1, count + 1)
