@@ -78,7 +78,7 @@ def surprise_words(comparisons: Sequence[Comparison]) -> str:
     if not found:
         return ""
     return "Not as predicted: " + ", and ".join(
-        f"{what_words(one)} is {measured_text(one)}, {one.lies} the predicted 90\u00a0% band ({band_text(one)})" for one in found
+        f"{what_words(one)} is {measured_text(one)}, {one.lies} the predicted 90 % band ({band_text(one)})" for one in found
     )
 
 
