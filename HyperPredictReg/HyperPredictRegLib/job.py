@@ -267,16 +267,74 @@ class BandValue:
 
 
 @dataclass(frozen=True)
+class PredictedStructure:
+    """The predicted Dice of one structure, known by its value in the label maps: names may be missing or shared."""
+
+    label: int
+    name: str
+    dice: BandValue
+
+
+@dataclass(frozen=True)
 class Predicted:
-    """What the predictor foresaw at the chosen λ, before anything was registered. Folding in percent; Dice by structure name."""
+    """What was predicted at one λ, before anything was registered. Folding in percent.
+
+    Attributes
+    ----------
+    counted_dice : the Dice that the criterion counts; None where it is the plain mean.
+    """
 
     predictor: str
     hyperparameters: dict[str, float]
     mean_dice: BandValue
-    dice: dict[str, BandValue]
+    structures: tuple[PredictedStructure, ...]
     folding_foreground: BandValue
     folding_box: BandValue
     sd_log_jacobian: BandValue
+    counted_dice: BandValue | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A predicted number beside the measured one, at one λ.
+
+    Attributes
+    ----------
+    what : "dice" (mean of `structures` structures), "folding_foreground", "folding_box" (both in percent) or "sd_log_jacobian".
+    hyperparameters : the λ that both are for.
+    predicted : over the same structures as `measured`.
+    measured : what came out.
+    lies : where the measured number lies: "inside" of the predicted band, "below" or "above" it; "" if that cannot be told.
+    at_result : whether this λ is the one of the result.
+    structures, structures_predicted : how many structures `dice` is the mean of, and how many were predicted; else 0.
+    """
+
+    what: str
+    hyperparameters: dict[str, float]
+    predicted: BandValue
+    measured: float
+    lies: str
+    at_result: bool
+    structures: int = 0
+    structures_predicted: int = 0
+
+
+@dataclass(frozen=True)
+class MirrorCheck:
+    """What would explain why a pair agrees so little: exchanged labels, or a mirrored image.
+
+    Attributes
+    ----------
+    pairs : labels of which each lies where the other should; empty where it is the image that seems to be mirrored.
+    dice, dice_explained : mean Dice as measured, and without the exchange or, for a mirrored image, after its mere alignment.
+    similarity, similarity_explained : normalised mutual information after alignment of the image as it is, and mirrored.
+    """
+
+    pairs: tuple[tuple[int, int], ...] = ()
+    dice: float | None = None
+    dice_explained: float | None = None
+    similarity: float | None = None
+    similarity_explained: float | None = None
 
 
 @dataclass(frozen=True)
@@ -316,6 +374,9 @@ class Report:
     limit_kept : whether the measured folding is within the criterion's limit; None where there is none.
     criterion : what λ was chosen by; None where the user gave it.
     predicted : what was foreseen at the first λ that was tried, or None.
+    predicted_at_result : what was predicted, before anything was registered, for the λ of the result; None if nothing was.
+    comparisons : predicted beside measured: all that sentences, tables and warnings say of it.
+    mirror_check : exchanged labels or a mirrored image, where one of these would explain a poor result; else None.
     verdict : the predictor's traffic light, or None.
     trials : every λ that was registered with, in order; the last one is the result.
     """
@@ -338,6 +399,9 @@ class Report:
     limit_kept: bool | None = None
     criterion: Criterion | None = None
     predicted: Predicted | None = None
+    predicted_at_result: Predicted | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    mirror_check: MirrorCheck | None = None
     verdict: Verdict | None = None
     trials: tuple[Trial, ...] = ()
     schema_version: int = SCHEMA_VERSION

@@ -36,6 +36,7 @@ from HyperPredictRegLib.prediction import Foresight, Prediction, StructureChoice
 from HyperPredictRegLib.quality import jacobian_determinant
 from HyperPredictRegLib.reporting import captions, page
 from HyperPredictRegLib.selection import choose, foreseen, per_structure
+from HyperPredictRegLib.selection.comparison import compared, predicted_at
 from HyperPredictRegLib.selection.readout import band_value
 from HyperPredictRegLib.trace import LevelTrace
 from PIL import Image
@@ -308,4 +309,12 @@ def with_choice(outcome: Outcome, trials: tuple[Trial, ...], **changes: object) 
         "verdict": Verdict("amber", ("The voxels are larger than in training.",)), "trials": trials,
     }
     changed = with_report(with_measured(outcome, folding_percent=last.folding_percent), **{**parts, **changes})
-    return dataclasses.replace(changed, curves=curves)
+    return compared_anew(dataclasses.replace(changed, curves=curves))
+
+
+def compared_anew(outcome: Outcome) -> Outcome:
+    """The outcome with its prediction compared with its measurements, as the workflow does it."""
+    report = outcome.report
+    at_result = predicted_at(outcome.curves, report.predicted, report.hyperparameters)
+    comparisons = compared(report.predicted, at_result, report.trials, report.measured)
+    return with_report(outcome, predicted_at_result=at_result, comparisons=comparisons)

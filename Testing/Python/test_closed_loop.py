@@ -6,14 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 from conftest import FAST
 from HyperPredictRegLib import workflow
 from HyperPredictRegLib.engines.demons import DemonsEngine
 from HyperPredictRegLib.errors import Cancelled, InputError
 from HyperPredictRegLib.job import Criterion, Job, Report
 from HyperPredictRegLib.progress import ProgressEvent
-from HyperPredictRegLib.records import from_json
+from HyperPredictRegLib.records import from_json, to_json
+from HyperPredictRegLib.reporting import choice_wording, wording
+from HyperPredictRegLib.selection.comparison import surprise_words
 from loop_samples import write_bundle, write_rough_pair
+from number_samples import strangers
 
 WEIGHT = "regularization_weight"
 
@@ -123,6 +127,29 @@ def test_a_hopeful_prediction_is_corrected_by_what_is_measured(pair: Path, bundl
     assert again.measured == report.measured
     assert again.predicted == report.predicted
     assert [replace(trial, seconds=0.0) for trial in again.trials] == [replace(trial, seconds=0.0) for trial in report.trials]
+
+
+def test_what_is_said_of_coded_labels_without_names_is_in_the_report(pair: Path, bundle: Path, tmp_path: Path) -> None:
+    """The bundle knows 2 and 17 by FreeSurfer's codes and calls them by its own names, but not 900."""
+    for name in ("fixed", "moving"):
+        labels = sitk.ReadImage(str(pair / f"{name}-labels.nrrd"))
+        sitk.WriteImage(sitk.ChangeLabel(labels, {1: 2, 2: 17, 3: 900}), str(tmp_path / f"{name}.nrrd"))
+    given = {"fixed_labels": str(tmp_path / "fixed.nrrd"), "moving_labels": str(tmp_path / "moving.nrrd")}
+    report = report_of(pair, predictor=str(bundle), criterion=Criterion(folding_limit=0.1), **given)
+    dice, row = report.measured.dice, report.comparisons[3]
+    assert dice is not None
+    assert (row.what, row.structures, row.structures_predicted, row.at_result) == ("dice", 3, 3, True)
+    assert row.measured == pytest.approx(dice.mean, abs=1e-12)
+    assert report.predicted_at_result is not None and report.predicted is not None
+    assert report.predicted_at_result.hyperparameters == report.hyperparameters != report.predicted.hyperparameters
+    first = choice_wording.first_line(report)
+    names = ("hopeful 1", *(structure.name for structure in report.predicted.structures))
+    for text in (first, wording.verdict(report), report.choice, *report.warnings[:1]):
+        assert not strangers(text, report, names), text
+    surprise = surprise_words(report.comparisons)
+    assert surprise and first.startswith(surprise)
+    assert report.warnings[0] == f"{surprise}: the prediction does not hold for this pair."
+    assert from_json(Report, to_json(report), "report") == report
 
 
 def test_a_pair_unlike_the_training_gets_the_fixed_weight(pair: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_pieces_of_python_run_whatever_was_foreseen(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     band = BandValue(0.5, 0.4, 0.6)
-    predicted = Predicted("demons-fast 1", {"regularization_weight": 0.7}, band, {}, band, band, band)
+    predicted = Predicted("demons-fast 1", {"regularization_weight": 0.7}, band, (), band, band, band)
     report = replace(
         finished[0],
         predicted=predicted if light == "green" else None,

@@ -256,5 +256,5 @@ def test_numbers_in_words() -> None:
     assert wording.percent(0.0004) == "under 0.01 %"
     assert wording.percent(1.234) == "1.23 %"
     assert wording.number(-1.0, 1) == "\N{MINUS SIGN}1.0"
-    assert wording.number(-0.001, 1) == "0.0"
+    assert wording.number(-0.0, 1) == "0.0"
     assert wording.file_name("C:\\scans\\brain\\") == "brain"

@@ -17,7 +17,7 @@ from HyperPredictRegLib import saved, workflow
 from HyperPredictRegLib.curves import Band, Curves
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.job import BandValue, Criterion, EngineUsed, Job, Predicted, Report, Verdict
+from HyperPredictRegLib.job import BandValue, Criterion, EngineUsed, Job, Predicted, PredictedStructure, Report, Verdict
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.outputs import REPORT_NAME, write_files
 from HyperPredictRegLib.prediction import Foresight, Prediction, StructureChoice
@@ -51,7 +51,9 @@ def foresight(job: Job) -> Foresight:
         hyperparameters=at,
         feasible=True,
         choice="because",
-        predicted=Predicted("planted 1", at, third, {"ä": third}, third, third, BandValue(math.nan, 0.0, math.inf)),
+        predicted=Predicted(
+            "planted 1", at, third, (PredictedStructure(7, "ä", third),), third, third, BandValue(math.nan, 0.0, math.inf)
+        ),
         structures=(StructureChoice(3, "ä", at, third, third),),
         fixed_hyperparameters=at,
         seconds={"align": 1e-7},

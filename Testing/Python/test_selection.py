@@ -260,7 +260,7 @@ def test_curves_are_read_between_and_at_their_points() -> None:
     assert at.dice.value.shape == (3, 2)
     told = foreseen(curves, {WEIGHT: middle}, "some predictor")
     assert told.mean_dice.lower == at.mean_dice.lower[0]
-    assert told.dice["structure 2"].value == at.dice.value[2, 0]
+    assert [s.dice.value for s in told.structures] == at.dice.value[:, 0].tolist()
 
 
 @pytest.mark.parametrize("value", [0.39, 4.6, float("nan")])

@@ -231,11 +231,12 @@ def flat(dice: float, folding: tuple[float, float, float]) -> Any:
 @pytest.mark.parametrize(
     ("folding", "domain", "words"),
     [
-        ((0.1, 0.0, 0.4), "foreground", "Dice 0.74 (0.71–0.77), folding 0.1 % (0–0.4 %)"),
-        ((12.4, 3.0, 40.0), "foreground", "Dice 0.74 (0.71–0.77), folding 12 % (3.0–40 %)"),
-        ((12.4, 3.0, 40.0), "box", "Dice 0.74 (0.71–0.77), folding 1.2 % (0.3–4.0 %)"),
-        ((0.03, 0.002, 0.09), "foreground", "Dice 0.74 (0.71–0.77), folding 0.03 % (under 0.01–0.09 %)"),
-        ((0.0004, 0.0, 0.0009), "foreground", "Dice 0.74 (0.71–0.77), folding 0 % (0–0 %)"),
+        ((0.1, 0.0, 0.4), "foreground", "Dice 0.74 (0.71 to 0.77), folding 0.10 % (at most 0.40 %)"),
+        ((12.4, 3.0, 40.0), "foreground", "Dice 0.74 (0.71 to 0.77), folding 12.40 % (3.00 % to 40.00 %)"),
+        ((12.4, 3.0, 40.0), "box", "Dice 0.74 (0.71 to 0.77), folding 1.24 % (0.30 % to 4.00 %)"),
+        ((0.03, 0.002, 0.09), "foreground", "Dice 0.74 (0.71 to 0.77), folding 0.03 % (at most 0.09 %)"),
+        ((0.0004, 0.0, 0.0009), "foreground", "Dice 0.74 (0.71 to 0.77), folding under 0.01 % (at most 0.01 %)"),
+        ((0.0, 0.0, 0.0), "foreground", "Dice 0.74 (0.71 to 0.77), folding under 0.01 % (at most 0.01 %)"),
     ],
 )
 def test_one_setting_in_words(folding, domain, words) -> None:
@@ -246,7 +247,7 @@ def test_words_for_a_structure_and_outside_of_what_was_foreseen() -> None:
     curves = make_curves()
     here = interpolated(curves, np.array([0.9])).dice
     words = read_out(curves, 0.9, "foreground", curves.labels[3])
-    assert words.startswith(f"Dice of {curves.structures[3]} {here.value[3, 0]:.2f} ({here.lower[3, 0]:.2f}–")
+    assert words.startswith(f"Dice of {curves.structures[3]} {here.value[3, 0]:.2f} ({here.lower[3, 0]:.2f} to ")
     low, beyond = curves.values[0, 0], 2 * curves.values[-1, 0]
     assert read_out(curves, beyond, "box").startswith(f"Nothing was foreseen for λ = {beyond:g}: choose a value from {low:.4g}")
 

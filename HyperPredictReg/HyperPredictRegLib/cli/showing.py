@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def show_report(report: Report) -> None:
     """Print the verdict first, then λ and why, what was measured, warnings and files."""
     from HyperPredictRegLib.reporting import choice_wording
+    from HyperPredictRegLib.selection.printed import distance
 
     _say(choice_wording.first_line(report))
     _say(f"{choice_wording.who_chose(report)} {report.choice}")
@@ -27,7 +28,7 @@ def show_report(report: Report) -> None:
     show_measured(report.measured)
     if report.alignment.stability is not None:
         spread = report.alignment.stability
-        _say(f"Affine stability     {len(spread.seeds)} seeds lie {spread.mean_spread_mm:.2f} mm from their mean")
+        _say(f"Affine stability     {len(spread.seeds)} seeds lie {distance(spread.mean_spread_mm)} from their mean")
     for warning in report.warnings:
         _say(f"Warning: {warning}")
     _say(f"Took {sum(report.seconds.values()):.0f} s. Results in {report.job.out}:")
@@ -37,32 +38,35 @@ def show_report(report: Report) -> None:
 
 def show_measured(measured: Measured) -> None:
     """Print the quality of a registration."""
+    from HyperPredictRegLib.selection.printed import distance, number, percent
+
     folding = measured.folding_percent
-    _say(f"Folding              {folding.foreground:.3f} % of the foreground, {folding.box:.3f} % of the box")
-    _say(f"SD of log-Jacobian   {measured.sd_log_jacobian:.3f}")
+    _say(f"Folding              {percent(folding.foreground)} of the foreground, {percent(folding.box)} of the box")
+    _say(f"SD of log-Jacobian   {number(measured.sd_log_jacobian, 3)}")
     inverse = measured.inverse_consistency_mm
-    _say(f"Inverse consistency  mean {inverse.mean:.3f} mm, 95 % below {inverse.p95:.3f} mm")
-    _say(f"Mutual information   {measured.similarity_before:.3f} -> {measured.similarity_after:.3f}")
+    _say(f"Inverse consistency  mean {distance(inverse.mean, 3)}, 95 % below {distance(inverse.p95, 3)}")
+    _say(f"Mutual information   {number(measured.similarity_before, 3)} -> {number(measured.similarity_after, 3)}")
     if measured.dice is not None and measured.dice.absent:
         _say(f"Left out of Dice     {', '.join(measured.dice.absent)} (in one label map only)")
     if measured.dice is not None:
-        count = len(measured.dice.structures)
-        _say(f"Mean Dice            {measured.dice.mean_before:.3f} -> {measured.dice.mean:.3f} ({count} structures)")
+        dice, count = measured.dice, len(measured.dice.structures)
+        _say(f"Mean Dice            {number(dice.mean_before, 3)} -> {number(dice.mean, 3)} ({count} structures)")
     if measured.tre_mm is not None and measured.tre_before_mm is not None:
-        _say(f"Landmark error       {measured.tre_before_mm.mean:.2f} -> {measured.tre_mm.mean:.2f} mm (mean)")
+        _say(f"Landmark error       {distance(measured.tre_before_mm.mean)} -> {distance(measured.tre_mm.mean)} (mean)")
 
 
 def show_prediction(prediction: Prediction, asked: Sequence[Predicted], files: Sequence[str]) -> None:
     """Print what is suggested, why, what is foreseen there and at the λ that were asked for, and the files."""
     from HyperPredictRegLib.reporting import choice_wording
+    from HyperPredictRegLib.selection.printed import banded
 
     _say(choice_wording.first_line_of_prediction(prediction))
     _say(prediction.choice)
     _show_light(prediction.verdict)
     if prediction.predicted is not None:
         _show_predicted(prediction.predicted)
-        for name, band in prediction.predicted.dice.items():
-            _say(f"  Dice of {name:<30} {choice_wording.banded(band)}")
+        for structure in prediction.predicted.structures:
+            _say(f"  Dice of {structure.name:<30} {banded(structure.dice)}")
     for predicted in asked:
         _say(f"At {choice_wording.setting(predicted.hyperparameters)}:")
         _show_predicted(predicted)
@@ -74,7 +78,7 @@ def show_prediction(prediction: Prediction, asked: Sequence[Predicted], files: S
 
 
 def _show_predicted(predicted: Predicted) -> None:
-    from HyperPredictRegLib.reporting.choice_wording import banded, banded_percent
+    from HyperPredictRegLib.selection.printed import banded, banded_percent
 
     rows: tuple[tuple[str, BandValue, bool], ...] = (
         ("mean Dice", predicted.mean_dice, False),
@@ -95,4 +99,6 @@ def _show_light(verdict: Verdict) -> None:
 
 def _say(line: str) -> None:
     # The report's sentences hold no-break spaces, which some terminals show as a question mark.
-    typer.echo(line.replace("\u00a0", " "))
+    line = line.replace("\u00a0", " ").rstrip()
+    if line:
+        typer.echo(line)

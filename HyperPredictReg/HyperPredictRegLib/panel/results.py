@@ -17,13 +17,14 @@ from HyperPredictRegLib.panel.views import View, Views
 from HyperPredictRegLib.reporting import wording
 from HyperPredictRegLib.reporting.choice_wording import first_line
 from HyperPredictRegLib.selection import within_limit
+from HyperPredictRegLib.selection.comparison import surprises
 from HyperPredictRegLib.slicerbridge import showing
 from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, read_back
 from HyperPredictRegLib.slicerbridge.provenance import read_report_node
 from HyperPredictRegLib.slicerbridge.storing import EXACT_VOXELS, FIELD_DIFFERENCE
 
 _HIGHEST_TABLE, _HEADER_HEIGHT = 230, 48  # pixels, with room for a scroll bar
-_KEPT, _BROKEN = "#2e9e44", "#d03b3b"
+_KEPT, _UNLIKE, _BROKEN = "#2e9e44", "#e69500", "#d03b3b"
 
 
 class ResultSection:
@@ -190,6 +191,8 @@ def verdict_text(report: Report, pair: str = "", stored: str = "") -> str:
         kept = within_limit(report.measured.folding_percent, report.job.criterion)
     if kept is not None:
         color, word = (_KEPT, _("Limit kept.")) if kept else (_BROKEN, _("Limit not kept."))
+        if kept and surprises(report.comparisons):
+            color, word = _UNLIKE, _("Limit kept, but the result is not as predicted.")
         lines.insert(0, f"<span style='color:{color}; font-size:large'>\u25cf</span> <b>{word}</b>")
     if pair:
         lines.insert(0, f"<b>{html.escape(pair)}</b>")

@@ -18,7 +18,8 @@ from HyperPredictRegLib.job import Job, Predicted, Verdict
 from HyperPredictRegLib.predictor.card import Card, read_card
 from HyperPredictRegLib.predictor.paths import bundled
 from HyperPredictRegLib.progress import CancelCheck, never
-from HyperPredictRegLib.selection import choose, foreseen
+from HyperPredictRegLib.selection import choose
+from HyperPredictRegLib.selection.comparison import predicted_choice
 
 if TYPE_CHECKING:
     from HyperPredictRegLib.predictor.predictor import Forecast, Predictor
@@ -124,7 +125,7 @@ def choose_lambda(
         sentence=best.sentence,
         feasible=best.feasible,
         forecast=forecast,
-        predicted=foreseen(forecast.curves, best.hyperparameters, predictor.name),
+        predicted=predicted_choice(forecast.curves, best, job.criterion, predictor.name),
         predictor=predictor.name,
         fixed=fixed,
         warnings=forecast.warnings,

@@ -46,7 +46,7 @@ def write_report(outcome: Outcome, folder: Path, hyperparameters: Sequence[Hyper
     pictures = _pictures(outcome, hyperparameters)
     written = write_pictures(pictures, folder)
     try:
-        text = page.render_page(outcome.report, pictures, hyperparameters, outcome.curves)
+        text = page.render_page(outcome.report, pictures, hyperparameters)
     except Exception as error:  # a page without pictures is better than a job lost at its last step
         _log.warning("the report page could not be made", exc_info=True)
         text = page.plain_page(outcome.report, reason(error))
@@ -82,7 +82,7 @@ def _draw_curves(outcome: Outcome, hyperparameters: Sequence[Hyperparameter], th
         chosen=report.predicted.hyperparameters.get(name) if report.predicted is not None else None,
         fixed=report.trials[0].hyperparameters.get(name) if report.chosen_by == "fixed" and report.trials else None,
         trials=report.trials,
-        measured_dice=choice_wording.measured_dice(report, curves),
+        measured_dice=choice_wording.measured_dice(report),
         trusted=report.verdict is None or choice_wording.light(report.verdict).colour != "red",
         hyperparameter=next((h for h in hyperparameters if h.name == name), None),
     )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from HyperPredictRegLib.curves import Curves
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.job import BandValue, Criterion, DiceMeasure, FoldingPercent, Predicted, Report, StructureMeasure, Verdict
+from HyperPredictRegLib.job import BandValue, Comparison, Criterion, FoldingPercent, Report, Verdict
 from HyperPredictRegLib.prediction import Prediction
 from HyperPredictRegLib.reporting import wording
-from HyperPredictRegLib.selection import NO_FOLDING_PERCENT
-from HyperPredictRegLib.selection.readout import foreseen, word_for
+from HyperPredictRegLib.selection.comparison import is_at, measured_text, surprise_words, surprises, what_words
+from HyperPredictRegLib.selection.printed import banded, banded_percent, significant
+from HyperPredictRegLib.selection.readout import word_for
 
 _RULES = {
     "plateau": "the stiffest setting whose foreseen Dice is within {tolerance:g} of the best",
@@ -66,22 +64,6 @@ def setting(values: Mapping[str, float]) -> str:
     return ", ".join(f"{word_for(name)}\u00a0=\u00a0{significant(value)}" for name, value in values.items())
 
 
-def significant(value: float | None) -> str:
-    """Return a setting with three significant digits, as the sentences of the choice write it."""
-    return wording.DASH if value is None or not math.isfinite(value) else f"{value:.3g}"
-
-
-def banded(value: BandValue, digits: int = 3) -> str:
-    """Return a number and, in brackets, its 90 % band."""
-    lower, upper = wording.number(value.lower, digits), wording.number(value.upper, digits)
-    return f"{wording.number(value.value, digits)} ({lower} to {upper})"
-
-
-def banded_percent(value: BandValue) -> str:
-    """Return a share in percent and, in brackets, its 90 % band."""
-    return f"{wording.percent(value.value)} ({wording.percent(value.lower)} to {wording.percent(value.upper)})"
-
-
 def criterion_words(criterion: Criterion) -> str:
     """Say by what λ is chosen."""
     words = _RULES[criterion.rule].format(tolerance=criterion.tolerance)
@@ -106,18 +88,26 @@ def was_chosen(report: Report) -> bool:
     return report.chosen_by != "user" or report.predicted is not None or report.limit_kept is not None
 
 
-def first_line(report: Report, curves: Curves | None = None) -> str:
-    """Say in one sentence whether the folding limit was kept and what was foreseen; nothing where λ was simply given.
+def first_line(report: Report) -> str:
+    """Say what came out: first what was not as predicted, then whether the folding limit was kept and what was predicted.
 
-    With the curves, measured structures are matched to foreseen ones by label, and by name without them.
+    Every number comes from the report, so that terminal, panel and pages say the same.
     """
-    if not was_chosen(report):
-        return ""
     criterion = report.criterion or report.job.criterion
     here = setting(report.hyperparameters)
-    folded = f"{wording.percent(_of(report.measured.folding_percent, criterion))} of the {criterion.domain} is folded at {here}"
-    parts = [_limit_words(report, criterion, folded), *_comparison_words(report, criterion, curves)]
-    return "; ".join(parts) + "."
+    surprise = surprise_words(report.comparisons)
+    if was_chosen(report):
+        share = wording.percent(_of(report.measured.folding_percent, criterion))
+        folded = f"{share} of the {criterion.domain} is folded at {here}"
+        parts = [_limit_words(report, criterion, folded), *_comparison_words(report, criterion)]
+    else:
+        parts = [f"{here} was given", *wording.outcome_words(report)]
+    return f"{f'{surprise}. ' if surprise else ''}{'; '.join(parts)}."
+
+
+def calls_for_attention(report: Report) -> bool:
+    """Tell whether the first line holds bad news: a limit that was not kept, or a result that is not as predicted."""
+    return report.limit_kept is False or bool(surprises(report.comparisons))
 
 
 def who_chose(report: Report) -> str:
@@ -130,48 +120,36 @@ def who_chose(report: Report) -> str:
     return "λ was given by the user."
 
 
-def comparison_rows(report: Report, curves: Curves | None) -> list[ComparisonRow]:
-    """Return what was foreseen beside what was measured, at the first λ and, where it had to be corrected, at the last.
+def comparison_rows(report: Report) -> list[ComparisonRow]:
+    """Return what was predicted beside what was measured, at the first λ and, where it had to be corrected, at the last.
 
-    Dice is measured for the result alone, so it is compared there; without curves a corrected λ has nothing foreseen for it.
+    Dice is measured for the result alone, so it is compared there.
     """
-    if report.predicted is None:
-        return []
-    rows, last = [], foreseen_at_result(report, curves)
-    if not _is_at_result(report.predicted, report) and report.trials:
-        first = report.trials[0]
-        rows += _folding_rows(report.predicted, first.folding_percent, first.sd_log_jacobian)
-    if last is not None:
-        rows += _dice_rows(last, report.measured.dice, curves)
-        rows += _folding_rows(last, report.measured.folding_percent, report.measured.sd_log_jacobian)
-    return rows
+    return [
+        ComparisonRow(
+            setting(one.hyperparameters),
+            _row_title(one),
+            banded_percent(one.predicted) if one.what.startswith("folding") else banded(one.predicted),
+            measured_text(one),
+            f"{one.lies} the band" if one.lies else wording.DASH,
+            one.lies in ("below", "above"),
+        )
+        for one in report.comparisons
+    ]
 
 
-def foreseen_at_result(report: Report, curves: Curves | None) -> Predicted | None:
-    """Return what was foreseen, before any correction, for the λ of the result; None if nothing was."""
-    if report.predicted is None or _is_at_result(report.predicted, report):
-        return report.predicted
-    if curves is None or any(name not in report.hyperparameters for name in curves.names):
-        return None
-    try:
-        return foreseen(curves, report.hyperparameters, report.predicted.predictor)
-    except InputError:  # a corrected λ may lie beyond the curves
-        return None
-
-
-def measured_dice(report: Report, curves: Curves | None) -> float | None:
-    """Return the measured mean Dice that may stand beside the foreseen one: over the structures that were foreseen."""
-    found = _comparable_dice(report.predicted, report.measured.dice, curves) if report.predicted is not None else None
-    return found[0] if found is not None else None
-
-
-def foreseen_dice(report: Report, curves: Curves | None) -> dict[int, BandValue]:
-    """Return the Dice that was foreseen, at the λ of the result, for each measured structure that has one, by label."""
-    predicted, dice = foreseen_at_result(report, curves), report.measured.dice
+def predicted_dice(report: Report) -> dict[int, BandValue]:
+    """Return the Dice that was predicted, at the λ of the result, for each measured structure that has one, by label."""
+    predicted, dice = report.predicted_at_result, report.measured.dice
     if predicted is None or dice is None:
         return {}
-    names = {s.label: _name_foreseen(s, curves) for s in dice.structures}
-    return {label: predicted.dice[name] for label, name in names.items() if name in predicted.dice}
+    measured = {structure.label for structure in dice.structures}
+    return {structure.label: structure.dice for structure in predicted.structures if structure.label in measured}
+
+
+def measured_dice(report: Report) -> float | None:
+    """Return the measured mean Dice that may stand beside the predicted one: over the structures that were predicted."""
+    return next((one.measured for one in report.comparisons if one.what == "dice"), None)
 
 
 def trial_rows(report: Report) -> list[TrialRow]:
@@ -235,86 +213,29 @@ def _limit_words(report: Report, criterion: Criterion, folded: str) -> str:
     return f"{word} could not be chosen so that {allowed} of the {criterion.domain} is folded: {folded}{tried}"
 
 
-def _comparison_words(report: Report, criterion: Criterion, curves: Curves | None) -> list[str]:
-    predicted = report.predicted
-    if predicted is None:
+def _comparison_words(report: Report, criterion: Criterion) -> list[str]:
+    if report.predicted is None:
         red = report.verdict is not None and light(report.verdict).colour == "red"
         if red:
             return ["the prediction was not used, because this pair is unlike those that the predictor was trained on"]
         return ["no prediction was made"] if report.chosen_by == "fixed" else []
-    folding = predicted.folding_foreground if criterion.domain == "foreground" else predicted.folding_box
-    if not _is_at_result(predicted, report):
-        if not report.trials:
-            return []
-        at_first = wording.percent(_of(report.trials[0].folding_percent, criterion))
-        tried = f"at {setting(predicted.hyperparameters)}, tried first"
-        return [f"{tried}, {banded_percent(folding)} was foreseen and {at_first} measured"]
-    parts = [f"{banded_percent(folding)} was foreseen"]
-    measured = _comparable_dice(predicted, report.measured.dice, curves)
-    if measured is not None:
-        parts.append(f"mean Dice is {wording.number(measured[0], 3)}, and {banded(predicted.mean_dice)} was foreseen")
-    return parts
+    folding = f"folding_{criterion.domain}"
+    words = []
+    for one in report.comparisons:
+        if one.what == folding and not one.at_result:
+            tried = f"at {setting(one.hyperparameters)}, tried first"
+            words.append(f"{tried}, {banded_percent(one.predicted)} was foreseen and {measured_text(one)} measured")
+        elif one.what == folding and is_at(report.predicted.hyperparameters, report.hyperparameters):
+            words.insert(0, f"{banded_percent(one.predicted)} was foreseen")
+        elif one.what == "dice" and one.lies in ("inside", ""):
+            words.append(f"{what_words(one)} is {measured_text(one)}, and {banded(one.predicted)} was foreseen")
+    return words
 
 
-def _folding_rows(predicted: Predicted, folding: FoldingPercent, spread: float) -> list[ComparisonRow]:
-    here, percent = setting(predicted.hyperparameters), wording.percent
-    return [
-        _row(here, "Folding of the foreground", predicted.folding_foreground, folding.foreground,
-             (banded_percent(predicted.folding_foreground), percent(folding.foreground)), NO_FOLDING_PERCENT),
-        _row(here, "Folding of the box", predicted.folding_box, folding.box,
-             (banded_percent(predicted.folding_box), percent(folding.box)), NO_FOLDING_PERCENT),
-        _row(here, "Spread of the logarithm of the Jacobian determinant", predicted.sd_log_jacobian, spread,
-             (banded(predicted.sd_log_jacobian), wording.number(spread, 3))),
-    ]
-
-
-def _dice_rows(predicted: Predicted, dice: DiceMeasure | None, curves: Curves | None) -> list[ComparisonRow]:
-    found = _comparable_dice(predicted, dice, curves)
-    if found is None:
-        return []
-    measured, count = found
-    what = f"Mean Dice of {count} structures" if count > 1 else "Dice of the one structure"
-    if count < len(predicted.dice):
-        what += f" (foreseen for {len(predicted.dice)})"
-    texts = (banded(predicted.mean_dice), wording.number(measured, 3))
-    return [_row(setting(predicted.hyperparameters), what, predicted.mean_dice, measured, texts)]
-
-
-def _row(
-    here: str, what: str, band: BandValue, measured: float, texts: tuple[str, str], nothing: float = -math.inf
-) -> ComparisonRow:
-    """Return a row whose remark counts everything below `nothing` as equal."""
-    if not all(math.isfinite(value) for value in (band.lower, band.upper, measured)):
-        return ComparisonRow(here, what, *texts, wording.DASH, False)
-    lower, value, upper = (max(number, nothing) for number in (band.lower, measured, band.upper))
-    inside = lower <= value <= upper
-    remark = "inside the band" if inside else "below the band" if value < lower else "above the band"
-    return ComparisonRow(here, what, *texts, remark, not inside)
-
-
-def _name_foreseen(structure: StructureMeasure, curves: Curves | None) -> str:
-    """Return what the predictor calls a structure: it may know a name where the label maps bear none."""
-    if curves is not None and structure.label in curves.labels:
-        return curves.structures[curves.labels.index(structure.label)]
-    return structure.name
-
-
-def _comparable_dice(
-    predicted: Predicted, dice: DiceMeasure | None, curves: Curves | None
-) -> tuple[float, int] | None:
-    """Return the measured mean Dice of the structures that were foreseen, and how many those are."""
-    if dice is None:
-        return None
-    shared = [s.dice for s in dice.structures if _name_foreseen(s, curves) in predicted.dice and math.isfinite(s.dice)]
-    return (sum(shared) / len(shared), len(shared)) if shared else None
-
-
-def _is_at_result(predicted: Predicted, report: Report) -> bool:
-    """Tell whether the prediction is for the λ that the result was made with."""
-    return all(
-        math.isclose(value, report.hyperparameters.get(name, math.nan), rel_tol=1e-6)
-        for name, value in predicted.hyperparameters.items()
-    )
+def _row_title(one: Comparison) -> str:
+    words = what_words(one).removeprefix("the ")
+    title = words[0].upper() + words[1:]
+    return f"{title} (foreseen for {one.structures_predicted})" if one.structures < one.structures_predicted else title
 
 
 def _of(folding: FoldingPercent, criterion: Criterion) -> float:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from HyperPredictRegLib.curves import Curves
 from HyperPredictRegLib.engines.base import Hyperparameter
 from HyperPredictRegLib.job import Distances, Report, StructureMeasure
 from HyperPredictRegLib.reporting import choice_wording, wording
 from HyperPredictRegLib.reporting.captions import Caption
+from HyperPredictRegLib.selection.printed import banded
 from HyperPredictRegLib.trace import LevelTrace
 
 _FOLDER = Path(__file__).parent
@@ -74,9 +74,7 @@ class SettingRow:
     span: str
 
 
-def render_page(
-    report: Report, pictures: Sequence[Picture], hyperparameters: Sequence[Hyperparameter], curves: Curves | None = None
-) -> str:
+def render_page(report: Report, pictures: Sequence[Picture], hyperparameters: Sequence[Hyperparameter]) -> str:
     """Return the page as HTML text.
 
     Parameters
@@ -84,7 +82,6 @@ def render_page(
     report : the numbers.
     pictures : in the order of the page; those without a PNG are named with their problem.
     hyperparameters : the engine's own description of its hyperparameters; without it names stand in for symbols.
-    curves : what was foreseen before λ was chosen; with it a corrected λ, too, has something foreseen for it.
 
     Raises
     ------
@@ -94,14 +91,15 @@ def render_page(
         "report.html.jinja",
         report=report,
         measured=report.measured,
-        first_line=choice_wording.first_line(report, curves),
+        first_line=choice_wording.first_line(report),
+        bad_news=choice_wording.calls_for_attention(report),
         was_chosen=choice_wording.was_chosen(report),
         who_chose=choice_wording.who_chose(report),
         light=choice_wording.light(report.verdict) if report.verdict is not None else None,
-        comparison=choice_wording.comparison_rows(report, curves),
+        comparison=choice_wording.comparison_rows(report),
         trials=choice_wording.trial_rows(report),
         criterion=choice_wording.criterion_words(report.criterion) if report.criterion is not None else "",
-        foreseen=choice_wording.foreseen_dice(report, curves),
+        foreseen=choice_wording.predicted_dice(report),
         verdict=wording.verdict(report),
         why_no_overlap=wording.why_no_overlap(report),
         attention=wording.needs_attention(report),
@@ -137,7 +135,7 @@ def render_template(template: str, **values: Any) -> str:
         number=wording.number, short=wording.short, percent=wording.percent, name=wording.name, file_name=wording.file_name,
         role=lambda role: _ROLES.get(role, role.replace("_", " ")), words=lambda text: text.replace("_", " "),
         bar=lambda value: f"{100 * min(1.0, max(0.0, value)):.1f}%" if value == value else "0%",
-        banded=choice_wording.banded,
+        banded=banded,
     )
     style = (_FOLDER / "report.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(style=style, **values)
@@ -185,22 +183,22 @@ def _data_uri(image: bytes | None) -> str:
 
 
 def _key_numbers(report: Report) -> list[KeyNumber]:
-    number, percent = wording.number, wording.percent
+    number, percent, distance = wording.number, wording.percent, wording.distance
     measured, numbers = report.measured, []
     dice, landmarks, landmarks_before = measured.dice, measured.tre_mm, measured.tre_before_mm
     if dice is not None:
         course = f"{number(dice.mean_before, 3)} → {number(dice.mean, 3)}"
         numbers.append(KeyNumber("Mean Dice", course, f"{len(dice.structures)} structures, before → after"))
     if landmarks is not None:
-        course = f"{number(landmarks_before.mean if landmarks_before else None)} → {number(landmarks.mean)} mm"
+        course = f"{number(landmarks_before.mean if landmarks_before else None)} → {distance(landmarks.mean)}"
         numbers.append(KeyNumber("Landmark error", course, "mean, before → after"))
     folding, inverse, moved = measured.folding_percent, measured.inverse_consistency_mm, measured.displacement_mm
     similarity = f"{number(measured.similarity_before, 3)} → {number(measured.similarity_after, 3)}"
     numbers += [
         KeyNumber("Folding", percent(folding.foreground), f"of the foreground; {percent(folding.box)} of the box"),
-        KeyNumber("Inverse consistency", f"{number(inverse.mean)} mm", _tail(inverse, 2)),
+        KeyNumber("Inverse consistency", distance(inverse.mean), _tail(inverse, 2)),
         KeyNumber("Image similarity", similarity, "normalised mutual information, before → after"),
-        KeyNumber("Deformation", f"{number(moved.mean, 1)} mm", _tail(moved, 1)),
+        KeyNumber("Deformation", distance(moved.mean, 1), _tail(moved, 1)),
         KeyNumber(
             "Jacobian determinant",
             f"{number(measured.jacobian_minimum)} … {number(measured.jacobian_maximum)}",
@@ -211,7 +209,8 @@ def _key_numbers(report: Report) -> list[KeyNumber]:
 
 
 def _tail(distances: Distances, digits: int) -> str:
-    return f"mean; 95 % below {wording.number(distances.p95, digits)}, largest {wording.number(distances.maximum, digits)}"
+    p95, maximum = (wording.distance(value, digits) for value in (distances.p95, distances.maximum))
+    return f"mean; 95 % below {p95}, largest {maximum}"
 
 
 def _setting_rows(report: Report, hyperparameters: Sequence[Hyperparameter]) -> list[SettingRow]:

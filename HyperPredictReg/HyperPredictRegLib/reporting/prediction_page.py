@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.job import Predicted
 from HyperPredictRegLib.prediction import Foresight, Prediction, StructureChoice
 from HyperPredictRegLib.reporting import choice_wording, page, wording
+from HyperPredictRegLib.selection.printed import band, banded, percent_band, predicted_percent
 from HyperPredictRegLib.selection.readout import foreseen
 
 _SAME_DICE = 0.0005
@@ -81,8 +83,8 @@ def structure_rows(structures: Sequence[StructureChoice]) -> list[StructureRow]:
             wording.name(s.name),
             s.label,
             choice_wording.setting(s.hyperparameters),
-            choice_wording.banded(s.dice),
-            choice_wording.banded(s.dice_at_choice),
+            banded(s.dice),
+            banded(s.dice_at_choice),
             _signed(s.dice.value - s.dice_at_choice.value),
         )
         for s in sorted(structures, key=lambda s: (_lost(s), s.label))
@@ -112,7 +114,7 @@ def _lost(structure: StructureChoice) -> float:
 def _signed(value: float) -> str:
     if abs(value) < _SAME_DICE:
         return "0.000"
-    return ("+" if value > 0 else "") + wording.number(value, 3)
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else wording.DASH
 
 
 def _key_numbers(prediction: Prediction, fixed: Predicted | None) -> list[page.KeyNumber]:
@@ -120,28 +122,28 @@ def _key_numbers(prediction: Prediction, fixed: Predicted | None) -> list[page.K
     if predicted is None:
         return []
     word = choice_wording.setting(prediction.hyperparameters)
-    percent, number = wording.percent, wording.number
+    number = wording.number
     chances = {"foreground": predicted.folding_foreground, "box": predicted.folding_box}
     at_fixed_words = choice_wording.setting(prediction.fixed_hyperparameters)
-    dice_remark = f"90 % band {number(predicted.mean_dice.lower, 3)} to {number(predicted.mean_dice.upper, 3)}"
+    dice_remark = f"90 % band {band(predicted.mean_dice)}"
     numbers = [
         page.KeyNumber("Suggested" if prediction.feasible else "Should fold least", word, f"the fixed one is {at_fixed_words}"),
         page.KeyNumber("Mean Dice", number(predicted.mean_dice.value, 3), dice_remark),
     ]
-    for domain, band in chances.items():
-        remark = f"90 % band {percent(band.lower)} to {percent(band.upper)}"
-        numbers.append(page.KeyNumber(f"Folding of the {domain}", percent(band.value), remark))
+    for domain, share in chances.items():
+        remark = f"90 % band {percent_band(share)}"
+        numbers.append(page.KeyNumber(f"Folding of the {domain}", predicted_percent(share.value), remark))
     spread = predicted.sd_log_jacobian
-    remark = f"of the logarithm of the Jacobian determinant; 90 % band {number(spread.lower)} to {number(spread.upper)}"
+    remark = f"of the logarithm of the Jacobian determinant; 90 % band {band(spread, 2)}"
     numbers.append(page.KeyNumber("Spread", number(spread.value), remark))
     if fixed is not None:
         folding = fixed.folding_foreground if prediction.criterion.domain == "foreground" else fixed.folding_box
         numbers.append(
             page.KeyNumber(
                 f"At the fixed {at_fixed_words}",
-                f"{number(fixed.mean_dice.value, 3)}; {percent(folding.value)}",
+                f"{number(fixed.mean_dice.value, 3)}; {predicted_percent(folding.value)}",
                 f"mean Dice; folding of the {prediction.criterion.domain}, "
-                f"90 % band {percent(folding.lower)} to {percent(folding.upper)}",
+                f"90 % band {percent_band(folding)}",
             )
         )
     return numbers

@@ -7,35 +7,15 @@ import re
 from collections.abc import Sequence
 
 from HyperPredictRegLib.engines.base import Hyperparameter
-from HyperPredictRegLib.job import Distances, Report
+from HyperPredictRegLib.job import Report
+from HyperPredictRegLib.selection.printed import DASH, distance, number, percent, short
 
-DASH = "–"
+__all__ = [
+    "DASH", "all_warnings", "distance", "file_name", "glossary", "name", "needs_attention", "number", "outcome_words", "percent",
+    "prediction_glossary", "printable", "short", "start_of", "verdict", "why_no_overlap",
+]
 
 _SAME_DICE = 0.005
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """Return a number with fixed digits; a dash for one that is missing or not finite."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    text = f"{value:.{digits}f}"
-    return text.replace("-", "\N{MINUS SIGN}") if float(text) != 0 else text.lstrip("-")
-
-
-def short(value: float | None) -> str:
-    """Return a number with four significant digits, for values of unknown size."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
-
-
-def percent(value: float | None) -> str:
-    """Return a share in percent; a tiny one is never rounded to nothing."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    if 0 < value < 0.01:
-        return "under 0.01 %"
-    return "0 %" if value == 0 else f"{value:.2f} %"
 
 
 def name(value: object) -> str:
@@ -78,11 +58,20 @@ def verdict(report: Report) -> str:
     parts = [_agreement(report), _folding(measured.folding_percent.foreground)]
     there_and_back = measured.inverse_consistency_mm.mean
     if math.isfinite(there_and_back):
-        parts.append(f"going there and back misses the start by {number(there_and_back)} mm on average")
+        parts.append(f"going there and back misses the start by {distance(there_and_back)} on average")
     count = len(all_warnings(report))
     warned = {0: "there are no warnings", 1: "there is 1 warning to read below"}
     parts.append(warned.get(count, f"there are {count} warnings to read below"))
     return "; ".join(parts) + "."
+
+
+def outcome_words(report: Report) -> tuple[str, ...]:
+    """Say in parts of a sentence what a registration with a given λ came to: folding, and agreement where it was measured."""
+    measured = report.measured
+    folded, agreement = _folding(measured.folding_percent.foreground), _agreement(report)
+    if (measured.dice is None or not measured.dice.structures) and measured.tre_mm is None:
+        return (folded,)
+    return folded, agreement[0].lower() + agreement[1:]
 
 
 def needs_attention(report: Report) -> bool:
@@ -110,12 +99,8 @@ def _agreement(report: Report) -> str:
             return f"Registration left {what} about where it was, {course}"
         return f"Registration {'raised' if change > 0 else 'lowered'} {what} {course}"
     if tre is not None and tre_before is not None:
-        return f"Registration took the mean landmark error from {_mean(tre_before)} to {_mean(tre)}"
+        return f"Registration took the mean landmark error from {distance(tre_before.mean)} to {distance(tre.mean)}"
     return f"Registration finished; overlap was not measured, because {why_no_overlap(report)}"
-
-
-def _mean(distances: Distances) -> str:
-    return f"{number(distances.mean)} mm"
 
 
 def _folding(foreground: float) -> str:

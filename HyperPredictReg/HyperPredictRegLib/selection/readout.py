@@ -10,7 +10,7 @@ import numpy as np
 
 from HyperPredictRegLib.curves import Band, Curves
 from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.job import BandValue, Predicted
+from HyperPredictRegLib.job import BandValue, Predicted, PredictedStructure
 
 
 def interpolated(curves: Curves, values: np.ndarray) -> Curves:
@@ -54,7 +54,10 @@ def foreseen(curves: Curves, hyperparameters: Mapping[str, float], predictor: st
         predictor=predictor,
         hyperparameters={name: float(hyperparameters[name]) for name in curves.names},
         mean_dice=band_value(here.mean_dice, 0),
-        dice={name: band_value(here.dice, (row, 0)) for row, name in enumerate(here.structures)},
+        structures=tuple(
+            PredictedStructure(label, name, band_value(here.dice, (row, 0)))
+            for row, (label, name) in enumerate(zip(here.labels, here.structures, strict=True))
+        ),
         folding_foreground=band_value(here.folding_foreground, 0),
         folding_box=band_value(here.folding_box, 0),
         sd_log_jacobian=band_value(here.sd_log_jacobian, 0),

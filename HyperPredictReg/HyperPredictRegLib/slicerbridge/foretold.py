@@ -13,8 +13,9 @@ from HyperPredictRegLib.curves import Band, Curves
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.prediction import Foresight, Prediction
 from HyperPredictRegLib.saved import foresight_from_json, foresight_to_json
-from HyperPredictRegLib.selection import NO_FOLDING_PERCENT, interpolated
-from HyperPredictRegLib.selection.readout import word_for
+from HyperPredictRegLib.selection import interpolated
+from HyperPredictRegLib.selection.printed import banded, banded_percent
+from HyperPredictRegLib.selection.readout import band_value, word_for
 from HyperPredictRegLib.slicerbridge.foretold_charts import (
     LINES,
     Drawn,
@@ -210,7 +211,7 @@ def read_foresight_node(node: Any) -> Foresight:
 
 
 def read_out(curves: Curves, weight: float, criterion_domain: str, structure: int | str | None = None) -> str:
-    """Say what is foreseen for one λ, such as "Dice 0.74 (0.71–0.77), folding 0.1 % (0–0.4 %)".
+    """Say what is foreseen for one λ, such as "Dice 0.74 (0.71 to 0.77), folding 0.10 % (at most 0.40 %)".
 
     Outside of what was foreseen, say that.
 
@@ -229,9 +230,7 @@ def read_out(curves: Curves, weight: float, criterion_domain: str, structure: in
     dice = here.mean_dice if row is None else here.dice[row]
     folding = here.folding(criterion_domain)
     what = "Dice" if row is None else f"Dice of {curves.structures[row]}"
-    numbers = [f"{float(part[0]):.2f}" for part in (dice.value, dice.lower, dice.upper)]
-    shares = [_share(float(part[0])) for part in (folding.value, folding.lower, folding.upper)]
-    return f"{what} {numbers[0]} ({numbers[1]}–{numbers[2]}), folding {shares[0]} % ({shares[1]}–{shares[2]} %)"
+    return f"{what} {banded(band_value(dice, 0), 2)}, folding {banded_percent(band_value(folding, 0))}"
 
 
 def table_columns(curves: Curves) -> dict[str, Sequence[float]]:
@@ -279,13 +278,3 @@ def _yours(drawn: Drawn) -> str:
     """Return the legend of the user's mark."""
     foreseen = drawn.x[0] * (1 - 1e-9) <= drawn.weight <= drawn.x[-1] * (1 + 1e-9)
     return f"yours: {_SYMBOL} = {drawn.weight:.3g}" + ("" if foreseen else ", not foreseen")
-
-
-def _share(percent: float) -> str:
-    """Return a percentage with as many digits as it deserves; what counts as no folding is 0."""
-    if percent < NO_FOLDING_PERCENT:
-        return "0"
-    for least, digits in ((10, 0), (0.1, 1), (0.01, 2)):
-        if percent >= least:
-            return f"{percent:.{digits}f}"
-    return "under 0.01"

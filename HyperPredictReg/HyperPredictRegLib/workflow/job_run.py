@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,18 @@ from HyperPredictRegLib.engines.base import settings_hash
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.inputs import input_paths
 from HyperPredictRegLib.intensity import background_value
-from HyperPredictRegLib.job import AlignmentUsed, EngineUsed, GridUsed, Job, Measured, Report, StabilityMeasure
-from HyperPredictRegLib.measurement import measure
+from HyperPredictRegLib.job import (
+    AlignmentUsed,
+    Comparison,
+    EngineUsed,
+    GridUsed,
+    Job,
+    Measured,
+    MirrorCheck,
+    Report,
+    StabilityMeasure,
+)
+from HyperPredictRegLib.measurement import Measurement, measure
 from HyperPredictRegLib.memory import peak_mb
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.outputs import prepared_folder, publish, write_files
@@ -27,10 +37,16 @@ from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, ne
 from HyperPredictRegLib.quality import MUCH_FOLDED_PERCENT
 from HyperPredictRegLib.records import to_plain
 from HyperPredictRegLib.selection import within_limit
+from HyperPredictRegLib.selection.comparison import compared, predicted_at, surprise_words, surprises
+from HyperPredictRegLib.selection.printed import percent
 from HyperPredictRegLib.threads import threads
 from HyperPredictRegLib.transforms import linear_matrix
 from HyperPredictRegLib.workflow.loop import Registered, register_within_limit
+from HyperPredictRegLib.workflow.mirrored import exchanged_labels, mirror_words, mirrored_image
 from HyperPredictRegLib.workflow.plan import Clock, Plan, Ready, belongings, made_ready, output_folder, working
+
+_POOR_DICE = 0.5
+"""From this mean Dice on an image is not mirrored, unless it looks like its mirror image, which exchanged labels tell."""
 
 Writer = Callable[[Outcome, Path], dict[str, str]]
 """Writes more files of an outcome into a folder and returns their names by role, such as the report page or a scene."""
@@ -107,28 +123,41 @@ def _compute(plan: Plan, progress: Progress, cancelled: CancelCheck) -> Outcome:
         with clock.stage("register"):
             registered = register_within_limit(plan, ready, chosen, progress, cancelled)
         progress(ProgressEvent("measure", 0.0, "measuring"))
-        return _measured_outcome(plan, ready, spread, chosen, registered, clock)
+        return _measured_outcome(plan, ready, spread, chosen, registered, clock, cancelled)
 
 
 def _measured_outcome(
-    plan: Plan, ready: Ready, spread: Stability | None, chosen: ChosenLambda, registered: Registered, clock: Clock
+    plan: Plan,
+    ready: Ready,
+    spread: Stability | None,
+    chosen: ChosenLambda,
+    registered: Registered,
+    clock: Clock,
+    cancelled: CancelCheck,
 ) -> Outcome:
     inputs, alignment, pair = ready.inputs, ready.alignment, ready.pair
     transform = pair.whole_transform(registered.registration, alignment.transform)
+    curves, taken = None if chosen.forecast is None else chosen.forecast.curves, registered.registration.hyperparameters
+    at_result = predicted_at(curves, chosen.predicted, taken)
     with clock.stage("measure"):
         found = measure(inputs, transform, alignment.transform, pair.grid)
+        comparisons = compared(chosen.predicted, at_result, registered.trials, found.measured)
+        mirror_check = _explanation(plan, ready, found, comparisons, cancelled)
     used = _alignment_used(plan, alignment, spread)
     warnings = (
+        *_prediction_warnings(comparisons),
+        *([] if mirror_check is None else [mirror_words(mirror_check, inputs.label_names)]),
         *inputs.notes,
         *used.warnings,
         *chosen.warnings,
         *registered.warnings,
         *_result_warnings(found.measured, alignment, plan, chosen),
     )
+    report = _report(plan, ready, used, chosen, registered, found.measured, warnings, clock)
     fixed, moving = inputs.fixed, inputs.moving
     nothing = background_value(moving.image, moving.foreground)
     return Outcome(
-        report=_report(plan, ready, used, chosen, registered, found.measured, warnings, clock),
+        report=replace(report, predicted_at_result=at_result, comparisons=comparisons, mirror_check=mirror_check),
         fixed=fixed.image,
         moving=moving.image,
         warped=Geometry.of(fixed.image).resample(moving.image, transform, default_value=nothing),
@@ -143,8 +172,28 @@ def _measured_outcome(
         moving_labels=moving.labels,
         warped_labels=found.warped_labels,
         label_names=inputs.label_names,
-        curves=None if chosen.forecast is None else chosen.forecast.curves,
+        curves=curves,
     )
+
+
+def _explanation(
+    plan: Plan, ready: Ready, found: Measurement, comparisons: Sequence[Comparison], cancelled: CancelCheck
+) -> MirrorCheck | None:
+    """Look for exchanged labels; and for a mirrored image, if Dice is poor or, where none was measured, much more had to bend."""
+    dice, fixed_labels = found.measured.dice, ready.inputs.fixed.labels
+    if dice is not None and fixed_labels is not None and found.warped_labels is not None:
+        exchanged = exchanged_labels(fixed_labels, found.warped_labels, dice)
+        if exchanged is not None:
+            return exchanged
+    rougher = any(one.lies == "above" for one in surprises(comparisons))
+    if not (rougher if dice is None else dice.mean < _POOR_DICE):
+        return None
+    return mirrored_image(ready.inputs, found, ready.pair.grid, plan.alignment, seed=plan.job.seed, cancelled=cancelled)
+
+
+def _prediction_warnings(comparisons: Sequence[Comparison]) -> list[str]:
+    surprise = surprise_words(comparisons)
+    return [f"{surprise}: the prediction does not hold for this pair."] if surprise else []
 
 
 def _result_warnings(measured: Measured, alignment: Alignment, plan: Plan, chosen: ChosenLambda) -> list[str]:
@@ -156,7 +205,7 @@ def _result_warnings(measured: Measured, alignment: Alignment, plan: Plan, chose
     elif folding > MUCH_FOLDED_PERCENT:
         symbol = plan.engine.hyperparameters[0].symbol
         found.append(
-            f"{folding:.2f} % of the foreground is folded (more than {MUCH_FOLDED_PERCENT} %): choose a higher {symbol} "
+            f"{percent(folding)} of the foreground is folded (more than {MUCH_FOLDED_PERCENT} %): choose a higher {symbol} "
             "before you carry labels, points or models over."
         )
     if measured.similarity_after < measured.similarity_before:

@@ -1,0 +1,144 @@
+"""Predicted against measured: which numbers stand side by side, and what lies outside of its predicted band."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from HyperPredictRegLib.curves import Curves
+from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.job import BandValue, Comparison, Criterion, DiceMeasure, FoldingPercent, Measured, Predicted, Trial
+from HyperPredictRegLib.selection.choosing import Choice, objective
+from HyperPredictRegLib.selection.printed import LEAST_PERCENT, band, number, percent, percent_band, rounded
+from HyperPredictRegLib.selection.readout import band_value, foreseen
+
+_WORDS = {
+    "folding_foreground": "folding of the foreground",
+    "folding_box": "folding of the box",
+    "sd_log_jacobian": "the spread of the logarithm of the Jacobian determinant",
+}
+
+
+def predicted_choice(curves: Curves, choice: Choice, criterion: Criterion, predictor: str) -> Predicted:
+    """Return what the curves of the named predictor say of the λ that was chosen by a criterion, for the report."""
+    predicted = foreseen(curves, choice.hyperparameters, predictor)
+    if not criterion.structures and criterion.combine == "mean":
+        return predicted
+    return replace(predicted, counted_dice=band_value(objective(curves, criterion), choice.index))
+
+
+def predicted_at(curves: Curves | None, predicted: Predicted | None, hyperparameters: Mapping[str, float]) -> Predicted | None:
+    """Return what was predicted for the λ of the result, which the closed loop may have corrected; None if nothing was.
+
+    Parameters
+    ----------
+    curves : of the prediction.
+    predicted : at the first λ; None where the prediction was not used.
+    hyperparameters : of the result.
+    """
+    if predicted is None or is_at(predicted.hyperparameters, hyperparameters):
+        return predicted
+    if curves is None or any(name not in hyperparameters for name in curves.names):
+        return None
+    try:
+        return foreseen(curves, hyperparameters, predicted.predictor)
+    except InputError:  # a corrected λ may lie beyond the curves
+        return None
+
+
+def compared(
+    first: Predicted | None, at_result: Predicted | None, trials: Sequence[Trial], measured: Measured
+) -> tuple[Comparison, ...]:
+    """Return what was predicted beside what was measured: of the first trial, where it is not the result, then of the result.
+
+    Dice is measured for the result alone. Structures are matched by label; where some that were predicted were not measured,
+    the predicted mean is the one over the structures that were, and its band the mean of theirs, as if their errors went
+    together: rather too wide than too narrow.
+    """
+    found: list[Comparison] = []
+    if first is not None and trials and not (at_result is not None and is_at(first.hyperparameters, at_result.hyperparameters)):
+        found += _of_deformation(first, trials[0].folding_percent, trials[0].sd_log_jacobian, at_result=False)
+    if at_result is not None:
+        found += _of_dice(at_result, measured.dice)
+        found += _of_deformation(at_result, measured.folding_percent, measured.sd_log_jacobian, at_result=True)
+    return tuple(found)
+
+
+def surprises(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Return what of the result was measured outside of its predicted band."""
+    return tuple(one for one in comparisons if one.at_result and one.lies in ("below", "above"))
+
+
+def surprise_words(comparisons: Sequence[Comparison]) -> str:
+    """Say what of the result was measured outside of its predicted band, without a full stop; nothing if all lies inside."""
+    found = surprises(comparisons)
+    if not found:
+        return ""
+    return "Not as predicted: " + ", and ".join(
+        f"{what_words(one)} is {measured_text(one)}, {one.lies} the predicted 90 % band ({band_text(one)})" for one in found
+    )
+
+
+def what_words(one: Comparison) -> str:
+    """Say what was compared, such as "mean Dice of 30 structures"."""
+    if one.what == "dice":
+        return f"mean Dice of {one.structures} structures" if one.structures > 1 else "Dice of the one structure"
+    return _WORDS[one.what]
+
+
+def measured_text(one: Comparison) -> str:
+    """Return the measured number as text."""
+    return percent(one.measured) if _is_share(one) else number(one.measured, 3)
+
+
+def band_text(one: Comparison) -> str:
+    """Return the predicted band as text."""
+    return percent_band(one.predicted) if _is_share(one) else band(one.predicted)
+
+
+def is_at(some: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Tell whether all of some hyperparameters have the same values among others."""
+    return all(math.isclose(value, others.get(name, math.nan), rel_tol=1e-6) for name, value in some.items())
+
+
+def _of_deformation(predicted: Predicted, folding: FoldingPercent, spread: float, at_result: bool) -> list[Comparison]:
+    here = dict(predicted.hyperparameters)
+    pairs = (
+        ("folding_foreground", predicted.folding_foreground, folding.foreground),
+        ("folding_box", predicted.folding_box, folding.box),
+        ("sd_log_jacobian", predicted.sd_log_jacobian, spread),
+    )
+    return [Comparison(what, here, band, value, _lies(what, band, value), at_result) for what, band, value in pairs]
+
+
+def _of_dice(predicted: Predicted, dice: DiceMeasure | None) -> list[Comparison]:
+    known = {structure.label: structure.dice for structure in predicted.structures}
+    shared = [] if dice is None else [s for s in dice.structures if s.label in known and math.isfinite(s.dice)]
+    if not shared:
+        return []
+    expected = predicted.mean_dice
+    if len(shared) < len(known):
+        bands = [known[s.label] for s in shared]
+        expected = BandValue(*(float(np.mean([getattr(one, end) for one in bands])) for end in ("value", "lower", "upper")))
+    measured = float(np.mean([s.dice for s in shared]))
+    lies = _lies("dice", expected, measured)
+    return [Comparison("dice", dict(predicted.hyperparameters), expected, measured, lies, True, len(shared), len(known))]
+
+
+def _lies(what: str, band: BandValue, measured: float) -> str:
+    """Tell where a measured number lies to a reader: one that is printed like the end of its band lies inside."""
+    if not all(math.isfinite(value) for value in (band.lower, band.upper, measured)):
+        return ""
+    numbers = (band.lower, measured, band.upper)
+    if what.startswith("folding"):
+        lower, value, upper = (max(round(one, 2), LEAST_PERCENT) for one in numbers)
+    else:
+        lower, value, upper = (rounded(one, 3) for one in numbers)
+    return "inside" if lower <= value <= upper else "below" if value < lower else "above"
+
+
+def _is_share(one: Comparison) -> bool:
+    return one.what.startswith("folding")

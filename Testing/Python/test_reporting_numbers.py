@@ -1,0 +1,295 @@
+"""Every number that is said of a result is in its report: first line, tables, warnings, pages, terminal and panel alike."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from HyperPredictRegLib.cli import showing
+from HyperPredictRegLib.job import BandValue, Criterion, DiceMeasure, Distances, Report, Verdict
+from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.reporting import choice_wording, page, prediction_page, wording
+from HyperPredictRegLib.selection import choose, foreseen
+from HyperPredictRegLib.selection.comparison import surprise_words
+from number_samples import strangers
+from reporting_samples import (
+    compared_anew,
+    make_curves,
+    make_foresight,
+    make_outcome,
+    structure,
+    trial,
+    with_choice,
+    with_measured,
+    with_report,
+)
+
+CODES = (17, 53, 900)
+PREDICTED = ("left hippocampus", "right hippocampus", "label 900")
+NAMINGS = {
+    "named": ("Hippo A", "Hippo B", "odd one"),
+    "unnamed": ("label 17", "label 53", "label 900"),
+    "FreeSurfer": ("Left-Hippocampus", "Right-Hippocampus", "Lesion"),
+}
+SPREAD = "Not as predicted: the spread of the logarithm of the Jacobian determinant"
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    return make_outcome()
+
+
+def labelled(outcome: Outcome, naming: str, dice: tuple[float, ...] = (0.913, 0.857, 0.307), **changes: Any) -> Outcome:
+    """A chosen result whose label maps are coded as FreeSurfer's, under one of three kinds of names."""
+    given = NAMINGS[naming]
+    curves = replace(make_curves(PREDICTED if naming == "unnamed" else given), labels=CODES)
+    criterion = Criterion(tolerance=0.003)
+    choice = choose(curves, criterion)
+    chosen = with_choice(outcome, (trial(choice.hyperparameters["regularization_weight"], 0.0213),))
+    rows = tuple(structure(code, name, value) for code, name, value in zip(CODES, given, dice, strict=True))
+    measured = DiceMeasure(sum(dice) / 3, 0.4, rows)
+    chosen = with_report(
+        with_measured(chosen, dice=measured, **changes),
+        predicted=foreseen(curves, choice.hyperparameters, "brain-t1 1.0"), criterion=criterion, choice=choice.sentence,
+    )  # fmt: skip
+    return compared_anew(replace(chosen, curves=curves))
+
+
+def said_of(report: Report, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Return all that is said of a report without pictures, by place."""
+    showing.show_report(report)
+    printed = capsys.readouterr().out
+    assert all(line.strip() for line in printed.splitlines())
+    rows = choice_wording.comparison_rows(report)
+    return {
+        "first line": choice_wording.first_line(report),
+        "verdict": wording.verdict(report),
+        "choice": report.choice,
+        "comparison": "; ".join(f"{row.setting} {row.what} {row.foreseen} {row.measured}" for row in rows),
+        "trials": "; ".join(f"{row.setting} {row.foreground} {row.box}" for row in choice_wording.trial_rows(report)),
+        "surprises": surprise_words(report.comparisons),
+        "plain page": re.sub(r"<!DOCTYPE.*?<body>|<[^>]*>", " ", page.plain_page(report, "broken")),
+        "terminal": printed.partition("Took ")[0],
+    }
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("dice", [(0.913, 0.857, 0.307), (0.113, 0.057, 0.207)])
+def test_every_number_that_is_said_is_in_the_report(
+    outcome: Outcome, naming: str, dice: tuple[float, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = labelled(outcome, naming, dice).report
+    for place, text in said_of(report, capsys).items():
+        assert not strangers(text, report, ("brain-t1 1.0", *PREDICTED)), f"{place}: {text}"
+    assert strangers("mean Dice is 0.123", report, ()) == ["0.123"], "or this test finds nothing"
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.usefixtures("opened_panel")
+def test_the_panel_says_the_same_as_the_terminal_and_the_pages(
+    outcome: Outcome, naming: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = labelled(outcome, naming).report
+    panel = importlib.import_module("HyperPredictRegLib.panel.results").verdict_text(report)
+    text = re.sub(r"<[^>]*>", " ", panel)
+    assert not strangers(text, report, ("brain-t1 1.0", *PREDICTED)), text
+    first = choice_wording.first_line(report)
+    assert first in text
+    assert "Limit kept, but the result is not as predicted." in text  # these made-up deformations are smoother than predicted
+    assert first in page.plain_page(report, "broken")
+    showing.show_report(report)
+    assert capsys.readouterr().out.startswith(first.replace("\u00a0", " "))
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_mean_dice_is_over_the_same_structures_whatever_they_are_called(outcome: Outcome, naming: str) -> None:
+    report = labelled(outcome, naming).report
+    assert "mean Dice of 3 structures is 0.692" in choice_wording.first_line(report).lower().replace("dice", "Dice")
+    assert choice_wording.measured_dice(report) == pytest.approx(report.measured.dice.mean)  # type: ignore[union-attr]
+    assert set(choice_wording.predicted_dice(report)) == set(CODES)
+
+
+def test_two_structures_of_one_name_are_two(outcome: Outcome) -> None:
+    same = labelled(outcome, "named").report
+    dice = same.measured.dice
+    assert dice is not None and same.predicted is not None
+    alike = tuple(replace(s, name="spot") for s in same.predicted.structures)
+    predicted = replace(same.predicted, structures=alike)
+    rows = compared_anew(with_report(labelled(outcome, "named"), predicted=predicted)).report.comparisons
+    assert rows[0].structures == rows[0].structures_predicted == 3
+
+
+def test_what_was_not_predicted_is_left_out_of_the_comparison_on_both_sides(outcome: Outcome) -> None:
+    three = labelled(outcome, "unnamed")
+    assert three.report.predicted is not None
+    two = replace(three.report.predicted, structures=three.report.predicted.structures[:2])
+    row = compared_anew(with_report(three, predicted=two)).report.comparisons[0]
+    assert (row.structures, row.structures_predicted) == (2, 2)
+    assert row.measured == pytest.approx((0.913 + 0.857) / 2)
+    lost = three.report.measured.dice
+    assert lost is not None
+    fewer = compared_anew(with_measured(three, dice=replace(lost, structures=lost.structures[:1]))).report.comparisons[0]
+    assert (fewer.structures, fewer.structures_predicted, fewer.measured) == (1, 3, 0.913)
+    assert fewer.predicted == three.report.predicted.structures[0].dice
+
+
+def test_criteria_of_few_structures_are_in_the_report_too() -> None:
+    from HyperPredictRegLib.selection.comparison import predicted_choice
+
+    curves = make_curves(("a", "b"))
+    for criterion in (Criterion(structures={"b": 2.0}), Criterion(combine="worst")):
+        choice = choose(curves, criterion)
+        predicted = predicted_choice(curves, choice, criterion, "p")
+        assert predicted.counted_dice is not None
+        assert f"({predicted.counted_dice.value:.3f})" in choice.sentence
+    assert predicted_choice(curves, choose(curves, Criterion()), Criterion(), "p").counted_dice is None
+
+
+# What is not as predicted
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"dice": (0.15, 0.12, 0.09)}, "Not as predicted: mean Dice of 3 structures is 0.120, below the predicted 90 % band ("),
+        ({"dice": (0.99, 0.98, 0.97)}, "Not as predicted: mean Dice of 3 structures is 0.980, above the predicted 90 % band ("),
+        ({"sd_log_jacobian": 0.9}, f"{SPREAD} is 0.900, above"),
+        ({"sd_log_jacobian": 0.0004}, f"{SPREAD} is 0.00040, below"),
+    ],
+)
+def test_what_lies_outside_of_its_band_is_said_first(outcome: Outcome, changes: dict[str, Any], words: str) -> None:
+    parts = {"sd_log_jacobian": 0.45, "dice": (0.77, 0.75, 0.74), **changes}
+    chosen = labelled(outcome, "unnamed", parts.pop("dice"), **parts)
+    first = choice_wording.first_line(chosen.report).replace("\u00a0", " ")
+    assert first.startswith(words)
+    assert ". The folding limit was kept: " in first
+    assert choice_wording.calls_for_attention(chosen.report)
+
+
+def test_folding_outside_of_its_band_is_said_first(outcome: Outcome) -> None:
+    folded = compared_anew(with_choice(outcome, (trial(0.66, 0.45),)))
+    folded = compared_anew(with_measured(folded, sd_log_jacobian=0.49))
+    first = choice_wording.first_line(folded.report).replace("\u00a0", " ")
+    assert first.startswith("Not as predicted: folding of the foreground is 0.45 %, above the predicted 90 % band (0.03 % to ")
+
+
+def test_what_is_as_predicted_is_no_news(outcome: Outcome) -> None:
+    calm = labelled(outcome, "FreeSurfer", (0.77, 0.75, 0.74), sd_log_jacobian=0.45).report
+    assert surprise_words(calm.comparisons) == ""
+    assert choice_wording.first_line(calm).startswith("The folding limit was kept: ")
+    assert not choice_wording.calls_for_attention(calm)
+
+
+def test_a_number_that_reads_like_the_end_of_its_band_lies_inside(outcome: Outcome) -> None:
+    chosen = labelled(outcome, "named", (0.75, 0.75, 0.75), sd_log_jacobian=0.49)
+    assert chosen.report.predicted is not None
+    tight = replace(chosen.report.predicted, mean_dice=BandValue(0.7504, 0.75004, 0.7509), folding_box=BandValue(0.0, 0.0, 0.0))
+    rows = {row.what: row.lies for row in compared_anew(with_report(chosen, predicted=tight)).report.comparisons}
+    assert rows["dice"] == "inside"
+    tiny = with_choice(outcome, (trial(4.0, 0.009),))
+    assert {row.what: row.lies for row in tiny.report.comparisons}["folding_foreground"] == "inside"
+
+
+# Numbers by hand and small worlds
+
+
+def test_a_given_weight_states_what_came_out(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
+    for given in (outcome, with_measured(outcome, dice=None), with_measured(outcome, tre_mm=Distances(0.5, 1, 2))):
+        showing.show_report(given.report)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("λ = 1.5 was given; 0.25 % of the foreground is folded")
+        assert all(lines)
+
+
+def test_nothing_of_a_micrometre_is_printed_as_nothing(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
+    small = Distances(0.000412, 0.00093, 0.0021)
+    rows = tuple(replace(structure(n, f"s{n}", 0.9, hd95=0.00123), mean_surface_distance_mm=4.5e-4,
+                         fixed_volume_ml=6.4e-8, warped_volume_ml=3.2e-10) for n in (1, 2))  # fmt: skip
+    tiny = with_measured(
+        outcome, inverse_consistency_mm=small, displacement_mm=small, tre_mm=small, tre_before_mm=small, sd_log_jacobian=3.1e-4,
+        dice=DiceMeasure(0.9, 0.4, rows),
+    )  # fmt: skip
+    showing.show_report(tiny.report)
+    terminal = capsys.readouterr().out
+    for words in ("mean 0.00041 mm, 95 % below 0.00093 mm", "0.00041 mm -> 0.00041 mm (mean)", "SD of log-Jacobian   0.00031"):
+        assert words in terminal
+    html = page.render_page(tiny.report, _no_pictures(tiny), ())
+    assert "95 % below 0.00093 mm, largest 0.0021 mm" in html
+    for words in ("0.00041 mm", "0.0012", "0.00045", "6.4e\N{MINUS SIGN}8", "0.00031"):
+        assert words in html, words
+    assert "misses the start by 0.00041 mm" in wording.verdict(tiny.report)
+    assert not re.search(r"\b0\.0+ mm", terminal + html)
+
+
+def test_tables_hold_what_is_small(outcome: Outcome, opened_panel: tuple[Any, Any]) -> None:
+    rows = (replace(structure(1, "cell", 0.9, hd95=0.00123), mean_surface_distance_mm=4.5e-4, fixed_volume_ml=6.4e-8),)
+    report = with_measured(outcome, dice=DiceMeasure(0.9, 0.4, rows)).report
+    section = opened_panel[1].widget.panel.result
+    section._fill_measures(report)
+    table = section.ui.measuresTable
+    assert [table.item(0, column).text() for column in range(5)] == ["cell", "0.40", "0.90", "0.0012", "0.00045"]
+    tables = importlib.import_module("HyperPredictRegLib.slicerbridge.tables")
+    scene = importlib.import_module("slicer").vtkMRMLScene()
+    node = tables.add_structures_table(scene, rows)
+    values = {node.GetColumnName(n): node.GetTable().GetColumn(n).GetVariantValue(0) for n in range(node.GetNumberOfColumns())}
+    texts = {name: float(value.ToString()) for name, value in values.items() if name != "Structure"}
+    assert texts["HD95 (mm)"] == 0.00123 and texts["Fixed volume (ml)"] == 6.4e-8
+
+
+def test_ordinary_numbers_read_as_before() -> None:
+    distances = [wording.distance(value) for value in (0.4812, 12.341, 0.0, 3e-16, None)]
+    assert distances == ["0.48 mm", "12.34 mm", "0.00 mm", "0.00 mm", "– mm"]
+    assert [wording.number(value, 3) for value in (0.7412, 1.0, 0.0, 0.0123, 0.00123, -0.0004, 4.56e-7, math.nan)] == [
+        "0.741", "1.000", "0.000", "0.012", "0.0012", "\N{MINUS SIGN}0.00040", "4.6e\N{MINUS SIGN}7", "–",
+    ]  # fmt: skip
+    assert [wording.number(value, 1) for value in (0.75, 8.0, 0.04)] == ["0.8", "8.0", "0.040"]
+
+
+# Bands
+
+
+@pytest.mark.parametrize(
+    ("band", "share", "words"),
+    [
+        (BandValue(0.0, 0.0, 0.0), True, "under 0.01 % (at most 0.01 %)"),
+        (BandValue(0.004, 0.001, 0.3), True, "under 0.01 % (at most 0.30 %)"),
+        (BandValue(0.1, 0.03, 0.3), True, "0.10 % (0.03 % to 0.30 %)"),
+        (BandValue(0.5, 0.5, 0.5), True, "0.50 % (band unknown)"),
+        (BandValue(100.0, 100.0, 100.0), True, "100.00 % (band unknown)"),
+        (BandValue(math.nan, math.nan, math.nan), True, "– (– to –)"),
+        (BandValue(0.742, 0.722, 0.757), False, "0.742 (0.722 to 0.757)"),
+        (BandValue(0.742, 0.742, 0.742), False, "0.742 (band unknown)"),
+        (BandValue(0.0, 0.0, 0.0), False, "0.000 (band unknown)"),
+        (BandValue(0.0003, 0.0002, 0.0004), False, "0.00030 (0.00020 to 0.00040)"),
+    ],
+)
+def test_a_band_of_no_width_is_never_printed_as_certain(band: BandValue, share: bool, words: str) -> None:
+    from HyperPredictRegLib.selection.printed import banded, banded_percent
+
+    assert (banded_percent(band) if share else banded(band)) == words
+
+
+def test_a_prediction_without_width_is_nowhere_certain(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing, half = BandValue(0.0, 0.0, 0.0), BandValue(0.5, 0.5, 0.5)
+    known = make_foresight()
+    assert known.prediction.predicted is not None
+    flat = replace(
+        known.prediction.predicted, mean_dice=half, folding_foreground=nothing, folding_box=nothing, sd_log_jacobian=half
+    )
+    prediction = replace(known.prediction, predicted=flat, verdict=Verdict("amber"))
+    showing.show_prediction(prediction, [flat], [])
+    terminal = capsys.readouterr().out
+    html = prediction_page.render_page(replace(known, prediction=prediction), (), ())
+    for text in (terminal, html, choice_wording.first_line_of_prediction(prediction)):
+        assert not re.search(r"(?<![\d.])([\d.]+)( %)? to \1(?![\d.])|0 % \(0 %", text)
+        assert "under 0.01 %" in text
+
+
+def _no_pictures(outcome: Outcome) -> tuple[page.Picture, ...]:
+    from HyperPredictRegLib.reporting import captions
+
+    return tuple(page.Picture(c, problem="left out in this test") for c in captions.captions(outcome).values())
