@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.images import file_sha256, read_header, read_image, read_labels, read_mask
-from HyperPredictRegLib.intensity import foreground, normalised
+from HyperPredictRegLib.intensity import Padding, foreground, normalised, padding
 from HyperPredictRegLib.job import InputUsed, Job
 from HyperPredictRegLib.labels import embedded_label_names, read_label_names
 from HyperPredictRegLib.memory import available_bytes, estimated_bytes
@@ -30,6 +30,8 @@ class Side:
     mask : uint8 or None.
     labels : label map or None.
     landmarks : shape (n, 3), LPS mm, or None.
+    missing : uint8, 1 where the image holds padding and nothing was measured; None if it holds none.
+    warnings : sentences for the user on what was found in the image.
     """
 
     image: sitk.Image
@@ -38,6 +40,8 @@ class Side:
     mask: sitk.Image | None
     labels: sitk.Image | None
     landmarks: np.ndarray | None
+    missing: sitk.Image | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Inputs:
     label_names: dict[int, str]
     initial_transform: sitk.Transform | None
     used: tuple[InputUsed, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return sentences for the user on both images."""
+        return (*self.fixed.warnings, *self.moving.warnings)
 
 
 def read_inputs(job: Job) -> Inputs:
@@ -100,11 +109,26 @@ def _read_side(name: str, image_path: str, mask_path: str | None, labels_path: s
     mask = None if mask_path is None else read_mask(mask_path, grid, f"{name} mask")
     labels = None if labels_path is None else read_labels(labels_path, grid, f"{name} labels")
     landmarks = None if landmarks_path is None else read_points(landmarks_path, f"{name} landmarks")
+    padded = padding(image)
+    known = image if padded is None else padded.filled
     try:
-        anatomy = foreground(image if mask is None else sitk.Mask(image, mask, _lowest(image)))
-        return Side(image, anatomy, normalised(image, anatomy), mask, labels, landmarks)
+        anatomy = foreground(image if mask is None else sitk.Mask(known, mask, _lowest(known)))
+        if mask is not None and padded is not None:
+            anatomy = sitk.And(anatomy, sitk.Equal(padded.missing, 0))
+        scaled = normalised(known, anatomy)
     except InputError as error:
         raise InputError(f"The {name} image '{image_path}': {error}") from error
+    if padded is None:
+        return Side(image, anatomy, scaled, mask, labels, landmarks)
+    return Side(image, anatomy, scaled, mask, labels, landmarks, padded.missing, (_padding_warning(name, padded),))
+
+
+def _padding_warning(name: str, padded: Padding) -> str:
+    values = " and ".join(f"{value:g}" for value in padded.values)
+    return (
+        f"{100 * padded.share:.3g} % of the {name} image's voxels hold {values}, far from all others: they are taken for padding "
+        "where nothing was measured, and left out of the anatomy, of the scaling of intensities and of the comparison."
+    )
 
 
 def _lowest(image: sitk.Image) -> float:

@@ -73,7 +73,8 @@ def foresee(job: Job, *, progress: Progress = silent, cancelled: CancelCheck = n
     if chosen.forecast is None:
         raise InputError(f"Nothing can be foreseen for this pair. {chosen.sentence}")
     progress(ProgressEvent("predict", 1.0, "done"))
-    return Foresight(_prediction(plan, chosen, (*ready.alignment.warnings, *chosen.warnings), clock), chosen.forecast.curves)
+    warnings = (*ready.inputs.warnings, *ready.alignment.warnings, *chosen.warnings)
+    return Foresight(_prediction(plan, chosen, warnings, clock), chosen.forecast.curves)
 
 
 def foresight_of(outcome: Outcome) -> Foresight | None:

@@ -121,6 +121,7 @@ def _measured_outcome(
         found = measure(inputs, transform, alignment.transform, pair.grid)
     used = _alignment_used(plan, alignment, spread)
     warnings = (
+        *inputs.warnings,
         *used.warnings,
         *chosen.warnings,
         *registered.warnings,
