@@ -18,7 +18,7 @@ _LARGEST = 1e30
 """Larger intensities are no measurements, and sums of them overflow."""
 
 _ORDINARY_BOTTOMS = ((0.0, 0.0), (-1100.0, -900.0))
-"""Lowest values that are a background like any other, however far from the rest: 0 (masked images), and air in Hounsfield units."""
+"""Lowest values that are a background like any other, however far from the rest: 0, and air in Hounsfield units."""
 
 _LEAST_PADDING, _LEAST_PADDED_BORDER = 0.005, 0.05
 """Padding fills at least these shares of all voxels and of those on the faces of the box: it lies around what was measured."""
@@ -234,7 +234,7 @@ def _gap(rest: np.ndarray, value: float, percentile: float) -> float:
 
 
 def _level_beyond(voxels: np.ndarray, missing: np.ndarray) -> float:
-    """Return the level of the air that an image shows along the edge of what was measured, or, without, one below all that it shows.
+    """Return the level of the air along the edge of what was measured, or, without any, one below all that the image shows.
 
     Air is what is dark and flat there: noise about one level, far from that of tissue, or exact in Hounsfield units. The dark
     rim of an organ that was cut out is neither.
