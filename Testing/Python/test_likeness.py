@@ -85,7 +85,7 @@ def test_noise_is_refused_even_against_itself() -> None:
     found = likeness(noise, noise, HEAD)
     assert found.explained > 0.9
     assert [("fixed" in reason, "moving" in reason) for reason in found.refusals] == [(True, False), (False, True)]
-    assert [("moving" in reason, "noise" in reason) for reason in likeness(tissue(), noise, HEAD).refusals][0] == (True, True)
+    assert "moving" in likeness(tissue(), noise, HEAD).refusals[0]
 
 
 def test_a_noisy_image_still_has_structure() -> None:

@@ -1,4 +1,4 @@
-"""Padding, such as -3024 around the round field of a CT, is no anatomy, no background and no intensity; ordinary images have none."""
+"""Padding, such as -3024 around the round field of a CT, is no anatomy, no background and no intensity; most images have none."""
 
 from __future__ import annotations
 
