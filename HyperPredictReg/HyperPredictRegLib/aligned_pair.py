@@ -21,7 +21,7 @@ class AlignedPair:
     Attributes
     ----------
     grid : the working grid.
-    fixed, moving : float32 images on it, intensities about 0 to 1; 0 where one of the two has no voxels.
+    fixed, moving : float32 images on it, intensities about 0 to 1; 0 where one of the two has no voxels, or padding only.
     fixed_mask, moving_mask : uint8 on it, or None.
     """
 
@@ -46,7 +46,7 @@ class AlignedPair:
         grid = working_grid(fixed.foreground, moving.foreground, alignment, spacing)
         images = fixed.image.GetNumberOfPixels() + moving.image.GetNumberOfPixels()
         check_memory(images, grid.voxel_count, f"The preset '{preset}' (a grid of {grid.size} voxels)", engine_bytes)
-        view = common_view(fixed.image, moving.image, alignment, grid)
+        view = common_view(fixed.image, moving.image, alignment, grid, (fixed.missing, moving.missing))
         return cls(
             grid=grid,
             fixed=sitk.Mask(on_grid(fixed.normalised, grid), view),

@@ -85,7 +85,13 @@ def on_grid(image: sitk.Image, grid: Geometry, alignment: sitk.Transform | None 
     return grid.resample(image, alignment)
 
 
-def common_view(fixed: sitk.Image, moving: sitk.Image, alignment: sitk.Transform, grid: Geometry) -> sitk.Image:
+def common_view(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    alignment: sitk.Transform,
+    grid: Geometry,
+    missing: tuple[sitk.Image | None, sitk.Image | None] = (None, None),
+) -> sitk.Image:
     """Return where on the grid both images have voxels at all, as a uint8 image.
 
     Anatomy that one scan has cut off must not be compared with the nothing beyond its edge.
@@ -95,10 +101,11 @@ def common_view(fixed: sitk.Image, moving: sitk.Image, alignment: sitk.Transform
     fixed, moving : the images on their own grids.
     alignment : fixed to moving points, LPS mm.
     grid : the working grid.
+    missing : where the fixed and the moving image hold padding, non-zero, on their own grids.
     """
     views = []
-    for image, transform in ((fixed, None), (moving, alignment)):
-        ones = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
+    for image, padded, transform in zip((fixed, moving), missing, (None, alignment), strict=True):
+        ones = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1 if padded is None else sitk.Equal(padded, 0)
         ones.CopyInformation(image)
         views.append(grid.resample(ones, transform, interpolator=sitk.sitkNearestNeighbor))
     return sitk.And(*views)

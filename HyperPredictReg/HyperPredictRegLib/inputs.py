@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.images import file_sha256, read_header, read_image_noted, read_labels_noted, read_mask_noted
-from HyperPredictRegLib.intensity import foreground, normalised
+from HyperPredictRegLib.intensity import Padding, foreground, normalised, padding
 from HyperPredictRegLib.job import InputUsed, Job
 from HyperPredictRegLib.labels import embedded_label_names, read_label_names
 from HyperPredictRegLib.memory import available_bytes, estimated_bytes
@@ -31,6 +31,7 @@ class Side:
     mask : uint8 or None.
     labels : label map or None.
     landmarks : shape (n, 3), LPS mm, or None.
+    missing : uint8, 1 where the image holds padding and nothing was measured; None if it holds none.
     notes : sentences on what was taken for granted when the files were read.
     """
 
@@ -40,6 +41,7 @@ class Side:
     mask: sitk.Image | None
     labels: sitk.Image | None
     landmarks: np.ndarray | None
+    missing: sitk.Image | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -111,12 +113,27 @@ def _read_side(name: str, image_path: str, mask_path: str | None, labels_path: s
     if landmarks_path is not None:
         with named_in_errors(landmarks_path, f"{name} landmarks"):
             landmarks = read_points(landmarks_path, f"{name} landmarks")
+    notes = (*notes, *mask_notes, *labels_notes)
+    padded = padding(image)
+    known = image if padded is None else padded.filled
     try:
-        anatomy = foreground(image if mask is None else sitk.Mask(image, mask, _lowest(image)))
-        notes = (*notes, *mask_notes, *labels_notes)
-        return Side(image, anatomy, normalised(image, anatomy), mask, labels, landmarks, notes)
+        anatomy = foreground(image if mask is None else sitk.Mask(known, mask, _lowest(known)))
+        if mask is not None and padded is not None:
+            anatomy = sitk.And(anatomy, sitk.Equal(padded.missing, 0))
+        scaled = normalised(known, anatomy)
     except InputError as error:
         raise InputError(f"The {name} image '{image_path}': {error}") from error
+    if padded is None:
+        return Side(image, anatomy, scaled, mask, labels, landmarks, notes=notes)
+    return Side(image, anatomy, scaled, mask, labels, landmarks, padded.missing, (*notes, _padding_note(name, padded)))
+
+
+def _padding_note(name: str, padded: Padding) -> str:
+    values = " and ".join(f"{value:g}" for value in padded.values)
+    return (
+        f"{100 * padded.share:.3g} % of the {name} image's voxels hold {values}, far from all others: they are taken for padding "
+        "where nothing was measured, and left out of the anatomy, of the scaling of intensities and of the comparison."
+    )
 
 
 def _lowest(image: sitk.Image) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
@@ -14,6 +16,68 @@ _ANALYSIS_VOXELS = 2_000_000
 
 LARGEST = 1e30
 """Larger intensities are no measurements, and sums of them overflow."""
+
+_ORDINARY_BOTTOMS = ((0.0, 0.0), (-1100.0, -900.0))
+"""Lowest values that are a background like any other, however far from the rest: 0, and air in Hounsfield units."""
+
+_LEAST_PADDING, _LEAST_PADDED_BORDER = 0.005, 0.05
+"""Padding fills at least these shares of all voxels and of those on the faces of the box: it lies around what was measured."""
+
+_PADDING_GAP, _BLURRED_GAP = 0.5, 1.0
+"""How far padding lies from all other values, as a share of their range; the second where its edge is blurred."""
+
+_BLURRED_VOXELS = 2
+"""So near to padding interpolation leaves values in between."""
+
+_FLAT_AIR = 0.15
+"""Air varies less than this share of its distance from tissue; the dark tissue of an image without any air varies more."""
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What an image holds where nothing was measured: one value, set apart from all others.
+
+    Attributes
+    ----------
+    values : the lowest of all values, the highest, or both.
+    share : of the voxels that hold it.
+    missing : uint8, 1 where nothing was measured, on the grid of the image.
+    filled : the image with air there, or, if it shows none, with something darker than all that it does show.
+    """
+
+    values: tuple[float, ...]
+    share: float
+    missing: sitk.Image
+    filled: sitk.Image
+
+
+def padding(image: sitk.Image) -> Padding | None:
+    """Find what a scanner or a program put where nothing was measured, such as -3024 around the round field of a CT.
+
+    Padding fills a share of the box, reaches its faces, has one value, and is separated by a gap from all others. The 0 around a
+    skull-stripped brain and air at -1000 HU are an ordinary background, not padding.
+
+    Parameters
+    ----------
+    image : 3-D scalar image with finite voxels.
+
+    Returns
+    -------
+    padding : None if there is none, as in nearly all images.
+    """
+    voxels = sitk.GetArrayViewFromImage(image)
+    ends = [found for found in (_set_apart(voxels, 1), _set_apart(voxels, -1)) if found is not None]
+    if not ends:
+        return None
+    missing = np.logical_or.reduce([where for _, where in ends])
+    level = _level_beyond(voxels, missing)
+    if np.issubdtype(voxels.dtype, np.integer):
+        level = float(np.clip(round(level), np.iinfo(voxels.dtype).min, np.iinfo(voxels.dtype).max))
+    filled = sitk.GetImageFromArray(np.where(missing, voxels.dtype.type(level), voxels))
+    where = sitk.GetImageFromArray(missing.astype(np.uint8))
+    for made in (filled, where):
+        made.CopyInformation(image)
+    return Padding(tuple(value for value, _ in ends), float(missing.mean()), where, filled)
 
 
 def foreground(image: sitk.Image) -> sitk.Image:
@@ -35,6 +99,14 @@ def foreground(image: sitk.Image) -> sitk.Image:
     ------
     InputError : no connected region stands out.
     """
+    padded = padding(image)
+    found = _anatomy(image) if padded is None else sitk.And(_anatomy(padded.filled), sitk.Equal(padded.missing, 0))
+    if not sitk.GetArrayViewFromImage(found).any():
+        raise InputError("No anatomy stands out from the background in this image: give a mask of the region to register.")
+    return found
+
+
+def _anatomy(image: sitk.Image) -> sitk.Image:
     reduced = _reduced(image)
     voxels = sitk.GetArrayFromImage(reduced)
     background = _exact_background(voxels)
@@ -45,8 +117,6 @@ def foreground(image: sitk.Image) -> sitk.Image:
         mask = voxels > _air_threshold(voxels)
     # Tissue all round means that the image is a crop inside the body: no part of it is background.
     mask = np.ones_like(mask) if _border(mask).mean() > 0.5 else _tidy(mask)
-    if not mask.any():
-        raise InputError("No anatomy stands out from the background in this image: give a mask of the region to register.")
     small = sitk.GetImageFromArray(mask.astype(np.uint8))
     small.CopyInformation(reduced)
     return Geometry.of(image).resample(small, interpolator=sitk.sitkNearestNeighbor, pixel_type=sitk.sitkUInt8)
@@ -70,7 +140,8 @@ def normalised(image: sitk.Image, mask: sitk.Image) -> sitk.Image:
     ------
     InputError : the foreground is constant.
     """
-    voxels = sitk.GetArrayViewFromImage(image)
+    padded = padding(image)
+    voxels = sitk.GetArrayViewFromImage(image if padded is None else padded.filled)
     inside = sitk.GetArrayViewFromImage(mask) != 0
     low, high = np.percentile(voxels[inside], (0.5, 99.5))
     if high <= low:
@@ -85,9 +156,16 @@ def normalised(image: sitk.Image, mask: sitk.Image) -> sitk.Image:
 
 
 def background_value(image: sitk.Image, mask: sitk.Image) -> float:
-    """Return the intensity of nothing: the median outside of the anatomy (0 in MR, air in CT), or the lowest if that is empty."""
-    voxels = sitk.GetArrayViewFromImage(image)
-    outside = voxels[sitk.GetArrayViewFromImage(mask) == 0]
+    """Return the intensity of nothing: the median outside of the anatomy (0 in MR, air in CT), or the lowest if that is empty.
+
+    Padding counts only where the image shows nothing else outside of its anatomy.
+    """
+    voxels, beside = sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(mask) == 0
+    padded = padding(image)
+    if padded is not None:
+        seen = beside & (sitk.GetArrayViewFromImage(padded.missing) == 0)
+        beside = seen if seen.any() else beside
+    outside = voxels[beside]
     return float(np.median(outside)) if outside.size else float(voxels.min())
 
 
@@ -126,6 +204,54 @@ def points_of(mask: sitk.Image) -> np.ndarray:
         rows, columns = np.flatnonzero(voxels[k].any(axis=1)), np.flatnonzero(voxels[k].any(axis=0))
         corners += [(i, j, k) for i in (columns[0], columns[-1]) for j in (rows[0], rows[-1])]
     return Geometry.of(mask).to_lps(np.array(corners, dtype=float).reshape(-1, 3))
+
+
+def _set_apart(voxels: np.ndarray, sign: int) -> tuple[float, np.ndarray] | None:
+    """Return the value at one end (`sign` 1: the lowest, -1: the highest) and where padding is, or None if there is no gap."""
+    value = float(voxels.min() if sign > 0 else voxels.max())
+    if sign > 0 and any(low <= value <= high for low, high in _ORDINARY_BOTTOMS):
+        return None
+    alike = voxels == value
+    if alike.mean() < _LEAST_PADDING or alike.all() or _border(alike).mean() < _LEAST_PADDED_BORDER:
+        return None
+    bottom, rest = sign * value, sign * voxels[~alike].astype(float)
+    if _gap(rest, bottom, 0.5) > _PADDING_GAP:
+        return value, alike
+    # Interpolation blurs the edge of padding. So does the rim of any organ's image, so the gap beyond it must be wider.
+    if _gap(rest, bottom, 25.0) <= _BLURRED_GAP:
+        return None
+    near = ndimage.binary_dilation(alike, ndimage.generate_binary_structure(3, 3), iterations=_BLURRED_VOXELS)
+    if near.all() or _gap(sign * voxels[~near].astype(float), bottom, 0.5) <= _BLURRED_GAP:
+        return None
+    lowest = float(np.percentile(sign * voxels[~near].astype(float), 0.5))
+    return value, alike | (near & (sign * voxels.astype(float) < bottom + 0.9 * (lowest - bottom)))
+
+
+def _gap(rest: np.ndarray, value: float, percentile: float) -> float:
+    """Return how far a value lies below a percentile of `rest`, as a share of the range from there to the 99th."""
+    near, far = np.percentile(rest, (percentile, 99))
+    return float((near - value) / (far - near)) if far > near else 0.0
+
+
+def _level_beyond(voxels: np.ndarray, missing: np.ndarray) -> float:
+    """Return the level of the air along the edge of what was measured, or, without any, one below all that the image shows.
+
+    Air is what is dark and flat there: noise about one level, far from that of tissue, or exact in Hounsfield units. The dark
+    rim of an organ that was cut out is neither.
+    """
+    measured = voxels[~missing].astype(float)
+    low, high = np.percentile(measured, (0.5, 99.5))
+    nothing = float(low - 0.25 * (high - low))
+    core = ndimage.binary_erosion(~missing, iterations=2)
+    rim = voxels[~missing & ~core].astype(float)
+    threshold = _air_threshold(measured.reshape(1, 1, -1))
+    dark, bright = rim[rim <= threshold], measured[measured > threshold]
+    if dark.size < 0.25 * rim.size or not bright.size:
+        return nothing
+    first, air, third = np.percentile(dark, (25, 50, 75))
+    flat = third - first <= _FLAT_AIR * (np.median(bright) - air)
+    real = third > first or any(bottom <= air <= top for bottom, top in _ORDINARY_BOTTOMS[1:])
+    return float(air) if flat and real else nothing
 
 
 def _reduced(image: sitk.Image) -> sitk.Image:

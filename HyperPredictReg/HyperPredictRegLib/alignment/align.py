@@ -20,6 +20,7 @@ from HyperPredictRegLib.alignment.frame import (
     make_pyramid,
     object_size_mm,
 )
+from HyperPredictRegLib.alignment.likeness import Likeness, likeness
 from HyperPredictRegLib.alignment.multistart import find_start
 from HyperPredictRegLib.alignment.settings import AlignmentSettings, check_seed
 from HyperPredictRegLib.alignment.stages import affine_of, matrix_of, run_level
@@ -28,13 +29,15 @@ from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
 from HyperPredictRegLib.trace import LevelTrace
 
-_SAME_CONTRAST_CORRELATION = 0.3
-_OTHER_CONTRAST_CORRELATION = -0.2
+_CORRELATED = 0.3
+"""From here on the first stage's result is refined by correlation; below, and where that misleads, by mutual information."""
 _SEARCH_SHRINK = 1.5
 """Ranking hundreds of rotations needs less detail than refining a few."""
 _LEAST_OVERLAP = 0.02
 _POOR_OVERLAP = 0.5
 _PLAUSIBLE_SCALES = (0.4, 2.5)
+_UNUSUAL_STRETCH, _IMPLAUSIBLE_STRETCH = 1.6, 2.5
+"""Largest scale over smallest: people, animals and hearts of one kind were measured to differ by up to 1.45, if aligned well."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +49,30 @@ class Alignment:
     transform : maps fixed to moving points, LPS mm.
     levels : the trace of every level that led to the result, in the order in which they ran.
     metric : "mattes", "correlation" or "mean_squares": what the last stage compared, "none" without stages.
-    contrast : "same" or "different": whether equal tissue has similar intensities in both images; "unclear" where the
-        objects are too uniform inside to tell.
+    contrast : "same" or "different": whether equal tissue has similar intensities in both images; "unclear" where they have
+        too little in common inside to tell.
+    likeness : what the aligned images have in common inside both foregrounds.
     correlation : of the intensities well inside both foregrounds after the first stage, -1 to 1.
     starts_tried : how many starts were compared.
     seconds : wall-clock time.
     seed : the seed that was given.
-    warnings : sentences for the user.
+    warnings : sentences for the user, doubts and refusals among them.
+    doubts : those that speak against relying on what follows from this alignment.
+    refusals : those that forbid it: it is plainly wrong, or there is nothing that could be aligned.
     """
 
     transform: sitk.AffineTransform
     levels: tuple[LevelTrace, ...]
     metric: str
     contrast: str
+    likeness: Likeness
     correlation: float
     starts_tried: int
     seconds: float
     seed: int
     warnings: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
 
     @property
     def matrix(self) -> np.ndarray:
@@ -123,21 +132,27 @@ def align(  # noqa: PLR0913 - two images, what may belong to either, and what ev
     stop_if(cancelled)
     run = _Run(pyramid, levels, settings, seed, progress, cancelled)
     matrix, traces, tried = run.first_stage(start, multi_start=settings.multi_start and initial_transform is None)
-    correlation = _correlation(pair, frame, levels[-1], matrix)
-    contrast = settings.contrast
-    if contrast == "auto":
-        contrast = _contrast(correlation)
+    first, correlation = matrix, _correlation(*_inside(pair, frame, levels[-1], matrix))
     metric = settings.metric
     if metric == "auto":
-        metric = "correlation" if contrast == "same" else "mattes"
-    matrix, more = run.later_stages(matrix, metric)
+        same = correlation >= _CORRELATED if settings.contrast == "auto" else settings.contrast == "same"
+        metric = "correlation" if same else "mattes"
+    matrix, more = run.later_stages(first, metric)
+    found = likeness(*_inside(pair, frame, levels[-1], matrix))
+    if settings.metric == settings.contrast == "auto" and metric == "correlation" and found.contrast == "different":
+        # The images as a whole correlate, their insides do not: what was optimised was the wrong thing.
+        metric = "mattes"
+        matrix, more = run.later_stages(first, metric, from_fraction=0.95)
+        found = likeness(*_inside(pair, frame, levels[-1], matrix))
+    doubts, refusals = _result_warnings(pair, frame, matrix)
+    refusals = [*refusals, *found.refusals]
     traces += more
-    warnings = [*_limit_warnings(traces), *_result_warnings(pair, frame, matrix)]
     progress(ProgressEvent("align", 1.0, "Aligned"))
     return Alignment(
         transform=frame.itk_transform(matrix), levels=tuple(traces), metric=metric if settings.stages else "none",
-        contrast=contrast, correlation=correlation, starts_tried=tried, seconds=time.monotonic() - began, seed=seed,
-        warnings=tuple(warnings),
+        contrast=found.contrast if settings.contrast == "auto" else settings.contrast, likeness=found, correlation=correlation,
+        starts_tried=tried, seconds=time.monotonic() - began, seed=seed,
+        warnings=(*_limit_warnings(traces), *refusals, *doubts), doubts=tuple(doubts), refusals=tuple(refusals),
     )
 
 
@@ -175,7 +190,9 @@ class _Run:
             metric=metric, cancelled=self.cancelled,
         )
 
-    def later_stages(self, matrix: np.ndarray, metric: str) -> tuple[np.ndarray, list[LevelTrace]]:
+    def later_stages(
+        self, matrix: np.ndarray, metric: str, from_fraction: float = 0.3
+    ) -> tuple[np.ndarray, list[LevelTrace]]:
         """Run all that follows the first stage's coarsest level."""
         stages = self.settings.stages
         plan = [(stage, 0) for stage in stages[1:]]
@@ -183,7 +200,8 @@ class _Run:
             plan += [(stages[-1], index) for index in range(1, len(self.levels))]
         traces = []
         for n, (stage, index) in enumerate(plan):
-            matrix, trace = self.level(stage, index, matrix, metric, 0.3 + 0.7 * n / len(plan))
+            fraction = from_fraction + (1 - from_fraction) * n / len(plan)
+            matrix, trace = self.level(stage, index, matrix, metric, fraction)
             traces.append(trace)
         return matrix, traces
 
@@ -260,29 +278,30 @@ def _check_overlap(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray, wh
         )
 
 
-def _correlation(pair: tuple[Item, Item], frame: Frame, level: Level, matrix: np.ndarray) -> float:
-    """Return the correlation of intensities well inside both objects on one level, 0 where it is not defined.
-
-    The rims are left out, because the step from background to tissue makes any two images of one shape correlate.
-    """
+def _inside(
+    pair: tuple[Item, Item], frame: Frame, level: Level, matrix: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return both aligned images on one level's grid, and where they show both foregrounds, three arrays of one shape."""
     grid = Geometry.of(level.fixed)
     transforms = (affine_of(np.eye(4)), affine_of(matrix))
     inside = np.ones(grid.size[::-1], dtype=bool)
     for item, centre, transform in zip(pair, (frame.fixed_centre, frame.moving_centre), transforms, strict=True):
         mask = in_frame(item.object_mask, centre, frame.unit_mm)
-        filled = sitk.GetArrayFromImage(grid.resample(mask, transform, interpolator=sitk.sitkNearestNeighbor)) != 0
-        core = ndimage.binary_erosion(filled, iterations=2, border_value=1)
-        inside &= core if core.any() else filled
-    a, b = sitk.GetArrayFromImage(level.fixed), sitk.GetArrayFromImage(grid.resample(level.moving, transforms[1]))
-    if inside.sum() < 10 or np.ptp(a[inside]) == 0 or np.ptp(b[inside]) == 0:
+        inside &= sitk.GetArrayFromImage(grid.resample(mask, transform, interpolator=sitk.sitkNearestNeighbor)) != 0
+    fixed, moving = level.fixed, grid.resample(level.moving, transforms[1])
+    return sitk.GetArrayFromImage(fixed), sitk.GetArrayFromImage(moving), inside
+
+
+def _correlation(fixed: np.ndarray, moving: np.ndarray, inside: np.ndarray) -> float:
+    """Return the correlation of intensities well inside both objects, 0 where it is not defined.
+
+    The rims are left out, because the step from background to tissue makes any two images of one shape correlate.
+    """
+    core = ndimage.binary_erosion(inside, iterations=2, border_value=1)
+    inside = core if core.any() else inside
+    if inside.sum() < 10 or np.ptp(fixed[inside]) == 0 or np.ptp(moving[inside]) == 0:
         return 0.0
-    return float(np.corrcoef(a[inside], b[inside])[0, 1])
-
-
-def _contrast(correlation: float) -> str:
-    if correlation >= _SAME_CONTRAST_CORRELATION:
-        return "same"
-    return "different" if correlation <= _OTHER_CONTRAST_CORRELATION else "unclear"
+    return float(np.corrcoef(fixed[inside], moving[inside])[0, 1])
 
 
 def _limit_warnings(traces: list[LevelTrace]) -> list[str]:
@@ -293,25 +312,29 @@ def _limit_warnings(traces: list[LevelTrace]) -> list[str]:
     ]
 
 
-def _result_warnings(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray) -> list[str]:
-    """Return what looks wrong with the result; raise `RegistrationError` if it cannot be one."""
+def _result_warnings(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray) -> tuple[list[str], list[str]]:
+    """Return what looks doubtful in the result, and what plainly wrong; raise `RegistrationError` if it cannot be one."""
     scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
     if np.linalg.det(matrix[:3, :3]) <= 0 or scales.min() < 0.1 or scales.max() > 10:
         raise RegistrationError(
             "The affine alignment collapsed (it mirrors or flattens the moving image): check that both images show the same "
             "anatomy, or use the stages rigid or similarity only."
         )
-    warnings = []
+    doubts, refusals = [], []
+    stretch = scales.max() / scales.min()
     if scales.min() < _PLAUSIBLE_SCALES[0] or scales.max() > _PLAUSIBLE_SCALES[1]:
-        warnings.append(
-            f"The alignment scales the moving image by {1 / scales.max():.2f} to {1 / scales.min():.2f}, which is unusual: "
+        refusals.append(
+            f"The alignment scales the moving image by {1 / scales.max():.2f} to {1 / scales.min():.2f}, which is implausible: "
             "look at the result, and check the voxel sizes in both files."
         )
+    elif stretch > _UNUSUAL_STRETCH:
+        (refusals if stretch > _IMPLAUSIBLE_STRETCH else doubts).append(
+            f"The alignment stretches the moving image {stretch:.1f} times as much along one direction as along another: look at "
+            "the result; where one image shows only a part of what the other shows, use the stages rigid or similarity only."
+        )
     overlap = _overlap(pair, frame, matrix)
-    if overlap < _POOR_OVERLAP:
-        warnings.append(
+    if not overlap >= _POOR_OVERLAP:
+        doubts.append(
             f"Only {100 * overlap:.0f} % of the fixed foreground lies inside the aligned moving image: look at the result."
         )
-    return warnings
-
-
+    return doubts, refusals

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.alignment.settings import AlignmentSettings
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.intensity import foreground, points_of
+from HyperPredictRegLib.intensity import foreground, padding, points_of
 
 OBJECT_UNITS = 150.0
 _MARGIN_UNITS = 15.0
@@ -104,7 +104,8 @@ def make_item(image: sitk.Image, object_mask: sitk.Image | None, mask: sitk.Imag
     except InputError as error:
         raise InputError(f"The {role} image cannot be aligned. {error}") from error
     found = sitk.Cast(found != 0, sitk.sitkUInt8)
-    return Item(sitk.Cast(image, sitk.sitkFloat32), found, points_of(found), mask)
+    padded = padding(image)
+    return Item(sitk.Cast(image if padded is None else padded.filled, sitk.sitkFloat32), found, points_of(found), mask)
 
 
 def object_size_mm(item: Item) -> float:

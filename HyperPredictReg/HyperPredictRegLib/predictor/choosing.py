@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import SimpleITK as sitk
-
 from HyperPredictRegLib.aligned_pair import AlignedPair
+from HyperPredictRegLib.alignment import Alignment, Stability
 from HyperPredictRegLib.curves import Curves
 from HyperPredictRegLib.engines.base import Engine, complete_hyperparameters, settings_hash
 from HyperPredictRegLib.errors import InputError
@@ -74,11 +73,14 @@ def choose_lambda(
     settings: Any,
     inputs: Inputs,
     pair: AlignedPair,
-    alignment: sitk.Transform,
+    alignment: Alignment,
     *,
+    spread: Stability | None = None,
     cancelled: CancelCheck = never,
 ) -> ChosenLambda:
-    """Choose λ for an aligned pair by the job's criterion.
+    """Choose λ for an aligned pair by the job's criterion; what speaks against the alignment speaks against a prediction.
+
+    `spread` tells how far repeated alignments lie apart, if that was measured.
 
     Raises
     ------
@@ -105,13 +107,21 @@ def choose_lambda(
     from HyperPredictRegLib.predictor.features import pair_features
 
     try:
-        features = pair_features(inputs, pair, alignment, engine, settings, seed=job.seed, cancelled=cancelled)
+        features = pair_features(inputs, pair, alignment.transform, engine, settings, seed=job.seed, cancelled=cancelled)
     except InputError as error:
         return _fixed(engine, card, str(error).rstrip("."))
-    forecast = predictor.forecast(features, names=inputs.label_names)
+    doubts = _doubts(engine, alignment, spread)
+    try:
+        forecast = predictor.forecast(features, names=inputs.label_names, doubts=doubts, refusals=alignment.refusals)
+    except InputError as error:
+        if job.predictor != "bundled":
+            raise
+        return _fixed(engine, None, str(error).rstrip("."))
     fixed = {card.hyperparameter: card.fixed_value}
     if forecast.verdict.light == "red":
         reason = "this pair is too unlike those that the predictor was trained on for a suggestion"
+        if alignment.refusals:
+            reason = "nothing can be predicted for this pair as it is aligned"
         chosen = _fixed(engine, card, reason)
         return ChosenLambda(
             "fixed", chosen.hyperparameters, chosen.sentence, forecast=forecast, predictor=predictor.name, fixed=fixed,
@@ -130,6 +140,14 @@ def choose_lambda(
         fixed=fixed,
         warnings=forecast.warnings,
     )
+
+
+def _doubts(engine: Engine, alignment: Alignment, spread: Stability | None) -> tuple[str, ...]:
+    """Return sentences on what forbids a green light."""
+    found = [*alignment.doubts, *(() if spread is None else spread.warnings)]
+    if alignment.contrast == "different" and engine.name == "demons":
+        found.append("Inside the anatomy the two images differ in contrast, and demons compare intensities directly.")
+    return tuple(found)
 
 
 def load_predictor(folder: Path, engine: Engine, settings: Any, preset: str) -> Predictor:

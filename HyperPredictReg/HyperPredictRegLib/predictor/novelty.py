@@ -1,8 +1,11 @@
-"""Is this pair like those that the predictor learned from? The traffic light, and its reasons in words."""
+"""Is this pair like those that the predictor learned from? The traffic light, and its reasons in words.
+
+Every comparison here is written so that a number that is not one (NaN) fails it: what cannot be judged is never green.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,18 +50,43 @@ class Novelty:
         return np.sqrt(np.einsum("pf,fg,pg->p", standard, self.precision, standard).clip(0) / len(self.features))
 
     def verdict(self, named: Mapping[str, float]) -> Verdict:
-        """Judge a pair by its features."""
+        """Judge a pair by its features; red where these, or what they are compared with, are not numbers."""
         row = named_row(named, self.features)
-        distance = float(self.distance(row[None])[0])
         rules = broken_rules(named)
+        unknown = [name for name, value in zip(self.features, row, strict=True) if not np.isfinite(value)]
+        if unknown:
+            some = ", ".join(unknown[:3])
+            said = f"The pair cannot be judged, because {len(unknown)} of its features cannot be measured ({some})."
+            return Verdict("red", (*rules, said))
+        if not self.usable:
+            said = "The pair cannot be judged, because the predictor's own limits are no usable numbers: install it again."
+            return Verdict("red", (*rules, said))
+        distance = float(self.distance(row[None])[0])
         if distance < self.amber and not rules:
             return Verdict("green")
-        standard = np.nan_to_num((row - self.mean) / self.sd)
+        standard = (row - self.mean) / self.sd
         unusual = [feature_words(self.features[n], standard[n]) for n in np.argsort(-np.abs(standard))[:3]]
-        light = "red" if distance >= self.red or rules else "amber"
+        light = "amber" if distance < self.red and not rules else "red"
         judged = "unlike anything" if light == "red" else "unlike most of what"
         said = f"The pair is {judged} the predictor was trained on (distance {distance:.2f}, usual is below {self.amber:.2f})."
         return Verdict(light, (*rules, said, *unusual))
+
+    @property
+    def usable(self) -> bool:
+        """Whether mean, spread and limits are finite numbers that make sense."""
+        known = (self.mean, self.sd, self.precision, np.array([self.amber, self.red]))
+        return all(bool(np.isfinite(part).all()) for part in known) and bool((self.sd > 0).all()) and 0 < self.amber <= self.red
+
+
+def at_most(verdict: Verdict, doubts: Sequence[str] = (), refusals: Sequence[str] = ()) -> Verdict:
+    """Return a verdict that is no better than what else is known of the pair, with the reasons for that first.
+
+    Parameters
+    ----------
+    doubts, refusals : sentences, for which the light is amber at best, or red.
+    """
+    light = "red" if refusals else "amber" if doubts and verdict.light == "green" else verdict.light
+    return Verdict(light, (*refusals, *doubts, *verdict.reasons))
 
 
 def novelty_of(features: np.ndarray, names: tuple[str, ...], folds: np.ndarray) -> Novelty:
@@ -83,10 +111,10 @@ def novelty_of(features: np.ndarray, names: tuple[str, ...], folds: np.ndarray) 
 def broken_rules(named: Mapping[str, float]) -> tuple[str, ...]:
     """Return sentences on what makes a prediction worthless whatever the distance."""
     found = []
-    if named.get("foreground_overlap", 1.0) < LEAST_OVERLAP:
+    if not named.get("foreground_overlap", 1.0) >= LEAST_OVERLAP:
         found.append(f"After the affine step the two foregrounds overlap by {100 * named['foreground_overlap']:.0f} % only.")
     for side in ("fixed", "moving"):
-        if np.exp(named.get(f"{side}_log_anisotropy", 0.0)) > MOST_ANISOTROPY:
+        if not np.exp(named.get(f"{side}_log_anisotropy", 0.0)) <= MOST_ANISOTROPY:
             found.append(f"Slices of the {side} image are more than {MOST_ANISOTROPY:g} times as thick as pixels are wide.")
     return tuple(found)
 

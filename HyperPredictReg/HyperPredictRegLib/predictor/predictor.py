@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,18 @@ from HyperPredictRegLib.predictor.bands import LEAST_FOLDING
 from HyperPredictRegLib.predictor.bundle import Bundle, load_bundle
 from HyperPredictRegLib.predictor.ensemble import Foreseen, named_row
 from HyperPredictRegLib.predictor.features import VERSION, PairFeatures
-from HyperPredictRegLib.predictor.novelty import AMBER_WIDENING
+from HyperPredictRegLib.predictor.novelty import AMBER_WIDENING, at_most
 from HyperPredictRegLib.predictor.structures import known_code
 
 GRID = 300
 """λ per curve where none are asked for: finer than any difference that could be seen."""
+
+LEAST_DICE_REACH, LEAST_LOG_REACH = 0.001, 0.01
+"""Bands reach at least so far to either side, however sure the networks are: in Dice, and of SD log-Jacobian as a share.
+
+Calibration cannot vouch for less: where λ is chosen, a Dice of 0.001 counts as no difference. Folding is known to `LEAST_FOLDING`
+only, because in calibration everything below counted as none.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,13 @@ class Predictor:
         return np.geomspace(self.bundle.card.lower, self.bundle.card.upper, GRID)
 
     def forecast(
-        self, features: PairFeatures, values: np.ndarray | None = None, names: Mapping[int, str] | None = None
+        self,
+        features: PairFeatures,
+        values: np.ndarray | None = None,
+        names: Mapping[int, str] | None = None,
+        *,
+        doubts: Sequence[str] = (),
+        refusals: Sequence[str] = (),
     ) -> Forecast:
         """Foresee Dice, folding and SD log-Jacobian for all λ in one call.
 
@@ -83,10 +96,11 @@ class Predictor:
         features : of the pair; its tokens decide which structures are foreseen. Without any, those that were trained on are.
         values : λ, shape (n,) or (n, 1), rising; default: `GRID` over the trained range.
         names : of structures, by label value; the bundle's where it has none.
+        doubts, refusals : sentences on the pair, for which the light is amber at best, or red.
 
         Raises
         ------
-        InputError : a λ lies outside of the range that the predictor was trained on.
+        InputError : a λ lies outside of the range that the predictor was trained on, or the bundle gives no finite numbers.
         """
         card, ensemble = self.bundle.card, self.bundle.ensemble
         values = self._default_values if values is None else np.asarray(values, dtype=float).reshape(-1)
@@ -97,8 +111,10 @@ class Predictor:
         tokens = np.array([[named_row(features.tokens.get(label, {}), reading.tokens) for label in labels]])
         numbers = ensemble.structure_numbers(self._codes(labels, names or {}))
         found = ensemble.foresee(ensemble.coefficients(row, tokens, numbers[None]), values)
-        verdict = self.bundle.novelty.verdict(features.pair)
+        verdict = at_most(self.bundle.novelty.verdict(features.pair), doubts, refusals)
         curves = self._curves(found, values, labels, names or {}, bool(features.tokens), verdict)
+        if not _finite(curves):
+            raise InputError(f"The predictor '{card.name}' gives numbers that are not finite: it is damaged. Install it again.")
         unknown = [self._name(label, names or {}) for label, number in zip(labels, numbers, strict=True) if number == 0]
         warnings = []
         if unknown:
@@ -137,7 +153,7 @@ class Predictor:
         dice_width = widths.dice if segmented else widths.dice_unsegmented
         mean_width = widths.mean_dice if segmented else widths.mean_dice_unsegmented
         mean = found.mean_dice[0]
-        reach = wide * mean_width * found.mean_scale[0]
+        reach = np.maximum(wide * mean_width * found.mean_scale[0], LEAST_DICE_REACH)
         return Curves(
             names=(self.bundle.card.hyperparameter,),
             values=values[:, None],
@@ -154,19 +170,29 @@ class Predictor:
         return names.get(label) or self.bundle.card.structures.get(str(label)) or f"label {label}"
 
 
+def _finite(curves: Curves) -> bool:
+    bands = (curves.dice, curves.mean_dice, curves.folding_foreground, curves.folding_box, curves.sd_log_jacobian)
+    return all(np.isfinite(part).all() for band in bands for part in (band.value, band.lower, band.upper))
+
+
 def _dice_band(logit: np.ndarray, reach: np.ndarray) -> Band:
     centre = torch.as_tensor(logit)
     half = torch.as_tensor(reach)
-    return Band(*(torch.sigmoid(part).numpy() for part in (centre, centre - half, centre + half)))
+    value, lower, upper = (torch.sigmoid(part).numpy() for part in (centre, centre - half, centre + half))
+    lower = np.clip(np.minimum(lower, value - LEAST_DICE_REACH), 0, 1)
+    return Band(value, lower, np.clip(np.maximum(upper, value + LEAST_DICE_REACH), 0, 1))
 
 
 def _log_band(logarithm: np.ndarray, reach: np.ndarray) -> Band:
+    reach = np.maximum(reach, LEAST_LOG_REACH)
     return Band(np.exp(logarithm), np.exp(logarithm - reach), np.exp(logarithm + reach))
 
 
 def _falling_band(found: Foreseen, number: int, width: float) -> Band:
-    """Folding in percent; less than can be told from none is none. The bands, too, must not rise with λ."""
+    """Folding in percent; less than can be told from none is none, and none is known to that only. Nothing rises with λ."""
     band = _log_band(found.curves[0, number], width * found.curves_scale[0, number])
     lower = np.minimum.accumulate(band.lower)
     upper = np.maximum.accumulate(band.upper[::-1])[::-1]
-    return Band(*(np.where(part < LEAST_FOLDING, 0.0, np.minimum(part, 100.0)) for part in (band.value, lower, upper)))
+    value, lower = (np.where(part < LEAST_FOLDING, 0.0, np.minimum(part, 100.0)) for part in (band.value, lower))
+    upper = np.clip(upper, LEAST_FOLDING, 100.0)
+    return Band(value, np.clip(lower, 0.0, upper - LEAST_FOLDING), upper)

@@ -68,7 +68,7 @@ def foresee(job: Job, *, progress: Progress = silent, cancelled: CancelCheck = n
         progress(ProgressEvent("predict", 0.0, "looking at the pair"))
         with clock.stage("predict"):
             chosen = choose_lambda(
-                job, plan.engine, plan.engine_settings, ready.inputs, ready.pair, ready.alignment.transform, cancelled=cancelled
+                job, plan.engine, plan.engine_settings, ready.inputs, ready.pair, ready.alignment, cancelled=cancelled
             )
     if chosen.forecast is None:
         raise InputError(f"Nothing can be foreseen for this pair. {chosen.sentence}")

@@ -118,8 +118,9 @@ def _compute(plan: Plan, progress: Progress, cancelled: CancelCheck) -> Outcome:
             if not job.hyperparameters:
                 progress(ProgressEvent("predict", 0.0, "choosing λ"))
             chosen = choose_lambda(
-                job, plan.engine, plan.engine_settings, ready.inputs, ready.pair, ready.alignment.transform, cancelled=cancelled
-            )
+                job, plan.engine, plan.engine_settings, ready.inputs, ready.pair, ready.alignment, spread=spread,
+                cancelled=cancelled,
+            )  # fmt: skip
         with clock.stage("register"):
             registered = register_within_limit(plan, ready, chosen, progress, cancelled)
         progress(ProgressEvent("measure", 0.0, "measuring"))
