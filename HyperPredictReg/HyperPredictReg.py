@@ -112,8 +112,11 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self):
         """Leave the parameters alone while the user is elsewhere; a registration that runs goes on."""
+        from HyperPredictRegLib.panel.arranging import leave_module_panel
+
         self.panel.pause()
         self.disconnectGui()
+        leave_module_panel(self.parent)
 
     def onSceneStartClose(self, caller, event):
         """End what runs: its volumes are about to go."""
