@@ -5,7 +5,7 @@ Minimum, so that the width which the widget would like to have is the least that
 for as much. And when it takes a widget away it drops the layout item that held it without destroying it: the widget goes on to
 tell that dead item whenever its heights have changed, and the item that holds it later keeps the old ones.
 """
-# ruff: noqa: N801, N802 - Slicer's and Qt's names.
+# ruff: noqa: N801 - Slicer's names.
 
 from __future__ import annotations
 

@@ -46,8 +46,12 @@ class ApplySection:
         """Let go of everything that belongs to a scene that closes."""
         self._ids = []
         self.ui.itemsList.clear()
-        self.ui.carriedLabel.setText("")
+        self.forget()
         self._enable()
+
+    def forget(self) -> None:
+        """Say nothing more of what was carried over before."""
+        self.ui.carriedLabel.setText("")
 
     def _ticked(self) -> list[str]:
         return [
