@@ -116,8 +116,9 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Leave the parameters alone while the user is elsewhere; a registration that runs goes on."""
         from HyperPredictRegLib.panel.arranging import leave_module_panel
 
-        self.panel.pause()
-        self.disconnectGui()
+        if self.panel is not None:
+            self.panel.pause()
+            self.disconnectGui()
         leave_module_panel(self.parent)
 
     def onSceneStartClose(self, caller, event):

@@ -260,7 +260,7 @@ def test_the_flicker_rests_while_the_user_is_elsewhere(opened_panel: tuple[Any, 
     result = panel.widget.panel.result
     views = result._views
     # In place of a registration: its volumes.
-    result.nodes = SimpleNamespace(fixed=fixed, moving=moving, warped=moving, jacobian=fixed, folds=None, all=lambda: [])
+    result.nodes = SimpleNamespace(fixed=fixed, moving=moving, warped=moving, jacobian=fixed, folds=None, all=list)
     slices = list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
     assert len(slices) == 3
     for node, opacity in zip(slices, (0.3, 0.7, 0.5), strict=True):
@@ -292,3 +292,21 @@ def test_the_flicker_rests_while_the_user_is_elsewhere(opened_panel: tuple[Any, 
     panel.leave()
     panel.enter()
     assert not views._timer.active
+
+
+def test_long_words_go_on_in_the_next_line(opened_panel: tuple[Any, Any]) -> None:
+    from HyperPredictRegLib.panel.arranging import breakable
+
+    _host, panel = opened_panel
+    name = "sub-01_ses-2024_T1w_defaced_resampled_" * 5
+    assert breakable(name).replace("\u200b", "") == name and max(map(len, breakable(name).split("\u200b"))) == 30
+    for short in ("Carried over: Egg in Ball space.", "<span style='color:#d03b3b'>\u25cf</span> &lt;b&gt;"):
+        assert breakable(short) == short
+    label = panel.ui.hintLabel
+    label.setVisible(True)
+    heights = []
+    for text in (name, breakable(name)):
+        label.setText(text)
+        panel.dock.settle()
+        heights.append(label.height)
+    assert heights[1] >= 3 * heights[0]

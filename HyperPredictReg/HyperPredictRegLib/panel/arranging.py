@@ -1,9 +1,13 @@
 """How the panel keeps its shape in Slicer's window: after another module was open, under long texts, with any method."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import qt
+
+_LONG_WORD = re.compile(r"[^\s<>&;'\"]{30}(?=[^\s<>&;'\"])")
+_BREAK = "\u200b"  # a space of no width
 
 _MODULE_PANEL = "qSlicerModulePanel"
 _WRITTEN_SYMBOL = "λ"  # what the .ui file calls the parameter, whatever the method
@@ -59,6 +63,11 @@ class SymbolTexts:
         self._symbol = symbol
         for widget, name, text in self._written:
             setattr(widget, name, text.replace(_WRITTEN_SYMBOL, symbol))
+
+
+def breakable(text: str) -> str:
+    """Return a text, plain or rich, whose longest words (names, mostly) may go on in the next line instead of being cut off."""
+    return _LONG_WORD.sub(rf"\g<0>{_BREAK}", text)
 
 
 def fit_columns(table: Any, stretched: int, texts: Sequence[str]) -> None:

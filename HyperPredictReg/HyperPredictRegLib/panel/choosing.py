@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from HyperPredictRegLib.curves import Curves
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.panel.arranging import SymbolTexts, fit_columns
+from HyperPredictRegLib.panel.arranging import SymbolTexts, breakable, fit_columns
 from HyperPredictRegLib.panel.inputs import request_of
 from HyperPredictRegLib.panel.parameters import criterion_of
 from HyperPredictRegLib.panel.plots import PlotPane
@@ -179,9 +179,9 @@ class ChoiceSection:
         if choice is not None and choice.feasible:
             advice = _("{setting} is suggested.").format(setting=setting(choice.hyperparameters))
             reasons.insert(0, sentence)
-        label.setText(f"{line}<br><b>{html.escape(advice)}</b>" if advice else line)
+        label.setText(breakable(f"{line}<br><b>{html.escape(advice)}</b>" if advice else line))
         label.setVisible(True)
-        self.ui.reasonsLabel.setText("".join(f"<p>{html.escape(reason)}</p>" for reason in reasons))
+        self.ui.reasonsLabel.setText(breakable("".join(f"<p>{html.escape(reason)}</p>" for reason in reasons)))
         self.ui.whyCollapsibleButton.setVisible(bool(reasons))
 
     def _list_structures(self, parameters: Any, curves: Curves | None) -> None:

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.job import Report
-from HyperPredictRegLib.panel.arranging import fit_columns
+from HyperPredictRegLib.panel.arranging import breakable, fit_columns
 from HyperPredictRegLib.panel.plots import PlotPane
 from HyperPredictRegLib.panel.views import View, Views
 from HyperPredictRegLib.reporting import wording
@@ -75,8 +75,8 @@ class ResultSection:
             self._clear(node is None)
             return True
         pair = self._pair_words(parameters)
-        self.ui.verdictLabel.setText(verdict_text(report, "" if self._is_of(parameters) else pair))
-        self.ui.detailsLabel.setText(details_text(report, pair, self._field_words()))
+        self.ui.verdictLabel.setText(breakable(verdict_text(report, "" if self._is_of(parameters) else pair)))
+        self.ui.detailsLabel.setText(breakable(details_text(report, pair, self._field_words())))
         self.ui.detailsCollapsibleButton.setVisible(True)
         self._fill_measures(report)
         self._fill_stages(report)

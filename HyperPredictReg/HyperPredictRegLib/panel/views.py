@@ -47,7 +47,6 @@ class Views:
     def show(self, nodes: Any, view: View) -> None:
         """Show one view of a result."""
         self.stop()
-        self._paused = None
         if nodes.folds is not None:
             showing.show_outlines(nodes.folds)
             nodes.folds.GetDisplayNode().SetVisibility(view is View.JACOBIAN)
@@ -72,7 +71,7 @@ class Views:
     def stop(self) -> None:
         """Stop flickering, and give the foreground the opacity back that the user saw before."""
         self._timer.stop()
-        self._shown = None
+        self._shown = self._paused = None
         for identity, opacity in self._before.items():
             node = slicer.mrmlScene.GetNodeByID(identity)
             if node is not None:
