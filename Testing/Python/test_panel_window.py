@@ -242,6 +242,10 @@ def test_work_that_runs_is_shown_with_any_set_and_says_whose_it_was(opened_panel
     ui.parameterSetSelector.setCurrentNode(first)
     host.let_qt_work()
     assert ui.stageLabel.text == "" and "Limit kept." in ui.verdictLabel.text
+    # One line; all of it and more stands under "Details".
+    line = ui.verdictLabel.text.split("</b> ", 1)[1]
+    assert "folding limit" not in line and "; " not in line and " is folded at " in line
+    assert "The folding limit was kept: " in ui.detailsLabel.text and "; " in ui.detailsLabel.text
     # A flicker ends with the result that it shows.
     timer = panel.widget.panel.result._views._timer
     ui.viewComboBox.setCurrentIndex(3)

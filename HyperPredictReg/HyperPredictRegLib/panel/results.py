@@ -24,6 +24,7 @@ from HyperPredictRegLib.slicerbridge.provenance import read_report_node
 from HyperPredictRegLib.slicerbridge.storing import EXACT_MM, FIELD_DIFFERENCE
 
 _HIGHEST_TABLE, _HEADER_HEIGHT = 230, 48  # pixels, with room for a scroll bar
+_SAID_BY_MARK = ("The folding limit was kept: ", "The folding limit was not kept: ")
 _KEPT, _BROKEN = "#2e9e44", "#d03b3b"
 
 
@@ -203,7 +204,11 @@ class ResultSection:
 def verdict_text(report: Report, pair: str = "") -> str:
     """Return the verdict on a registration in one line of rich text: limit kept? what came out, how many warnings."""
     warnings = len(wording.all_warnings(report))
-    parts = [_limit_mark(report), html.escape(first_line(report) or wording.verdict(report))]
+    # The mark says already whether the limit was kept, and what stands behind a semicolon is for who wants to know more.
+    first, more, _rest = (first_line(report) or wording.verdict(report)).partition("; ")
+    for said in _SAID_BY_MARK:
+        first = first.replace(said, "", 1)
+    parts = [_limit_mark(report), html.escape(f"{first}." if more else first)]
     if pair:
         parts.insert(0, f"<b>{html.escape(pair)}</b>")
     if warnings == 1:
@@ -218,8 +223,7 @@ def details_text(report: Report, pair: str = "", stored: str = "") -> str:
     lines = [f"\u26a0 {html.escape(warning)}" for warning in wording.all_warnings(report)]
     if pair:
         lines.insert(0, f"<b>{html.escape(pair)}</b>")
-    if first_line(report):
-        lines.append(html.escape(wording.verdict(report)))
+    lines += [html.escape(line) for line in (first_line(report), wording.verdict(report)) if line]
     if stored:
         lines.append(html.escape(stored))
     total = sum(seconds for seconds in report.seconds.values() if math.isfinite(seconds))
