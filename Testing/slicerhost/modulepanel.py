@@ -16,6 +16,7 @@ from slicerhost.collapsible import ctkCollapsibleButton
 from slicerhost.widgets import qSlicerScriptedLoadableModuleWidget
 
 _PLACE = 1  # between help and the spring at the bottom
+_HIGHEST = 16000  # pixels
 _ROUNDS = 20  # more than there are layouts in one another
 _DEAD: list[object] = []  # what Slicer leaks, too
 
@@ -82,6 +83,9 @@ class qSlicerModulePanel(QtWidgets.QWidget):
 
     def fit(self, width: int) -> None:
         """Make the panel so wide, and so high that nothing needs to be scrolled."""
+        # High enough at first for no scroll bar, which else stays because of the room that it takes itself.
+        self.resize(width, _HIGHEST)
+        self.settle()
         # Labels that wrap know their height only after the width has settled.
         for _ in range(3):
             height = self._sh_layout.heightForWidth(width) if self._sh_layout.hasHeightForWidth() else 0
