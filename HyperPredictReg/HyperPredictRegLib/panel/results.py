@@ -23,8 +23,8 @@ from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, read_bac
 from HyperPredictRegLib.slicerbridge.provenance import read_report_node
 from HyperPredictRegLib.slicerbridge.storing import EXACT_MM, FIELD_DIFFERENCE
 
-_HIGHEST_TABLE, _HEADER_HEIGHT = 230, 48  # pixels, with room for a scroll bar
 _SAID_BY_MARK = ("The folding limit was kept: ", "The folding limit was not kept: ")
+_HIGHEST_TABLE, _HEADER_HEIGHT = 230, 48  # pixels, with room for a scroll bar
 _KEPT, _BROKEN = "#2e9e44", "#d03b3b"
 
 
