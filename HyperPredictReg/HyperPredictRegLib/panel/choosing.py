@@ -164,10 +164,10 @@ class ChoiceSection:
     def _show_light(self, problem: str, choice: Choice | None, sentence: str) -> None:
         """Show the light in one line with what is recommended; all reasons are folded away under "Why?"."""
         label = self.ui.lightLabel
-        self.ui.whyCollapsibleButton.setVisible(self.foresight is not None)
         if self.foresight is None:
             label.setText(html.escape(problem))
             label.setVisible(bool(problem))
+            self.ui.whyCollapsibleButton.setVisible(False)
             return
         shown = light(self.foresight.prediction.verdict)
         word = {"green": _("Green"), "amber": _("Amber"), "red": _("Red")}[shown.colour]
