@@ -81,6 +81,8 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = HyperPredictRegLogic()
         self.panel = Panel(self.ui, self.logic, lambda: self._parameterNode, self.resourcePath("requirements.txt"))
+        # Or else its list would offer to "Create new ScriptedModule".
+        self.ui.parameterSetSelector.setNodeTypeLabel(_("parameter set"), "vtkMRMLScriptedModuleNode")
         self.ui.parameterSetSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", self.moduleName)
         self.ui.parameterSetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onParameterSetSelected)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
@@ -112,8 +114,12 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self):
         """Leave the parameters alone while the user is elsewhere; a registration that runs goes on."""
-        self.panel.pause()
-        self.disconnectGui()
+        from HyperPredictRegLib.panel.arranging import leave_module_panel
+
+        if self.panel is not None:
+            self.panel.pause()
+            self.disconnectGui()
+        leave_module_panel(self.parent)
 
     def onSceneStartClose(self, caller, event):
         """End what runs: its volumes are about to go."""
@@ -169,6 +175,7 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setParameterNode(self, parameterNode):
         """Connect the panel to a set of parameters; None disconnects it."""
+        before = None if self._parameterNode is None else self._parameterNode.parameterNode
         if self._parameterNode is not None:
             self.disconnectGui()
             self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
@@ -176,6 +183,8 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if parameterNode is None:
             self.panel.release()
             return
+        if parameterNode.parameterNode is not before:
+            self.panel.begin_anew()
         self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
         self.panel.inputs.listening = True
         # The node and not its wrapper, which remembers volumes: whoever is observed once is never forgotten.

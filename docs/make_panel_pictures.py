@@ -50,7 +50,7 @@ def main(out: Path = OUT) -> None:
         picture("1-inputs", "inputs")
         ui.moreInputsCollapsibleButton.setCollapsed(True)
         ui.suggestButton.click()
-        finish(host, panel)
+        finish(host, panel, 600)
         picture("2-suggestion", "best")
         ui.criterionCollapsibleButton.setCollapsed(False)
         for row in range(ui.structuresTable.rowCount):
@@ -64,9 +64,9 @@ def main(out: Path = OUT) -> None:
         ui.criterionCollapsibleButton.setCollapsed(True)
         show_only(panel, "register")
         ui.registerButton.click()
-        host.wait_until(lambda: ui.progressBar.value >= 55, 60)
+        host.wait_until(lambda: ui.progressBar.value >= 55, 300)
         picture("4-registering", "register")
-        finish(host, panel)
+        finish(host, panel, 600)
         picture("5-result", "result")
         items = ui.itemsList
         for row in range(items.count):

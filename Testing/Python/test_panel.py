@@ -125,7 +125,7 @@ def test_what_matters_moves_the_suggestion(opened_panel: tuple[Any, Any]) -> Non
     panel.ui.foldingLimitSpinBox.setValue(0.01)
     host.let_qt_work()
     assert parameters.weight > free
-    assert "under 0.01 %" in panel.ui.lightLabel.text
+    assert "under 0.01 %" in panel.ui.reasonsLabel.text
 
 
 def test_a_typed_weight_counts_and_nonsense_does_not(opened_panel: tuple[Any, Any]) -> None:
@@ -174,7 +174,8 @@ def test_a_red_light_suggests_nothing(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     foreseen(host, panel, make_red(make_curves(NAMES)))
     assert "Red." in panel.ui.lightLabel.text
-    assert "correlate less than in 99 %" in panel.ui.lightLabel.text
+    assert "correlate less than in 99 %" in panel.ui.reasonsLabel.text
+    assert "so the fixed λ = 0.7 is taken" in panel.ui.lightLabel.text
     assert panel.ui.readoutLabel.text == "Red light: what the curves say of this pair is not to be trusted."
     assert panel.ui.structuresTable.item(0, 2).text() == ""
     assert panel.ui.registerButton.enabled
@@ -200,6 +201,10 @@ def test_the_b_spline_has_a_number_of_its_own(opened_panel: tuple[Any, Any]) -> 
     choose_pair(host, panel)
     panel.ui.engineComboBox.setCurrentIndex(1)
     host.let_qt_work()
+    texts = {name: (getattr(widget, "text", ""), widget.toolTip) for name, widget in vars(panel.ui).items()
+             if hasattr(widget, "toolTip") and name not in ("suggestButton", "presetComboBox", "legendLabel")}  # fmt: skip
+    assert not {name: both for name, both in texts.items() if "λ" in str(both)}
+    assert panel.ui.byHandCheckBox.text == "Use this h as it is (&by hand)"
     assert panel.ui.weightLabel.text == "&h:" and panel.ui.weightSpinBox.suffix == " mm"
     assert "control points" in panel.ui.weightSlider.toolTip and "λ" not in panel.ui.readoutLabel.text
     parameters = importlib.import_module("HyperPredictRegLib.panel.parameters")
@@ -208,6 +213,7 @@ def test_the_b_spline_has_a_number_of_its_own(opened_panel: tuple[Any, Any]) -> 
     assert parameters.job_options(panel.widget._parameterNode)["hyperparameters"] == {"control_point_spacing": 30.0}
     panel.ui.engineComboBox.setCurrentIndex(0)
     host.let_qt_work()
+    assert panel.ui.byHandCheckBox.text == "Use this λ as it is (&by hand)" and "λ" in panel.ui.limitCheckBox.toolTip
     low, high = 0.4, 4.5
     assert low <= parameters.job_options(panel.widget._parameterNode).get("hyperparameters", {}).get(
         "regularization_weight", 1.0) <= high

@@ -38,7 +38,8 @@ def test_three_clicks_register_and_everything_can_be_looked_at(opened_panel: tup
     finish(host, panel)
 
     assert panel.ui.registerButton.text == "&Register" and not panel.ui.progressBar.visible
-    assert "Registration raised the mean Dice of 2 structures" in panel.ui.verdictLabel.text
+    assert "Registration raised the mean Dice of 2 structures" in panel.ui.verdictLabel.text + panel.ui.detailsLabel.text
+    assert panel.ui.detailsCollapsibleButton.visible and panel.ui.detailsCollapsibleButton.collapsed
     nodes = panel.widget.panel.result.nodes
     after = np.abs(slicer.util.arrayFromVolume(fixed) - slicer.util.arrayFromVolume(nodes.warped)).mean()
     assert after < 0.15 * before
@@ -181,7 +182,7 @@ def test_a_segmentation_that_is_moved_meanwhile_is_carried_as_it_was(opened_pane
     slicer.util.updateTransformMatrixFromArray(shift, matrix)
     segmentations[1].SetAndObserveTransformNodeID(shift.GetID())
     finish(host, panel)
-    assert "was edited or moved while the registration ran" in panel.ui.verdictLabel.text
+    assert "was edited or moved while the registration ran" in panel.ui.detailsLabel.text
     carried = panel.widget.panel.result.nodes.propagated_segmentation
     there, wanted = (
         slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), fixed)
@@ -279,10 +280,10 @@ def test_each_result_has_its_own_page_and_says_whose_it_is(
             node.SetName(f"{node.GetName()}-{number}")
         host.click(panel.ui.registerButton)
         finish(host, panel)
-        assert f"Egg-{number} registered to Ball-{number}" in panel.ui.verdictLabel.text
+        assert f"Egg-{number} registered to Ball-{number}" in panel.ui.detailsLabel.text
     panel.ui.parameterSetSelector.setCurrentNode(sets[0])
     host.let_qt_work()
-    assert "Egg-0 registered to Ball-0" in panel.ui.verdictLabel.text
+    assert "Egg-0 registered to Ball-0" in panel.ui.detailsLabel.text
     # What another registration has warped can be carried on; what this one has made cannot.
     offered = [panel.ui.itemsList.item(row).text() for row in range(panel.ui.itemsList.count)]
     assert [name for name in offered if "registered" in name or "Jacobian" in name] == ["Egg-1 registered to Ball-1"]
@@ -319,7 +320,7 @@ def test_a_result_that_comes_while_the_user_is_elsewhere_waits(opened_panel: tup
     assert not composite.GetBackgroundVolumeID()
     panel.enter()
     assert composite.GetBackgroundVolumeID() == fixed.GetID()
-    assert "differs from the one that was measured by 0." in panel.ui.verdictLabel.text
+    assert "differs from the one that was measured by 0." in panel.ui.detailsLabel.text
 
 
 def test_by_hand_the_limit_is_not_enforced_but_judged(opened_panel: tuple[Any, Any]) -> None:

@@ -63,7 +63,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self._sh_combo = QtWidgets.QComboBox(self)
-        self._sh_combo.setSizeAdjustPolicy(QtWidgets.QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        # As wide as the longest name of a node, as Slicer's is when it is first shown.
+        self._sh_combo.setSizeAdjustPolicy(QtWidgets.QComboBox.SizeAdjustPolicy.AdjustToContents)
         layout.addWidget(self._sh_combo)
         self.setSizePolicy(QtWidgets.QSizePolicy.Policy.Preferred, QtWidgets.QSizePolicy.Policy.Fixed)
         self._sh_scene: Any = None
@@ -78,6 +79,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._sh_types: tuple[str, ...] = ()
         self._sh_hidden_types: tuple[str, ...] = ()
         self._sh_none = "None"
+        self._sh_labels: dict[str, str] = {}
         self._sh_base_names: dict[str, str] = {}
         self._sh_attributes: dict[str, tuple[str, Any]] = {}
         self._sh_combo.activated.connect(self._activate)
@@ -170,14 +172,36 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         for node_id in self._sh_ids:
             self._sh_combo.addItem(self._sh_names[node_id], node_id)
         if not self._sh_flags["noneEnabled"] and not self._sh_current:
-            label = self._type_label(self._sh_types[0]) if self._sh_types else "node"
+            label = self.nodeTypeLabel(self._sh_types[0]) if self._sh_types else "node"
             self._sh_combo.setPlaceholderText(f"Select a {label}")
         self._sh_combo.setCurrentIndex(self._sh_combo.findData(self._sh_current))
         self._sh_combo.blockSignals(False)
 
-    def _type_label(self, kind: str) -> str:
-        label = self._sh_scene.GetTypeDisplayNameByClassName(kind) if self._sh_scene is not None else ""
+    def nodeTypeLabel(self, nodeType: str) -> str:
+        """Return what nodes of a class are called in the list's own entries."""
+        if nodeType in self._sh_labels:
+            return self._sh_labels[nodeType]
+        label = self._sh_scene.GetTypeDisplayNameByClassName(nodeType) if self._sh_scene is not None else ""
         return str(label) or "node"
+
+    def setNodeTypeLabel(self, label: str, nodeType: str) -> None:
+        """Set what nodes of a class are called in the list's own entries; "" for what Slicer calls them."""
+        if not nodeType:
+            raise HostError("setNodeTypeLabel needs the class of nodes; Slicer would ignore it.")
+        self._sh_labels.pop(nodeType, None)
+        if label:
+            self._sh_labels[nodeType] = label
+        self._show()
+
+    def entries(self) -> list[str]:
+        """Return the texts of the list's own entries below the nodes, for tests."""
+        label = self.nodeTypeLabel(self._sh_types[0] if len(self._sh_types) == 1 else "")
+        found = [f"Rename current {label}"] if self._sh_flags["renameEnabled"] else []
+        found += [f"Edit current {label}"] if self._sh_flags["editEnabled"] else []
+        for kind in self._sh_types if self._sh_flags["addEnabled"] else ():
+            found.append(f"Create new {self.nodeTypeLabel(kind)}")
+            found += [f"Create new {self.nodeTypeLabel(kind)} as..."] if self._sh_flags["renameEnabled"] else []
+        return found + ([f"Delete current {label}"] if self._sh_flags["removeEnabled"] else [])
 
     def _refresh(self, without: Any = None) -> None:
         before = list(self._sh_ids)

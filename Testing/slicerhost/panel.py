@@ -13,6 +13,7 @@ import slicer
 from PySide6 import QtCore, QtWidgets
 
 from slicerhost.missing import HostError
+from slicerhost.modulepanel import qSlicerModulePanel
 from slicerhost.pythonqt import stray_attributes
 from slicerhost.scripted import qSlicerScriptedLoadableModule
 from slicerhost.widgets import qSlicerScriptedLoadableModuleWidget
@@ -27,6 +28,7 @@ class Panel:
     def __init__(self, host: Host, path: Path) -> None:
         self._host, self.path, self.name = host, path, path.stem
         self.frame: qSlicerScriptedLoadableModuleWidget | None = None
+        self.dock: qSlicerModulePanel | None = None
         self.widget: Any = None
         self._left: list[str] = []
         self.module = self._load()
@@ -70,9 +72,10 @@ class Panel:
         try:
             self.widget = self.frame.make(self.name)
             self.frame.setMRMLScene(slicer.mrmlScene)
-            self.frame.resize(480, 900)
-            self.frame.show()
-            self.frame.enter()
+            self.dock = qSlicerModulePanel()
+            self.dock.resize(480, 900)
+            self.dock.show()
+            self.dock.add(self.frame)
             self._host.let_qt_work()
         except BaseException:
             self._give_up(self.frame)
@@ -96,16 +99,17 @@ class Panel:
 
     def leave(self) -> None:
         """Go to another module."""
-        assert self.frame is not None
-        self.frame.exit()
-        self.frame.hide()
+        assert self.frame is not None and self.dock is not None
+        self.dock.remove(self.frame)
         self._host.let_qt_work()
 
     def enter(self) -> None:
         """Come back to the module."""
-        assert self.frame is not None
-        self.frame.show()
-        self.frame.enter()
+        assert self.frame is not None and self.dock is not None
+        if self.dock.current() is self.frame:
+            self.frame.enter()
+        else:
+            self.dock.add(self.frame)
         self._host.let_qt_work()
 
     def complaints(self) -> list[str]:
@@ -118,8 +122,8 @@ class Panel:
         if self.frame is None:
             return
         frame, self.frame = self.frame, None
-        if frame.isEntered:
-            frame.exit()
+        if self.dock is not None:
+            self.dock.remove(frame)
         self._left += stray_attributes(frame)
         self._host.app.moduleManager().fire("moduleAboutToBeUnloaded(QString)", self.name)
         left = getattr(self.widget, "Observations", None)
@@ -134,6 +138,10 @@ class Panel:
                 part.setMRMLScene(None)
         frame.hide()
         frame.deleteLater()
+        if self.dock is not None:
+            self.dock.hide()
+            self.dock.deleteLater()
+            self.dock = None
         self.widget = None
         QtWidgets.QApplication.processEvents()
         QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete.value)
@@ -173,17 +181,3 @@ def unconnected_parameters(module: Any, *folders: Path) -> list[str]:
             elif isinstance(part, ast.Constant) and isinstance(part.value, str):
                 used.add(part.value)
     return sorted({name for one in classes for name in one.allParameters} - used)
-
-
-def full_height(widget: QtWidgets.QWidget, width: int) -> int:
-    """Return the height that a panel of some width needs to show all of itself."""
-    widget.resize(width, 10)
-    QtWidgets.QApplication.sendPostedEvents(None, QtCore.QEvent.Type.LayoutRequest.value)
-    layout = widget.layout()
-    height = widget.sizeHint().height()
-    if layout is not None:
-        layout.activate()
-        height = max(layout.sizeHint().height(), layout.minimumSize().height())
-        if layout.hasHeightForWidth():
-            height = max(height, layout.heightForWidth(width))
-    return int(height)

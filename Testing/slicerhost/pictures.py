@@ -7,7 +7,7 @@ from pathlib import Path
 from PySide6 import QtGui, QtWidgets
 
 from slicerhost.missing import HostError
-from slicerhost.panel import full_height
+from slicerhost.modulepanel import qSlicerModulePanel
 
 _DARK = {
     "Window": "#353535", "WindowText": "#ffffff", "Base": "#2a2a2a", "AlternateBase": "#353535", "Text": "#ffffff",
@@ -34,22 +34,22 @@ def screenshot(widget: QtWidgets.QWidget, path: Path, *, width: int = 480, dark:
 
     Parameters
     ----------
-    widget : the panel's frame, or any widget of it.
+    widget : the panel's frame, or any widget of it, while the module is the one that is shown.
     path : where the picture goes.
-    width : of the picture, pixels.
+    width : of the module panel, pixels.
     dark : white on black.
     """
-    before, size = QtWidgets.QApplication.palette(), widget.size
+    panel = widget.window()
+    if not isinstance(panel, qSlicerModulePanel):
+        raise HostError("Only the module that is shown can be photographed.")
+    before, size = QtWidgets.QApplication.palette(), panel.size
     QtWidgets.QApplication.setPalette(_palette(_DARK if dark else _LIGHT))
     try:
-        # Labels that wrap know their height only after the width has settled.
-        for _ in range(3):
-            widget.resize(width, full_height(widget, width))
-            QtWidgets.QApplication.processEvents()
+        panel.fit(width)
         picture = widget.grab()
     finally:
         QtWidgets.QApplication.setPalette(before)
-        widget.resize(size)
+        panel.resize(size)
         QtWidgets.QApplication.processEvents()
     if not picture.save(str(path), "PNG"):
         raise HostError(f"The picture {Path(path).name} cannot be written.")

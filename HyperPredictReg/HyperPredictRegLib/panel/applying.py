@@ -6,6 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from HyperPredictRegLib.panel.arranging import breakable
 from HyperPredictRegLib.panel.results import ResultSection
 from HyperPredictRegLib.slicerbridge.carrying import KINDS, carry
 from HyperPredictRegLib.slicerbridge.together import ROLE, node_ids_of_runs
@@ -46,8 +47,12 @@ class ApplySection:
         """Let go of everything that belongs to a scene that closes."""
         self._ids = []
         self.ui.itemsList.clear()
-        self.ui.carriedLabel.setText("")
+        self.forget()
         self._enable()
+
+    def forget(self) -> None:
+        """Say nothing more of what was carried over before."""
+        self.ui.carriedLabel.setText("")
 
     def _ticked(self) -> list[str]:
         return [
@@ -74,7 +79,7 @@ class ApplySection:
             done = carry(slicer.mrmlScene, nodes, result, backward=self.ui.directionComboBox.currentIndex == 1)
             lines = [_("Carried over: {names}.").format(names=", ".join(n.GetName() for n in done.nodes))] if done.nodes else []
             lines += [_("Refused: {name}. {reason}").format(name=node.GetName(), reason=reason) for node, reason in done.refused]
-            self.ui.carriedLabel.setText("\n".join([*lines, *done.warnings]))
+            self.ui.carriedLabel.setText(breakable("\n".join([*lines, *done.warnings])))
             self.refresh()
 
 

@@ -14,13 +14,14 @@ from slicer.i18n import tr as _
 from HyperPredictRegLib.curves import Curves
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.panel.arranging import SymbolTexts, breakable, fit_columns
 from HyperPredictRegLib.panel.inputs import request_of
 from HyperPredictRegLib.panel.parameters import criterion_of
 from HyperPredictRegLib.panel.plots import PlotPane
 from HyperPredictRegLib.prediction import Foresight
 from HyperPredictRegLib.predictor.card import read_card
 from HyperPredictRegLib.predictor.paths import bundled
-from HyperPredictRegLib.reporting.choice_wording import light
+from HyperPredictRegLib.reporting.choice_wording import light, setting
 from HyperPredictRegLib.selection import Choice, choose, interpolated
 from HyperPredictRegLib.slicerbridge import foretold
 from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight
@@ -58,11 +59,8 @@ class ChoiceSection:
                 band="\u2504",
             )
         )
-        ui.structuresTable.setColumnCount(3)
-        ui.structuresTable.setHorizontalHeaderLabels([_("Structure"), _("Weight"), _("Foreseen Dice")])
-        ui.structuresTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        ui.structuresTable.horizontalHeader().setStretchLastSection(True)
-        ui.structuresTable.verticalHeader().setVisible(False)
+        self._symbols = SymbolTexts(ui)
+        fit_columns(ui.structuresTable, _NAME, (_("Structure"), _("Weight"), _("Foreseen Dice")))
         ui.structuresTable.connect("itemChanged(QTableWidgetItem*)", self._structureEdited)
         ui.curveComboBox.connect("currentIndexChanged(int)", self._curveChosen)
         ui.weightSlider.connect("valueChanged(int)", self._sliderMoved)
@@ -93,7 +91,7 @@ class ChoiceSection:
             choice, sentence = self._choice(parameters, curves)
             with slicer.util.NodeModify(parameters):
                 self._keep_weight(parameters, curves, choice)
-            self._show_light(problem, sentence)
+            self._show_light(problem, choice, sentence)
             self._list_structures(parameters, curves)
             self._show_weight(parameters, curves, choice)
         finally:
@@ -163,21 +161,28 @@ class ChoiceSection:
         low, high = self._range(parameters, curves)
         parameters.weight = min(max(weight, low), high)
 
-    def _show_light(self, problem: str, sentence: str) -> None:
+    def _show_light(self, problem: str, choice: Choice | None, sentence: str) -> None:
+        """Show the light in one line with what is recommended; all reasons are folded away under "Why?"."""
         label = self.ui.lightLabel
         if self.foresight is None:
             label.setText(html.escape(problem))
             label.setVisible(bool(problem))
+            self.ui.whyCollapsibleButton.setVisible(False)
             return
         shown = light(self.foresight.prediction.verdict)
         word = {"green": _("Green"), "amber": _("Amber"), "red": _("Red")}[shown.colour]
         mark = f"<span style='color:{_COLORS[shown.colour]}; font-size:large'>\u25cf</span>"
-        lines = [f"{mark} <b>{word}.</b> {html.escape(shown.meaning)}"]
-        reasons = (*shown.reasons, *self.foresight.prediction.warnings)
-        lines += [html.escape(reason) for reason in reasons if reason != shown.meaning]
-        lines.append(html.escape(sentence))
-        label.setText("<br>".join(line for line in lines if line))
+        line = f"{mark} <b>{word}.</b> {html.escape(shown.meaning)}"
+        reasons = [reason for reason in (*shown.reasons, *self.foresight.prediction.warnings) if reason != shown.meaning]
+        # A suggestion is short; that there is none, or that it breaks the limit, is said in full.
+        advice = sentence
+        if choice is not None and choice.feasible:
+            advice = _("{setting} is suggested.").format(setting=setting(choice.hyperparameters))
+            reasons.insert(0, sentence)
+        label.setText(breakable(f"{line}<br><b>{html.escape(advice)}</b>" if advice else line))
         label.setVisible(True)
+        self.ui.reasonsLabel.setText(breakable("".join(f"<p>{html.escape(reason)}</p>" for reason in reasons)))
+        self.ui.whyCollapsibleButton.setVisible(bool(reasons))
 
     def _list_structures(self, parameters: Any, curves: Curves | None) -> None:
         table, combo = self.ui.structuresTable, self.ui.curveComboBox
@@ -203,6 +208,7 @@ class ChoiceSection:
                 table.item(row, _NAME).setFlags(readable | qt.Qt.ItemIsUserCheckable)
                 table.item(row, _DICE).setFlags(readable)
             table.item(row, _NAME).setText(name)
+            table.item(row, _NAME).setToolTip(name)
             table.item(row, _NAME).setCheckState(qt.Qt.Checked if weight > 0 else qt.Qt.Unchecked)
             table.item(row, _WEIGHT).setText(f"{weight:g}" if weight > 0 else "")
 
@@ -211,6 +217,7 @@ class ChoiceSection:
         weight = parameters.weight
         known = get_engine(parameters.engine.value).hyperparameters[0]
         self.ui.weightLabel.setText(f"&{known.symbol}:" if len(known.symbol) == 1 else f"{known.symbol}:")
+        self._symbols.show(known.symbol)
         for widget in (self.ui.weightSlider, self.ui.weightSpinBox):
             widget.setToolTip(known.meaning)
         self.ui.weightSpinBox.setSuffix(" mm" if known.unit == "mm" else "")
@@ -234,7 +241,9 @@ class ChoiceSection:
         if curves is None and bundled(parameters.engine.value, parameters.preset.value) is None:
             return _("Nothing can be foreseen with this method and detail: register, and what comes out is measured.")
         if curves is None:
-            return _("Nothing is foreseen yet: press \"Suggest λ\", or register, and what comes out is measured.")
+            return _("Nothing is foreseen yet: press \"Suggest {symbol}\", or register, and what comes out is measured.").format(
+                symbol=get_engine(parameters.engine.value).hyperparameters[0].symbol
+            )
         if self._red():
             return _("Red light: what the curves say of this pair is not to be trusted.")
         words = foretold.read_out(curves, weight, parameters.foldingDomain.value)

@@ -104,9 +104,18 @@ class Panel:
         if self._unseen:
             self._unseen = False
             self.result.present()
+        else:
+            self.result.resume()
+
+    def begin_anew(self) -> None:
+        """Forget what was said about another set of parameters."""
+        self.runner.forget()
+        self.applying.forget()
 
     def release(self) -> None:
         """Let go of everything that belongs to a scene that closes."""
+        self.begin_anew()
+        self._unseen = False
         self.choice.release()
         self.result.release()
         self.applying.release()
@@ -122,7 +131,7 @@ class Panel:
 
     def _show_hint(self, parameters: Any) -> None:
         """Say beside the button that a number by hand is not corrected."""
-        symbol = get_engine(parameters.engine.value).hyperparameters[0].symbol
+        symbol = _symbol(parameters)
         self.ui.hintLabel.setText(
             _("{symbol} = {weight:.3g} is taken as it is (by hand): the folding limit is not enforced.").format(
                 symbol=symbol, weight=parameters.weight
@@ -133,18 +142,23 @@ class Panel:
     def _update_buttons(self) -> None:
         parameters, busy = self._parameters(), self.runner.busy
         kind = self.runner.task.kind if self.runner.task is not None else ""
-        missing = what_is_missing(parameters)
+        missing, symbol = what_is_missing(parameters), _symbol(parameters)
         register, suggest = self.ui.registerButton, self.ui.suggestButton
         register.setText(_("&Cancel") if kind == "register" else _("&Register"))
         register.setToolTip(
             _("End the registration now; the scene stays as it was.") if kind == "register"
-            else missing or _("Align, choose λ, register, measure the folding, and correct λ until your limit holds.")
+            else missing or _(
+                "Align, choose {symbol}, register, measure the folding, and correct {symbol} until your limit holds."
+            ).format(symbol=symbol)
         )
         register.setEnabled(kind == "register" or (not busy and not missing))
         why_not = missing or self._nothing_to_foresee(parameters)
-        suggest.setText(_("&Cancel") if kind == "predict" else _("Su&ggest λ"))
+        suggest.setText(_("&Cancel") if kind == "predict" else _("Su&ggest {symbol}").format(symbol=symbol))
         suggest.setToolTip(
-            why_not or _("Align the two volumes, look at them, and foresee the result for every λ. Registers nothing yet.")
+            why_not
+            or _("Align the two volumes, look at them, and foresee the result for every {symbol}. Registers nothing yet.").format(
+                symbol=symbol
+            )
         )
         suggest.setEnabled(kind == "predict" or (not busy and not why_not))
         self.ui.pageButton.setText(_("Cancel") if kind == "page" else _("Report &page"))
@@ -154,16 +168,17 @@ class Panel:
     def _nothing_to_foresee(parameters: Any) -> str:
         if parameters is None or bundled(parameters.engine.value, parameters.preset.value) is not None:
             return ""
-        return _("λ can be foreseen for Demons at \"Fast\" only. \"Register\" starts from a fixed λ and corrects it.")
+        return _(
+            "λ can be foreseen for Demons at \"Fast\" only. \"Register\" starts from a fixed {symbol} and corrects it."
+        ).format(symbol=_symbol(parameters))
 
     def _suggestOrCancel(self) -> None:  # noqa: N802
         if self.runner.busy:
             self.runner.cancel()
             return
         if not packages.make_torch_ready():
-            self.runner.say(
-                _("Nothing can be foreseen without PyTorch. \"Register\" starts from a fixed λ, and corrects it if need be.")
-            )
+            words = _("Nothing can be foreseen without PyTorch. \"Register\" starts from a fixed {symbol} and corrects it.")
+            self.runner.say(words.format(symbol=_symbol(self._parameters())))
             return
         parameters = self._parameters()
         self._begin("predict", parameters, request_of(parameters, forPrediction=True), self._foreseen)
@@ -197,12 +212,24 @@ class Panel:
         except Exception as error:
             self._failed(_("It could not be started: {reason}").format(reason=error))
             raise
-        self.runner.start(task, lambda finished: done(finished, parameters), self._failed)
+        self.runner.start(task, lambda finished: self._finished(done, finished, parameters), self._failed)
+
+    def _finished(self, done: Callable[[Any, Any], bool], task: Any, parameters: Any) -> bool:
+        kept = done(task, parameters)
+        if not self._is_current(parameters):
+            # What is on the screen has nothing to do with it.
+            self.runner.say(_("Done, for the parameter set \"{name}\".").format(name=parameters.parameterNode.GetName()))
+        return kept
+
+    def _is_current(self, parameters: Any) -> bool:
+        """Tell whether a set of parameters is shown now; each visit to a set makes another wrapper of its node."""
+        current = self._parameters()
+        return current is not None and current.parameterNode is parameters.parameterNode
 
     def _foreseen(self, task: Task, parameters: Any) -> bool:
         with slicer.util.tryWithErrorDisplay(_("The prediction could not be shown.")):
             foresight = task.foresight()
-            if parameters is self._parameters():
+            if self._is_current(parameters):
                 self.choice.take(foresight, task)
             else:
                 parameters.foresight = deliver_foresight(foresight, task, earlier=parameters.foresight)
@@ -218,7 +245,7 @@ class Panel:
                 if foresight is not None:
                     parameters.foresight = deliver_foresight(foresight, task, earlier=parameters.foresight)
             expected.learn(outcome.report)
-            if parameters is self._parameters():
+            if self._is_current(parameters):
                 self.refresh()
                 # Elsewhere the views belong to another module.
                 self._unseen = not self._entered
@@ -260,6 +287,11 @@ class Panel:
             self.runner.say(_("The report is saved as {page}.").format(page=page))
             qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(page)))
         return False
+
+
+def _symbol(parameters: Any) -> str:
+    """Return how the method writes the parameter that is chosen for each pair; λ as long as there is no method."""
+    return "λ" if parameters is None else get_engine(parameters.engine.value).hyperparameters[0].symbol
 
 
 def _stored_as(parameters: Any) -> tuple[str, float | None]:

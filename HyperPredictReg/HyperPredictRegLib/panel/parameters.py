@@ -55,7 +55,7 @@ class Rule(enum.Enum):
     def label(self) -> str:
         """Return the words that the panel shows."""
         return {
-            Rule.PLATEAU: _("Smooth, with nearly the best overlap"),
+            Rule.PLATEAU: _("Smooth, nearly best overlap"),
             Rule.MAXIMUM: _("The best overlap"),
             Rule.KNEE: _("Balance overlap against folding"),
         }[self]

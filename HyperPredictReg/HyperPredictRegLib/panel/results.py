@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.job import Report
+from HyperPredictRegLib.panel.arranging import breakable, fit_columns
 from HyperPredictRegLib.panel.plots import PlotPane
 from HyperPredictRegLib.panel.views import View, Views
 from HyperPredictRegLib.reporting import wording
@@ -23,6 +24,7 @@ from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, read_bac
 from HyperPredictRegLib.slicerbridge.provenance import read_report_node
 from HyperPredictRegLib.slicerbridge.storing import EXACT_VOXELS, FIELD_DIFFERENCE
 
+_SAID_BY_MARK = ("The folding limit was kept: ", "The folding limit was not kept: ")
 _HIGHEST_TABLE, _HEADER_HEIGHT = 230, 48  # pixels, with room for a scroll bar
 _KEPT, _UNLIKE, _BROKEN = "#2e9e44", "#e69500", "#d03b3b"
 
@@ -47,8 +49,6 @@ class ResultSection:
         ui.viewComboBox.connect("currentIndexChanged(int)", self._viewChosen)
         ui.gridCheckBox.connect("toggled(bool)", self._gridToggled)
         ui.chartButton.connect("clicked(bool)", self._showChart)
-        for table in (ui.measuresTable, ui.stagesTable):
-            table.verticalHeader().setVisible(False)
         self._clear(True)
 
     def refresh(self) -> bool:
@@ -59,6 +59,12 @@ class ResultSection:
         shown = None if node is None else (node.GetID(), *(None if one is None else one.GetID() for one in chosen))
         if shown == self._shown:
             return False
+        if (shown and shown[0]) != (self._shown and self._shown[0]):
+            # Another result, or none: what moves is of the one before.
+            self._views.stop()
+            self.ui.viewComboBox.blockSignals(True)
+            self.ui.viewComboBox.setCurrentIndex(0)
+            self.ui.viewComboBox.blockSignals(False)
         self._shown = shown
         self.nodes, report = None, None
         if node is not None:
@@ -70,7 +76,10 @@ class ResultSection:
         if report is None or self.nodes is None:
             self._clear(node is None)
             return True
-        self.ui.verdictLabel.setText(verdict_text(report, self._pair_words(parameters), self._field_words()))
+        pair = self._pair_words(parameters)
+        self.ui.verdictLabel.setText(breakable(verdict_text(report, "" if self._is_of(parameters) else pair)))
+        self.ui.detailsLabel.setText(breakable(details_text(report, pair, self._field_words())))
+        self.ui.detailsCollapsibleButton.setVisible(True)
         self._fill_measures(report)
         self._fill_stages(report)
         self._trace.show(None if self.nodes.registration_trace is None else self.nodes.registration_trace.chart)
@@ -103,10 +112,15 @@ class ResultSection:
 
     def pause(self) -> None:
         """Stop what moves by itself, because the user has left the module."""
-        self._views.stop()
+        self._views.pause()
+
+    def resume(self) -> None:
+        """Go on with what moved when the user left the module."""
+        self._views.resume()
 
     def _clear(self, none_yet: bool) -> None:
         self.nodes = None
+        self.ui.detailsCollapsibleButton.setVisible(False)
         if none_yet:
             self.ui.verdictLabel.setText(_("Nothing has been registered yet."))
         for table in (self.ui.measuresTable, self.ui.stagesTable):
@@ -125,9 +139,14 @@ class ResultSection:
         if moving is None or fixed is None:
             return ""
         words = _("{moving} registered to {fixed}").format(moving=moving.GetName(), fixed=fixed.GetName())
-        if (fixed, moving) != (parameters.fixedVolume, parameters.movingVolume):
+        if not self._is_of(parameters):
             words += _(" (not the volumes that are chosen above)")
         return words
+
+    def _is_of(self, parameters: Any) -> bool:
+        """Tell whether the result is of the volumes that are chosen now."""
+        nodes = self.nodes
+        return nodes is not None and (nodes.fixed, nodes.moving) == (parameters.fixedVolume, parameters.movingVolume)
 
     def _field_words(self) -> str:
         """Say by how much the transform differs from what was measured, if it was stored as one displacement field."""
@@ -156,18 +175,19 @@ class ResultSection:
             for s in dice.structures
         ]
         columns = (_("Structure"), _("Dice before"), _("after"), _("HD95, mm"), _("mean, mm"))
-        _fill(self.ui.measuresTable, columns, rows)
+        _fill(self.ui.measuresTable, columns, rows, stretched=0)
 
     def _fill_stages(self, report: Report) -> None:
         levels = (*report.alignment.stages, *report.registration)
         rows = [(level.stage, str(level.level + 1), str(len(level.values)), level.stop_meaning) for level in levels]
-        _fill(self.ui.stagesTable, (_("Step"), _("Level"), _("Iterations"), _("Why it ended")), rows)
+        _fill(self.ui.stagesTable, (_("Step"), _("Level"), _("Iterations"), _("Why it ended")), rows, stretched=3)
 
     def _viewChosen(self, index: int) -> None:  # noqa: N802 - Slicer's style
         if self.nodes is None or index < 0:
             return
         if None in (self.nodes.fixed, self.nodes.moving, self.nodes.warped, self.nodes.jacobian):
             self.ui.verdictLabel.setText(_("The volumes of this result are no longer in the scene: register again."))
+            self.ui.detailsCollapsibleButton.setVisible(False)
             return
         with slicer.util.tryWithErrorDisplay(_("The view could not be shown."), waitCursor=True):
             self._views.show(self.nodes, list(View)[index])
@@ -182,40 +202,59 @@ class ResultSection:
             slicer.modules.plots.logic().ShowChartInLayout(self.nodes.registration_trace.chart)
 
 
-def verdict_text(report: Report, pair: str = "", stored: str = "") -> str:
-    """Return the verdict on a registration as rich text: which pair? limit kept? foreseen against measured? warnings."""
-    lines = [html.escape(line) for line in (first_line(report), wording.verdict(report)) if line]
-    # A number by hand is not corrected, but the limit that was asked for still tells what to think of it.
-    kept = report.limit_kept
-    if kept is None and report.job.criterion.folding_limit is not None:
-        kept = within_limit(report.measured.folding_percent, report.job.criterion)
-    if kept is not None:
-        color, word = (_KEPT, _("Limit kept.")) if kept else (_BROKEN, _("Limit not kept."))
-        if kept and surprises(report.comparisons):
-            color, word = _UNLIKE, _("Limit kept, but the result is not as predicted.")
-        lines.insert(0, f"<span style='color:{color}; font-size:large'>\u25cf</span> <b>{word}</b>")
+def verdict_text(report: Report, pair: str = "") -> str:
+    """Return the verdict on a registration in one line of rich text: limit kept? what came out, how many warnings."""
+    warnings = len(wording.all_warnings(report))
+    # The mark says already whether the limit was kept, and what stands behind a semicolon is for who wants to know more.
+    first, more, _rest = (first_line(report) or wording.verdict(report)).partition("; ")
+    for said in _SAID_BY_MARK:
+        first = first.replace(said, "", 1)
+    parts = [_limit_mark(report), html.escape(f"{first}." if more else first)]
+    if pair:
+        parts.insert(0, f"<b>{html.escape(pair)}</b>")
+    if warnings == 1:
+        parts.append(_("\u26a0 <b>1 warning under \"Details\".</b>"))
+    elif warnings:
+        parts.append(_("\u26a0 <b>{count} warnings under \"Details\".</b>").format(count=warnings))
+    return " ".join(part for part in parts if part)
+
+
+def details_text(report: Report, pair: str = "", stored: str = "") -> str:
+    """Return all else that is to be said of a registration as rich text: which pair, warnings, measures, how long it took."""
+    lines = [f"\u26a0 {html.escape(warning)}" for warning in wording.all_warnings(report)]
     if pair:
         lines.insert(0, f"<b>{html.escape(pair)}</b>")
-    lines += [f"\u26a0 {html.escape(warning)}" for warning in wording.all_warnings(report)]
+    lines += [html.escape(line) for line in (first_line(report), wording.verdict(report)) if line]
     if stored:
         lines.append(html.escape(stored))
     total = sum(seconds for seconds in report.seconds.values() if math.isfinite(seconds))
     lines.append(html.escape(_("Took {seconds:.0f} s.").format(seconds=total)))
-    return "<br>".join(lines)
+    return "".join(f"<p>{line}</p>" for line in lines)
 
 
-def _fill(table: Any, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _limit_mark(report: Report) -> str:
+    """Return whether the folding limit holds, as rich text with a coloured dot; nothing where no limit was asked for."""
+    kept = report.limit_kept
+    # A number by hand is not corrected, but the limit that was asked for still tells what to think of it.
+    if kept is None and report.job.criterion.folding_limit is not None:
+        kept = within_limit(report.measured.folding_percent, report.job.criterion)
+    if kept is None:
+        return ""
+    color, word = (_KEPT, _("Limit kept.")) if kept else (_BROKEN, _("Limit not kept."))
+    if kept and surprises(report.comparisons):
+        color, word = _UNLIKE, _("Limit kept, but the result is not as predicted.")
+    return f"<span style='color:{color}; font-size:large'>\u25cf</span> <b>{word}</b>"
+
+
+def _fill(table: Any, columns: Sequence[str], rows: Sequence[Sequence[str]], stretched: int) -> None:
     table.setVisible(bool(rows))
-    table.setColumnCount(len(columns))
-    table.setHorizontalHeaderLabels(list(columns))
+    fit_columns(table, stretched, columns)
     table.setRowCount(len(rows))
     for row, texts in enumerate(rows):
         for column, text in enumerate(texts):
             item = qt.QTableWidgetItem(text)
             item.setToolTip(text)
             table.setItem(row, column, item)
-    table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-    table.horizontalHeader().setStretchLastSection(True)
     table.resizeRowsToContents()
     # As high as its rows, so that short tables leave no hole and long ones scroll.
     height = sum(table.rowHeight(row) for row in range(len(rows))) + _HEADER_HEIGHT

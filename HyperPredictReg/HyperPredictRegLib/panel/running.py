@@ -74,6 +74,11 @@ class Runner:
         self._end()
         self.say(_("Cancelled. The scene is as it was before."))
 
+    def forget(self) -> None:
+        """Say nothing more of what ran before; what runs goes on."""
+        if self.task is None:
+            self.ui.stageLabel.setText("")
+
     def _poll(self) -> None:
         task = self.task
         if task is None:

@@ -40,6 +40,9 @@ class Views:
         self._timer.setInterval(_FLICKER_MILLISECONDS)
         self._timer.connect("timeout()", self._flick)
         self._flicked = False
+        self._shown: Any = None  # the result that flickers
+        self._before: dict[str, float] = {}  # opacities by the id of the slice view's node, as they were before the flicker
+        self._paused: Any = None  # the result whose flicker goes on when the user comes back
 
     def show(self, nodes: Any, view: View) -> None:
         """Show one view of a result."""
@@ -54,10 +57,11 @@ class Views:
         if view is View.JACOBIAN:
             showing.show_jacobian(nodes.jacobian, slicer.mrmlScene)
         layer = {View.BEFORE: nodes.moving, View.JACOBIAN: nodes.jacobian}.get(view, nodes.warped)
-        slicer.util.setSliceViewerLayers(background=nodes.fixed, foreground=layer, foregroundOpacity=0.5)
         if view is View.FLICKER:
-            self._flick()
-            self._timer.start()
+            slicer.util.setSliceViewerLayers(background=nodes.fixed, foreground=layer)
+            self._flicker(nodes)
+        else:
+            slicer.util.setSliceViewerLayers(background=nodes.fixed, foreground=layer, foregroundOpacity=0.5)
 
     def fit(self, nodes: Any) -> None:
         """Turn and fit the slice views to the fixed volume, where there are any."""
@@ -65,9 +69,39 @@ class Views:
             slicer.util.setSliceViewerLayers(background=nodes.fixed, fit=True, rotateToVolumePlane=True)
 
     def stop(self) -> None:
-        """Stop flickering."""
+        """Stop flickering, and give the foreground the opacity back that the user saw before."""
         self._timer.stop()
+        self._shown = self._paused = None
+        for identity, opacity in self._before.items():
+            node = slicer.mrmlScene.GetNodeByID(identity)
+            if node is not None:
+                node.SetForegroundOpacity(opacity)
+        self._before = {}
+
+    def pause(self) -> None:
+        """Stop flickering until `resume`."""
+        flickered = self._shown
+        self.stop()
+        self._paused = flickered
+
+    def resume(self) -> None:
+        """Flicker again if it was paused, unless the slice views show something else by now."""
+        nodes, self._paused = self._paused, None
+        if nodes is None or nodes.warped is None or nodes.warped.GetScene() is None:
+            return
+        if any(one.GetForegroundVolumeID() == nodes.warped.GetID() for one in _slice_view_nodes()):
+            self._flicker(nodes)
+
+    def _flicker(self, nodes: Any) -> None:
+        self._before = {node.GetID(): node.GetForegroundOpacity() for node in _slice_view_nodes()}
+        self._shown = nodes
+        self._flick()
+        self._timer.start()
 
     def _flick(self) -> None:
         self._flicked = not self._flicked
         slicer.util.setSliceViewerLayers(foregroundOpacity=1.0 if self._flicked else 0.0)
+
+
+def _slice_view_nodes() -> list[Any]:
+    return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))

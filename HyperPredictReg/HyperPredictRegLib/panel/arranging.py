@@ -1,0 +1,87 @@
+"""How the panel keeps its shape in Slicer's window: after another module was open, under long texts, with any method."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import qt
+
+_LONG_WORD = re.compile(r"[^\s<>&;'\"]{30}(?=[^\s<>&;'\"])")
+_BREAK = "\u200b"  # a space of no width
+
+_MODULE_PANEL = "qSlicerModulePanel"
+_WRITTEN_SYMBOL = "λ"  # what the .ui file calls the parameter, whatever the method
+
+
+def leave_module_panel(widget: Any) -> None:
+    """Take the module's widget out of the layout of Slicer's module panel, just before Slicer does; for `exit`.
+
+    Slicer's `removeModule` drops the layout item of the widget without destroying it. The widget then tells that dead item, and
+    not the one that it gets when the user comes back, that its heights have changed: labels that wrap keep the height that they
+    had, and all below is squeezed. Taken out by the layout itself, the item is destroyed. What Slicer takes away by number
+    afterwards is the empty space that is left here in its place. Does nothing where the widget lies elsewhere.
+
+    Parameters
+    ----------
+    widget : the qSlicerScriptedLoadableModuleWidget.
+    """
+    around = widget.parentWidget()
+    if not _lies_in(around, _MODULE_PANEL):
+        return
+    layout = around.layout()
+    place = layout.indexOf(widget)
+    if place >= 0:
+        layout.removeWidget(widget)
+        layout.insertSpacing(place, 0)
+
+
+def _lies_in(widget: Any, class_name: str) -> bool:
+    # By name: PythonQt's classes do not inherit from one another, as isinstance() would need.
+    while widget is not None:
+        if widget.className() == class_name:
+            return True
+        widget = widget.parentWidget()
+    return False
+
+
+class SymbolTexts:
+    """Puts the symbol of the method's own parameter in place of λ in all texts and tooltips of the .ui file."""
+
+    def __init__(self, ui: Any) -> None:
+        self._symbol = _WRITTEN_SYMBOL
+        self._written = [
+            (widget, name, text)
+            for widget in vars(ui).values()
+            for name in ("text", "toolTip")
+            if isinstance(text := getattr(widget, name, None), str) and _WRITTEN_SYMBOL in text
+        ]
+
+    def show(self, symbol: str) -> None:
+        """Write the symbol everywhere."""
+        if symbol == self._symbol:
+            return
+        self._symbol = symbol
+        for widget, name, text in self._written:
+            setattr(widget, name, text.replace(_WRITTEN_SYMBOL, symbol))
+
+
+def breakable(text: str) -> str:
+    """Return a text, plain or rich, whose longest words (names, mostly) may go on in the next line instead of being cut off."""
+    return _LONG_WORD.sub(rf"\g<0>{_BREAK}", text)
+
+
+def fit_columns(table: Any, stretched: int, texts: Sequence[str]) -> None:
+    """Set the titles of a table's columns; let one column take what room the others leave, and cut its texts where they end.
+
+    Parameters
+    ----------
+    table : QTableWidget.
+    stretched : the column with the long texts.
+    texts : the titles.
+    """
+    table.setColumnCount(len(texts))
+    table.setHorizontalHeaderLabels(list(texts))
+    header = table.horizontalHeader()
+    header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    header.setSectionResizeMode(stretched, qt.QHeaderView.Stretch)
+    table.verticalHeader().setVisible(False)
