@@ -120,7 +120,7 @@ def draw(chart: Any, curves: list[Curve], width: int, height: int) -> QtGui.QPix
 
 def faults(chart: Any, curves: list[Curve], width: int, height: int) -> list[str]:
     """Say what cannot be read of a chart in a view of so many pixels: a legend over a curve, a title beyond the view's edge."""
-    canvas, axes = _drawn(chart, curves, width, height)
+    _, axes = _drawn(chart, curves, width, height)
     found = []
     legend = axes.get_legend()
     if legend is not None:
