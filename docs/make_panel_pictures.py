@@ -64,7 +64,7 @@ def main(out: Path = OUT) -> None:
         ui.criterionCollapsibleButton.setCollapsed(True)
         show_only(panel, "register")
         ui.registerButton.click()
-        host.wait_until(lambda: ui.progressBar.value >= 55, 60)
+        host.wait_until(lambda: ui.progressBar.value >= 55, 300)
         picture("4-registering", "register")
         finish(host, panel)
         picture("5-result", "result")
