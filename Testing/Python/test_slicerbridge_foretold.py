@@ -177,7 +177,7 @@ def test_with_a_red_light_nothing_is_suggested_and_the_curves_are_gray(scene) ->
     assert "best guess" in legend(nodes.dice_chart)
 
 
-@pytest.mark.parametrize("name", ["hippocampus", "Inferior part of the left ventral diencephalon, second reader", "W" * 60])
+@pytest.mark.parametrize("name", ["hippocampus", "Inferior part of the left ventral diencephalon, second reader", "W" * 9999])
 def test_titles_are_short_enough_and_no_legend_covers_a_curve(scene, name) -> None:
     """In a view 300 pixels wide and 190 high Slicer cuts a title that does not fit, and draws a legend over what is there."""
     nodes = add_foresight(scene, make_foresight(make_curves((name,))), structure=name)
@@ -196,6 +196,8 @@ def test_titles_are_short_enough_and_no_legend_covers_a_curve(scene, name) -> No
     # The curves of the levels lie side by side.
     assert trace.chart.GetXAxisTitle() == "iteration; left to right: deformable 1 to 2"
     assert both.chart.GetXAxisTitle().startswith("iteration; left to right: affine 1 to 2, defor")
+    assert trace.chart.GetTitle() == "Registration metric"
+    assert both.chart.GetTitle() == "Mean squared intensity difference"
     assert (trace.chart.GetYAxisTitle(), both.chart.GetYAxisTitle()) == ("mean squares", "metric")
 
 

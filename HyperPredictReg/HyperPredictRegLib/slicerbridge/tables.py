@@ -15,6 +15,7 @@ from HyperPredictRegLib.trace import LevelTrace
 _TITLE_PIXELS, _AXIS_TITLE_PIXELS = 14, 12  # heights of letters
 # What narrow plot views have room for: along their lower edge, and along their left one beside the axis.
 _ROOM_PIXELS, _UPRIGHT_ROOM_PIXELS = 240, 120
+_MOST_LETTERS = 120
 
 _SERIES_COLORS = ((0.12, 0.47, 0.71), (0.85, 0.37, 0.01), (0.17, 0.63, 0.17), (0.58, 0.40, 0.74), (0.55, 0.34, 0.29))
 
@@ -137,11 +138,12 @@ def add_trace(scene: Any, levels: Sequence[LevelTrace], name: str) -> TraceNodes
     curves = add_table_node(scene, f"{name} curves", columns)
     series = tuple(_series(scene, curves, _title(level), number) for number, level in enumerate(levels))
     chart = add_plain_chart(scene, f"{name} chart")
-    # The folder and the chart's own name say which volumes.
-    chart.SetTitle(fitting_title(name.partition(" (")[0]))
-    chart.SetXAxisTitle(_levels_from_left(levels))
     metrics = " / ".join(dict.fromkeys(level.metric for level in levels))
-    chart.SetYAxisTitle(metrics if _width(metrics, _AXIS_TITLE_PIXELS) <= _UPRIGHT_ROOM_PIXELS else "metric")
+    upright = _width(metrics, _AXIS_TITLE_PIXELS) <= _UPRIGHT_ROOM_PIXELS
+    # The folder and the chart's own name say which volumes.
+    chart.SetTitle(fitting_title(name.partition(" (")[0] if upright else f"{metrics[:1].upper()}{metrics[1:]}"))
+    chart.SetXAxisTitle(_levels_from_left(levels))
+    chart.SetYAxisTitle(metrics if upright else "metric")
     for one in series:
         chart.AddAndObservePlotSeriesNodeID(one.GetID())
     return TraceNodes(table, curves, series, chart)
@@ -163,7 +165,8 @@ def add_plain_chart(scene: Any, name: str) -> Any:
 
 def fitting_title(text: str, pixels: int = _TITLE_PIXELS) -> str:
     """Return a title, in letters so many pixels high, that fits a narrow plot view; what is too long ends in three dots."""
-    fitting = text
+    # Nobody reads more, and each letter too much costs a step.
+    fitting = " ".join(text.split()) if len(text) < _MOST_LETTERS else f"{' '.join(text[:_MOST_LETTERS].split())}..."
     while len(fitting) > 4 and _width(fitting, pixels) > _ROOM_PIXELS:
         fitting = f"{fitting.removesuffix('...')[:-1].rstrip()}..."
     return fitting
@@ -175,7 +178,10 @@ def _width(text: str, pixels: int) -> int:
     look.SetFontFamilyToArial()
     look.SetFontSize(pixels)
     box = [0, 0, 0, 0]
-    vtk.vtkTextRenderer.GetInstance().GetBoundingBox(look, text, box, 72)
+    renderer = vtk.vtkTextRenderer.GetInstance()
+    if renderer is None or not renderer.GetBoundingBox(look, text, box, 72):
+        # Without fonts: as wide as letters mostly are.
+        return round(0.6 * pixels * len(text))
     return box[1] - box[0]
 
 
