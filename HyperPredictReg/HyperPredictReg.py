@@ -51,10 +51,15 @@ regularization is right for this pair of images? Registration uses SimpleITK and
 
     @staticmethod
     def onSceneImported(caller, event):
-        """Interpolate our displacement fields linearly, as they were made; Slicer reads every field as cubic."""
+        """Interpolate our displacement fields linearly, as they were made, and forget what is not saved.
+
+        Slicer reads every field as cubic, and lists in its hierarchy what it has not written.
+        """
+        from HyperPredictRegLib.slicerbridge.together import drop_items_without_node
         from HyperPredictRegLib.slicerbridge.transforms import restore_linear_interpolation
 
         restore_linear_interpolation(caller)
+        drop_items_without_node(caller)
 
 
 class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

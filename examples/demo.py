@@ -1,4 +1,4 @@
-"""Register a brain to a warped, tilted, shaded, noisy copy of itself, λ chosen by the predictor, and compare with the truth.
+"""Register two scans of a brain, one warped, tilted and shaded, λ chosen by the predictor, and compare with the truth.
 
 Needs no data and no network: the brain is the MNI152 template that comes with the package nilearn.
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.sample import error_against, moving_scan, true_warp
+from HyperPredictRegLib.sample import error_against, fixed_scan, moving_scan, true_warp
 from HyperPredictRegLib.transforms import inverted, read_transform
 from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
 
@@ -42,9 +42,10 @@ def main() -> int:
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        fixed, fixed_labels = template(Path(scratch))
-    to_fixed = true_warp(fixed, SEED)
-    moving, moving_labels = moving_scan(fixed, fixed_labels, to_fixed, MOVING_SPACING_MM, SEED)
+        brain, fixed_labels = template(Path(scratch))
+    to_fixed = true_warp(brain, SEED)
+    fixed = fixed_scan(brain, SEED)
+    moving, moving_labels = moving_scan(brain, fixed_labels, to_fixed, MOVING_SPACING_MM, SEED)
     truth = inverted(to_fixed, Geometry.of(fixed))
     pair = OUT / "input"
     pair.mkdir(parents=True, exist_ok=True)

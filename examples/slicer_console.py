@@ -14,8 +14,8 @@ from HyperPredictReg import HyperPredictRegLogic
 fixed, moving, fixed_segmentation, moving_segmentation = load_sample_pair(slicer.mrmlScene)
 logic = HyperPredictRegLogic()
 
-# What matters: at most 0.2 % of the anatomy folded, and the left ventricle three times as much as grey matter.
-criterion = Criterion(folding_limit=0.2, structures={"left lateral ventricle": 3.0, "grey matter": 1.0})
+# What matters: at most 0.2 % of the anatomy folded, and the left ventricle three times as much as white matter.
+criterion = Criterion(folding_limit=0.2, structures={"left lateral ventricle": 3.0, "left cerebral white matter": 1.0})
 
 # Foresee, without registering. It needs the extension PyTorch; leave it out and registering still works.
 try:

@@ -1,4 +1,4 @@
-"""Sample data: a brain template, and what it becomes when it is warped, tilted and scanned anew; the truth is known."""
+"""Sample data: a brain template, and two scans of it, one warped and tilted; how they belong together is known."""
 
 from __future__ import annotations
 
@@ -19,18 +19,26 @@ from HyperPredictRegLib.job import Distances
 from HyperPredictRegLib.quality import summary
 from HyperPredictRegLib.transforms import displacement_field, field_transform, inverted
 
-LABEL_NAMES = {4: "left lateral ventricle", 43: "right lateral ventricle", 101: "grey matter", 102: "white matter"}
-"""The ventricles have FreeSurfer's codes, by which predictors know them."""
+LABEL_NAMES = {
+    2: "left cerebral white matter",
+    4: "left lateral ventricle",
+    41: "right cerebral white matter",
+    43: "right lateral ventricle",
+}
+"""FreeSurfer's codes and names, by which predictors know structures."""
 
 _TILT_DEGREES = (8.0, -6.0, 14.0)
 _SHIFT_MM = (9.0, -12.0, 6.0)
-_LARGEST_WARP_MM = 7.0
-_WARP_SMOOTHNESS_MM = 16.0
-_WARP_SPACING_MM = 4.0
+_LARGEST_WARP_MM = 8.0
+_WARP_SMOOTHNESS_MM = 14.0
+_WARP_SPACING_MM = 3.0
 _NOISE = 0.03
 _SHADING = 0.15
-_GAMMA = 0.8
-_MOVING_SPACING_MM = 1.8
+# In the template, an average, fluid is half as bright as tissue: to these powers it has the contrast of one person's scan.
+_FIXED_GAMMA = 2.0
+_MOVING_GAMMA = 1.8
+_BRIGHTEST = 200
+_MOVING_SPACING_MM = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class SamplePair:
 
     Attributes
     ----------
-    fixed, moving : uint8 and uint16 images, each on its own grid (LPS mm).
+    fixed, moving : uint8 images with 0 around the brain, each on its own grid (LPS mm).
     fixed_labels, moving_labels : uint8 label maps on the grids of their images.
     label_names : name of each label.
     truth : what a registration should find; maps fixed to moving points, LPS mm.
@@ -65,17 +73,18 @@ def made_pair(seed: int = 7) -> SamplePair:
     InputError : the template is not where the installation should have put it.
     """
     folder = _folder()
-    fixed = read_image(folder / "brain.nrrd", "sample brain")
-    fixed_labels = sitk.Cast(read_labels(folder / "brain-labels.nrrd", Geometry.of(fixed), "sample labels"), sitk.sitkUInt8)
-    to_fixed = true_warp(fixed, seed)
-    moving, moving_labels = moving_scan(fixed, fixed_labels, to_fixed, _MOVING_SPACING_MM, seed)
-    return SamplePair(fixed, moving, fixed_labels, moving_labels, inverted(to_fixed, Geometry.of(fixed)))
+    template = read_image(folder / "brain.nrrd", "sample brain")
+    fixed_labels = sitk.Cast(read_labels(folder / "brain-labels.nrrd", Geometry.of(template), "sample labels"), sitk.sitkUInt8)
+    to_fixed = true_warp(template, seed)
+    moving, moving_labels = moving_scan(template, fixed_labels, to_fixed, _MOVING_SPACING_MM, seed)
+    truth = inverted(to_fixed, Geometry.of(template))
+    return SamplePair(fixed_scan(template, seed), moving, fixed_labels, moving_labels, truth)
 
 
 def true_warp(fixed: sitk.Image, seed: int) -> sitk.Transform:
     """Return the map from moving to fixed points: a tilt about the image's centre after a smooth random warp (LPS mm)."""
     grid = Geometry.of(fixed)
-    coarse = grid.covering(grid.corners_lps(), _WARP_SPACING_MM, 60.0)
+    coarse = grid.covering(grid.corners_lps(), _WARP_SPACING_MM, 40.0)
     random = np.random.default_rng(seed)
     sigma = _WARP_SMOOTHNESS_MM / _WARP_SPACING_MM
     vectors = np.stack([gaussian_filter(random.normal(size=coarse.size[::-1]), sigma) for _ in range(3)], axis=-1)
@@ -86,27 +95,34 @@ def true_warp(fixed: sitk.Image, seed: int) -> sitk.Transform:
     return sitk.CompositeTransform([tilt, warp])
 
 
+def fixed_scan(template: sitk.Image, seed: int) -> sitk.Image:
+    """Return a brain as a scanner would see it, on its own grid: with a person's contrast, and noisy.
+
+    Parameters
+    ----------
+    template : skull-stripped brain, background 0.
+    seed : of the noise.
+    """
+    return _scanned(_unit(template), foreground(template), _FIXED_GAMMA, 0.0, np.random.default_rng((seed, 0)))
+
+
 def moving_scan(
-    fixed: sitk.Image, labels: sitk.Image, to_fixed: sitk.Transform, spacing: float, seed: int
+    template: sitk.Image, labels: sitk.Image, to_fixed: sitk.Transform, spacing: float, seed: int
 ) -> tuple[sitk.Image, sitk.Image]:
     """Return a brain and its labels as another scanner would see them: moved, with other contrast, shaded and noisy.
 
     Parameters
     ----------
-    fixed, labels : skull-stripped brain, background 0, and labels on its grid.
+    template, labels : skull-stripped brain, background 0, and labels on its grid.
     to_fixed : moving to fixed points, LPS mm.
     spacing : voxel edge of the new scan in mm.
     seed : of the noise.
     """
-    grid = Geometry.of(fixed)
+    grid = Geometry.of(template)
     wide = grid.covering(grid.corners_lps(), spacing, 15.0)
-    brightest = float(sitk.GetArrayViewFromImage(fixed).max())
-    brain = sitk.GetArrayFromImage(wide.resample(sitk.Cast(fixed, sitk.sitkFloat32) / brightest, to_fixed))
-    inside = sitk.GetArrayFromImage(wide.resample(foreground(fixed), to_fixed, interpolator=sitk.sitkNearestNeighbor)) > 0
-    shading = 1 + _SHADING * np.linspace(-1, 1, brain.shape[1])[None, :, None]
-    contrast = np.where(inside, np.clip(brain, 0, None) ** _GAMMA * shading, 0.0)
-    noisy = np.abs(contrast + np.random.default_rng(seed).normal(scale=_NOISE, size=brain.shape))
-    moving = wide.apply_to(sitk.GetImageFromArray(np.rint(1000 * noisy).astype(np.uint16)))
+    inside = wide.resample(foreground(template), to_fixed, interpolator=sitk.sitkNearestNeighbor)
+    random = np.random.default_rng((seed, 1))
+    moving = _scanned(wide.resample(_unit(template), to_fixed), inside, _MOVING_GAMMA, _SHADING, random)
     return moving, wide.resample(labels, to_fixed, interpolator=sitk.sitkNearestNeighbor)
 
 
@@ -122,6 +138,25 @@ def error_against(truth: sitk.Transform, found: sitk.Transform, fixed: sitk.Imag
     apart = displacement_field(found, grid) - displacement_field(truth, grid)
     inside = sitk.GetArrayViewFromImage(foreground(fixed)) != 0
     return summary(np.linalg.norm(sitk.GetArrayViewFromImage(apart)[inside], axis=1))
+
+
+def _unit(template: sitk.Image) -> sitk.Image:
+    """Return a brain whose bright tissue is 1, float32."""
+    voxels = sitk.GetArrayViewFromImage(template)
+    return sitk.Cast(template, sitk.sitkFloat32) / float(np.percentile(voxels[voxels > 0], 98))
+
+
+def _scanned(brain: sitk.Image, inside: sitk.Image, gamma: float, shading: float, random: np.random.Generator) -> sitk.Image:
+    """Return a uint8 scan of a brain of brightness 0 to 1: to a power, shaded from back to front, noisy, and stripped to 0."""
+    mask = sitk.GetArrayViewFromImage(inside) != 0
+    shape = (1, mask.shape[1], 1)
+    slope = 1 + shading * np.broadcast_to(np.linspace(-1, 1, mask.shape[1]).reshape(shape), mask.shape)[mask]
+    tissue = np.clip(sitk.GetArrayViewFromImage(brain)[mask], 0, None) ** gamma * slope
+    noisy = np.abs(tissue + random.normal(scale=_NOISE, size=tissue.shape))
+    scan = np.zeros(mask.shape, np.uint8)
+    # Not 0 inside, or dark fluid would count as background.
+    scan[mask] = np.clip(np.rint(_BRIGHTEST * noisy), 1, 255)
+    return Geometry.of(brain).apply_to(sitk.GetImageFromArray(scan))
 
 
 def _folder() -> Path:

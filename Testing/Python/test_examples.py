@@ -210,6 +210,6 @@ def test_the_lines_for_the_console_run(host: Any, capsys: pytest.CaptureFixture[
     runpy.run_path(str(EXAMPLES / "slicer_console.py"))
     said = capsys.readouterr().out
     assert "light." in said
-    assert "grey matter: Dice" in said
+    assert "left cerebral white matter: Dice" in said
     assert "% folded" in said
     assert not host.complaints()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
@@ -30,8 +31,22 @@ def test_the_same_seed_makes_the_same_voxels(pair: SamplePair) -> None:
     for name in IMAGES:
         assert sitk.Hash(getattr(again, name)) == sitk.Hash(getattr(pair, name)), name
         assert Geometry.of(getattr(again, name)) == Geometry.of(getattr(pair, name)), name
-    assert sitk.Hash(other.moving) != sitk.Hash(pair.moving)
-    assert sitk.Hash(other.fixed) == sitk.Hash(pair.fixed)
+    for name in IMAGES:
+        same = sitk.Hash(getattr(other, name)) == sitk.Hash(getattr(pair, name))
+        assert same == (name == "fixed_labels"), name
+
+
+def test_both_scans_are_of_one_millimeter_and_stripped(pair: SamplePair) -> None:
+    """As most of what the predictor was trained on; the air around the brain is exactly 0, the fluid in it is not."""
+    for image in (pair.fixed, pair.moving):
+        assert image.GetSpacing() == (1.0, 1.0, 1.0)
+        assert image.GetPixelID() == sitk.sitkUInt8
+        voxels = sitk.GetArrayViewFromImage(image)
+        inside = sitk.GetArrayViewFromImage(sitk.BinaryFillhole(image > 0)) != 0
+        assert 1.6e6 < inside.sum() < 2.2e6  # mm³: a brain
+        assert (voxels[inside] > 0).mean() > 0.999
+        # Below, the template ends in the brain stem.
+        assert not any(voxels.take(end, axis=axis).any() for axis, end in ((0, -1), (1, 0), (1, -1), (2, 0), (2, -1)))
 
 
 def test_labels_lie_on_their_images_and_have_names(pair: SamplePair) -> None:
@@ -48,9 +63,15 @@ def test_left_is_left(pair: SamplePair) -> None:
         # LPS: the patient's left is where x is positive.
         if "ventricle" in name:
             assert (x.min() > 0) if name.startswith("left") else (x.max() < 0)
-            assert 5 < len(x) * 0.008 < 15  # ml; a young adult has 5 to 15 on each side
+            assert 5 < len(x) / 1000 < 15  # ml; a young adult has 5 to 15 on each side
         else:
-            assert abs(x.mean()) < 2
+            assert (x.mean() > 20) if name.startswith("left") else (x.mean() < -20)
+            assert 150 < len(x) / 1000 < 350  # ml; white matter of one hemisphere
+
+
+def test_the_structures_are_called_as_the_predictor_calls_them(pair: SamplePair) -> None:
+    card = json.loads((RESOURCES / "Models" / "demons-fast" / "card.json").read_text(encoding="utf-8"))
+    assert {str(label): name for label, name in pair.label_names.items()}.items() <= card["structures"].items()
 
 
 def test_the_truth_brings_the_moving_labels_home(pair: SamplePair) -> None:
@@ -87,6 +108,7 @@ def test_pip_puts_the_template_where_it_is_looked_for(monkeypatch: pytest.Monkey
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml by itself")
     top = RESOURCES.parent.parent
     data_files = tomllib.loads((top / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["data-files"]
+    here = sitk.Hash(made_pair().fixed)
     monkeypatch.setattr(sample, "__file__", str(tmp_path / "library" / "sample.py"))
     monkeypatch.setattr(sample.sys, "prefix", str(tmp_path))
     for target, patterns in data_files.items():
@@ -94,14 +116,14 @@ def test_pip_puts_the_template_where_it_is_looked_for(monkeypatch: pytest.Monkey
         for pattern in patterns:
             for file in top.glob(pattern):
                 (tmp_path / target / file.name).write_bytes(file.read_bytes())
-    assert sitk.Hash(made_pair().fixed) == sitk.Hash(sitk.ReadImage(str(RESOURCES / "SampleData" / "brain.nrrd")))
+    assert sitk.Hash(made_pair().fixed) == here
 
 
 def test_the_licence_of_the_template_lies_beside_it() -> None:
     text = " ".join((RESOURCES / "SampleData" / "LICENSE-brain.txt").read_text(encoding="utf-8").split())
     assert "Copyright (C) 1993-2004 Louis Collins, McConnell Brain Imaging Centre" in text
     assert "provided that the above copyright notice appear in all copies" in text
-    assert sum(file.stat().st_size for file in (RESOURCES / "SampleData").iterdir()) < 600_000
+    assert sum(file.stat().st_size for file in (RESOURCES / "SampleData").iterdir()) < 1_500_000
 
 
 def test_the_thumbnail_has_the_size_that_slicer_shows() -> None:
@@ -117,9 +139,13 @@ def test_the_default_job_brings_the_pair_together(pair: SamplePair, tmp_path: Pa
     outcome = workflow.compute(Job(**paths, out=str(tmp_path / "out"), reproducible=True))
     affine = outcome.transform.GetNthTransform(0)
     after, after_affine = (error_against(pair.truth, t, pair.fixed).mean for t in (outcome.transform, affine))
-    # Measured: 1.34 mm after the affine step, 0.42 mm in the end.
+    # Measured: 1.74 mm after the affine step, 0.48 mm in the end.
     assert after < 0.6 < 1.0 < after_affine
     report = outcome.report
-    assert report.verdict is not None and report.verdict.light != "red"
+    assert report.verdict is not None and report.verdict.light == "green", report.verdict
+    assert report.chosen_by == "predictor" and not report.warnings
     assert report.limit_kept
-    assert report.measured.dice is not None and report.measured.dice.mean > 0.94
+    assert report.measured.dice is not None and report.measured.dice.mean > 0.93
+    assert report.predicted is not None
+    band = report.predicted.mean_dice
+    assert band.lower <= report.measured.dice.mean <= band.upper

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+vtk = pytest.importorskip("vtk", reason="needs slicer-core or Slicer")
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
 from HyperPredictRegLib.curves import Band  # noqa: E402
@@ -25,8 +26,21 @@ from HyperPredictRegLib.slicerbridge.foretold import (  # noqa: E402
     show_structure,
     update_foresight,
 )
+from HyperPredictRegLib.slicerbridge.foretold_charts import mark_color  # noqa: E402
 from HyperPredictRegLib.slicerbridge.scene import open_scene, save_scene  # noqa: E402
+from HyperPredictRegLib.slicerbridge.tables import add_trace  # noqa: E402
 from reporting_samples import make_curves, make_foresight, make_red  # noqa: E402
+from slicerbridge_samples import outcome  # noqa: E402
+
+
+def text_width(text: str, size: int) -> int:
+    """Return how many pixels wide Slicer draws a text in a chart."""
+    look = vtk.vtkTextProperty()
+    look.SetFontFamilyToArial()
+    look.SetFontSize(size)
+    box = [0, 0, 0, 0]
+    vtk.vtkTextRenderer.GetInstance().GetBoundingBox(look, text, box, 72)
+    return box[1] - box[0]
 
 
 def points(chart: Any, begins: str) -> np.ndarray:
@@ -146,7 +160,7 @@ def test_a_new_prediction_takes_the_place_of_the_old_one(scene) -> None:
     assert read_foresight_node(nodes.report).prediction == other.prediction
     assert points(nodes.folding_chart, "limit 2 %").shape[0] == 40
     assert np.array_equal(points(nodes.folding_chart, "best guess")[:20, 1], other.curves.folding_box.value)
-    assert "box" in nodes.folding_chart.GetYAxisTitle()
+    assert "box" in nodes.folding_chart.GetTitle()
 
 
 def test_with_a_red_light_nothing_is_suggested_and_the_curves_are_gray(scene) -> None:
@@ -161,6 +175,43 @@ def test_with_a_red_light_nothing_is_suggested_and_the_curves_are_gray(scene) ->
     update_foresight(nodes, make_foresight())
     assert any(name.startswith("suggested: lambda* = ") for name in legend(nodes.dice_chart))
     assert "best guess" in legend(nodes.dice_chart)
+
+
+@pytest.mark.parametrize("name", ["hippocampus", "Inferior part of the left ventral diencephalon, second reader", "W" * 9999])
+def test_titles_are_short_enough_and_no_legend_covers_a_curve(scene, name) -> None:
+    """In a view 300 pixels wide and 190 high Slicer cuts a title that does not fit, and draws a legend over what is there."""
+    nodes = add_foresight(scene, make_foresight(make_curves((name,))), structure=name)
+    trace = add_trace(scene, outcome().report.registration, "Registration metric (Moving to Fixed)")
+    stages = (*outcome().report.alignment.stages, *outcome().report.registration)
+    long = [replace(level, metric="mean squared intensity difference") for level in stages]
+    both = add_trace(scene, long, f"Alignment metric of {name}")
+    for chart in (nodes.dice_chart, nodes.folding_chart, trace.chart, both.chart):
+        assert not chart.GetLegendVisibility()
+        assert text_width(chart.GetYAxisTitle(), chart.GetAxisTitleFontSize()) <= 120
+        assert text_width(chart.GetXAxisTitle(), chart.GetAxisTitleFontSize()) <= 240
+        assert text_width(chart.GetTitle(), chart.GetTitleFontSize()) <= 240
+    assert nodes.dice_chart.GetTitle().startswith(f"Dice of {name[:5]}")
+    assert nodes.dice_chart.GetTitle().endswith("..." if len(name) > 20 else name)
+    assert nodes.folding_chart.GetTitle() == "Folding of the foreground"
+    # The curves of the levels lie side by side.
+    assert trace.chart.GetXAxisTitle() == "iteration; left to right: deformable 1 to 2"
+    assert both.chart.GetXAxisTitle().startswith("iteration; left to right: affine 1 to 2, defor")
+    assert trace.chart.GetTitle() == "Registration metric"
+    assert both.chart.GetTitle() == "Mean squared intensity difference"
+    assert (trace.chart.GetYAxisTitle(), both.chart.GetYAxisTitle()) == ("mean squares", "metric")
+
+
+def test_marks_can_be_told_on_paper_and_on_light_and_dark_panels() -> None:
+    def luminance(color: tuple[int, ...]) -> float:
+        """Relative luminance, W3C WCAG 2.1."""
+        linear = [c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
+        return float(np.dot((0.2126, 0.7152, 0.0722), linear))
+
+    for kind in ("chosen", "fixed", "yours"):
+        mark = luminance(tuple(bytes.fromhex(mark_color(kind)[1:])))
+        for behind in ((255, 253, 246), (239, 239, 239), (53, 53, 53)):
+            low, high = sorted((mark, luminance(behind)))
+            assert (high + 0.05) / (low + 0.05) > 2.9, (kind, behind)
 
 
 def test_a_saved_prediction_is_whole_and_its_mark_still_moves(scene, tmp_path) -> None:

@@ -222,6 +222,10 @@ def test_a_saved_scene_gives_all_nodes_back(scene, done, tmp_path) -> None:
     back = read_back(opened, opened.GetFirstNodeByName(nodes.report.GetName()))
     for name in (f.name for f in fields(OutcomeNodes)):
         before, after = getattr(nodes, name), getattr(back, name)
+        if name == "inverse":
+            # Not saved: it would take as much room as the transform, which leads both ways.
+            assert after is None
+            continue
         if isinstance(before, TraceNodes):
             assert [n.GetName() for n in before.series] == [n.GetName() for n in after.series]
             before, after = before.chart, after.chart

@@ -236,6 +236,27 @@ def test_plot_that_slicer_would_leave_empty_is_an_error(host: Host, spoil: str, 
     host.complaints()
 
 
+def test_plot_tells_what_slicer_would_cover_or_cut(host: Host) -> None:
+    chart, series, _ = add_chart(log=True)
+    view = view_of(chart)
+    chart.SetTitle("Dice")
+    chart.SetLegendVisibility(False)
+    assert view.faults(300, 190) == []
+    # VTK draws a legend into the upper right corner, where this curve ends.
+    chart.SetLegendVisibility(True)
+    series.SetName("a name that is long enough to reach the peak")
+    assert view.faults(300, 190) == [f"the legend covers the curve '{series.GetName()}'"]
+    chart.SetLegendVisibility(False)
+    chart.SetAxisTitleFontSize(14)
+    for setter in (chart.SetYAxisTitle, chart.SetXAxisTitle, chart.SetTitle):
+        setter("folded, % of the foreground and of the box that it lies in")
+        (fault,) = view.faults(300, 190)
+        assert "is cut" in fault
+        assert view.faults(900, 900) == []
+        setter("folded, %")
+    assert view.faults(300, 190) == []
+
+
 def test_plot_without_a_chart_is_empty_and_no_error(host: Host) -> None:
     view = slicer.qMRMLPlotView()
     assert view.curves() == []

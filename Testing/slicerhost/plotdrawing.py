@@ -19,6 +19,8 @@ _LINES = ("none", "-", "--", ":", "-.", (0, (4, 2, 1, 2, 1, 2)))
 _MARKERS = ("none", "x", "+", "s", "o", "D")
 # At 72 dots per inch a point is a pixel, which is how Slicer counts fonts and pens.
 _DPI = 72
+_LEAST = 120
+_MARGINS = (66, 14, 46, 28)  # left, right, bottom, top: what VTK leaves for numbers and titles
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,62 @@ def fit(chart: Any, curves: list[Curve]) -> None:
 
 def draw(chart: Any, curves: list[Curve], width: int, height: int) -> QtGui.QPixmap:
     """Return a picture of a chart of so many pixels."""
+    canvas, _ = _drawn(chart, curves, width, height)
+    pixels = np.ascontiguousarray(canvas.buffer_rgba())
+    image = QtGui.QImage(pixels.data, pixels.shape[1], pixels.shape[0], QtGui.QImage.Format.Format_RGBA8888)
+    return QtGui.QPixmap.fromImage(image.copy())
+
+
+def faults(chart: Any, curves: list[Curve], width: int, height: int) -> list[str]:
+    """Say what cannot be read of a chart in a view of so many pixels: a legend over a curve, a title beyond the view's edge."""
+    _, axes = _drawn(chart, curves, width, height)
+    found = []
+    legend = axes.get_legend()
+    if legend is not None:
+        box = legend.get_window_extent()
+        for curve in curves:
+            places = axes.transData.transform(np.column_stack(_on_line(curve, axes)))
+            if box.count_contains(places):
+                found.append(f"the legend covers the curve '{curve.name}'")
+    frame = axes.get_window_extent()
+    # Slicer centers a title on its axis and cuts what does not fit into the view.
+    for title, size, visible, middle, end in (
+        (chart.GetTitle(), chart.GetTitleFontSize(), chart.GetTitleVisibility(), (frame.x0 + frame.x1) / 2, width),
+        (chart.GetXAxisTitle(), chart.GetAxisTitleFontSize(), chart.GetXAxisTitleVisibility(), (frame.x0 + frame.x1) / 2, width),
+        (chart.GetYAxisTitle(), chart.GetAxisTitleFontSize(), chart.GetYAxisTitleVisibility(), (frame.y0 + frame.y1) / 2, height),
+    ):
+        if visible and title and text_width(title, size) / 2 > min(middle, end - middle):
+            found.append(f"the title '{title}' is cut")
+    return found
+
+
+def text_width(text: str, size: int) -> int:
+    """Return how many pixels wide Slicer draws a text in a chart: in Arial, as VTK brings it along."""
+    look = vtk.vtkTextProperty()
+    look.SetFontFamilyToArial()
+    look.SetFontSize(size)
+    box = [0, 0, 0, 0]
+    vtk.vtkTextRenderer.GetInstance().GetBoundingBox(look, text, box, _DPI)
+    return box[1] - box[0]
+
+
+def _on_line(curve: Curve, axes: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return points close together along a curve, where it is inside the axes."""
+    steps = np.linspace(0, len(curve.x) - 1, 50 * len(curve.x))
+    x, y = (np.interp(steps, np.arange(len(curve.x)), values) for values in (curve.x, curve.y))
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    inside = (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
+    return x[inside], y[inside]
+
+
+def _drawn(chart: Any, curves: list[Curve], width: int, height: int) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure((max(width, 60) / _DPI, max(height, 60) / _DPI), dpi=_DPI, layout="constrained")
+    wide, high = max(width, _LEAST), max(height, _LEAST)
+    figure = Figure((wide / _DPI, high / _DPI), dpi=_DPI)
+    left, right, bottom, top = _MARGINS
+    figure.subplots_adjust(left / wide, bottom / high, 1 - right / wide, 1 - top / high)
     figure.set_facecolor(tuple(part / 255 for part in PAPER))
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -122,9 +176,7 @@ def draw(chart: Any, curves: list[Curve], width: int, height: int) -> QtGui.QPix
         _draw_curve(axes, curve)
     _dress(axes, chart)
     canvas.draw()
-    pixels = np.ascontiguousarray(canvas.buffer_rgba())
-    image = QtGui.QImage(pixels.data, pixels.shape[1], pixels.shape[0], QtGui.QImage.Format.Format_RGBA8888)
-    return QtGui.QPixmap.fromImage(image.copy())
+    return canvas, axes
 
 
 def _draw_curve(axes: Any, curve: Curve) -> None:
@@ -137,16 +189,21 @@ def _draw_curve(axes: Any, curve: Curve) -> None:
 
 def _dress(axes: Any, chart: Any) -> None:
     """Put titles, scales, ranges, grid and legend on the axes."""
-    if chart.GetXAxisLogScale():
-        axes.set_xscale("log")
-    if chart.GetYAxisLogScale():
-        axes.set_yscale("log")
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    for axis, scaled in ((axes.xaxis, chart.GetXAxisLogScale()), (axes.yaxis, chart.GetYAxisLogScale())):
+        if scaled:
+            (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+            # Plain numbers, as VTK writes them.
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_formatter(NullFormatter())
     if not chart.GetXAxisRangeAuto():
         axes.set_xlim(*chart.GetXAxisRange())
     if not chart.GetYAxisRangeAuto():
         axes.set_ylim(*chart.GetYAxisRange())
     if chart.GetTitleVisibility():
-        axes.set_title(chart.GetTitle() or "", fontsize=chart.GetTitleFontSize(), fontweight="bold")
+        axes.set_title(chart.GetTitle() or "", fontsize=chart.GetTitleFontSize())
     if chart.GetXAxisTitleVisibility():
         axes.set_xlabel(chart.GetXAxisTitle() or "", fontsize=chart.GetAxisTitleFontSize())
     if chart.GetYAxisTitleVisibility():
@@ -154,4 +211,5 @@ def _dress(axes: Any, chart: Any) -> None:
     axes.tick_params(labelsize=chart.GetAxisLabelFontSize())
     axes.grid(bool(chart.GetGridVisibility()), color="0.85")
     if chart.GetLegendVisibility():
-        axes.legend(fontsize=chart.GetLegendFontSize(), frameon=True)
+        # Where VTK puts it, whatever it covers there.
+        axes.legend(fontsize=chart.GetLegendFontSize(), frameon=True, loc="upper right", borderaxespad=0.2)

@@ -71,6 +71,11 @@ class qMRMLPlotView(QtWidgets.QWidget):
             self.refresh()
         return self._sh_curves
 
+    def faults(self, width: int, height: int) -> list[str]:
+        """Say what could not be read of the chart if the view had so many pixels, for tests."""
+        chart, curves = self.chart_node(), self.curves()
+        return plotdrawing.faults(chart, curves, width, height) if chart is not None and curves else []
+
     def refresh(self) -> None:
         """Read the nodes again.
 

@@ -25,6 +25,7 @@ from HyperPredictRegLib.reporting.choice_wording import light, setting
 from HyperPredictRegLib.selection import Choice, choose, interpolated
 from HyperPredictRegLib.slicerbridge import foretold
 from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight
+from HyperPredictRegLib.slicerbridge.foretold_charts import mark_color
 from HyperPredictRegLib.slicerbridge.placement import difference
 from HyperPredictRegLib.slicerbridge.task import Task
 
@@ -49,13 +50,12 @@ class ChoiceSection:
         self._listed: tuple[str, ...] | None = None
         self._drawn: Any = None
         self._filling = False
-        self._plots = tuple(PlotPane(frame, legend=False) for frame in (ui.dicePlotFrame, ui.foldingPlotFrame))
+        self._plots = tuple(PlotPane(frame) for frame in (ui.dicePlotFrame, ui.foldingPlotFrame))
         # In the panel's narrow charts a legend would cover the curves.
+        marks = {"suggested": ("chosen", "\u25c6"), "fixed": ("fixed", "\u25a0"), "yours": ("yours", "\u2503")}
         ui.legendLabel.setText(
             _("{suggested} suggested λ, {fixed} λ without a prediction, {yours} your λ, {band} 90 % range").format(
-                suggested="<span style='color:#0b8043'>\u25c6</span>",
-                fixed="\u25a0",
-                yours="<span style='color:#c2188b'>\u2503</span>",
+                **{word: f"<span style='color:{mark_color(kind)}'>{sign}</span>" for word, (kind, sign) in marks.items()},
                 band="\u2504",
             )
         )

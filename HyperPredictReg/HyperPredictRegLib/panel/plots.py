@@ -12,9 +12,8 @@ class PlotPane:
     shown anywhere would be shown here too.
     """
 
-    def __init__(self, frame: Any, *, legend: bool = True) -> None:
+    def __init__(self, frame: Any) -> None:
         self._frame = frame
-        self._legend = legend
         self._node = slicer.vtkMRMLPlotViewNode()
         # Held here, because the view itself does not hold the chart that it shows.
         self._chart: Any = None
@@ -31,6 +30,7 @@ class PlotPane:
         self._view.setMRMLPlotViewNode(None)
         self._chart = chart
         if chart is not None:
-            chart.SetLegendVisibility(self._legend)
+            # Charts of scenes from before have one, which would cover the curves.
+            chart.SetLegendVisibility(False)
             self._node.SetPlotChartNodeID(chart.GetID())
             self._view.setMRMLPlotViewNode(self._node)

@@ -55,8 +55,8 @@ class SelfTest:
         logic = self.makeLogic()
         if packages.torch_is_there():
             foresight = logic.suggest(fixed, moving, movingSegmentation)
-            self.assertIn(foresight.prediction.verdict.light, ("green", "amber"))
-            self.assertGreater(foresight.prediction.predicted.mean_dice.value, 0.5)
+            self.assertEqual(foresight.prediction.verdict.light, "green")
+            self.assertGreater(foresight.prediction.predicted.mean_dice.value, 0.8)
             self.assertIsNotNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode"))
         else:
             with self.assertRaisesRegex(ValueError, "PyTorch"):
@@ -67,7 +67,7 @@ class SelfTest:
         self.assertEqual(report.chosen_by, "predictor" if packages.torch_is_there() else "fixed")
         self.assertTrue(report.limit_kept)
         self.assertGreater(report.measured.dice.mean, report.measured.dice.mean_before + 0.05)
-        # 21 mm before, 1.3 mm after the affine step, 0.4 mm at the end.
+        # 21 mm before, 1.7 mm after the affine step, 0.5 mm at the end.
         self.assertLess(error_against(pair.truth, from_transform_node(nodes.transform), pair.fixed).mean, 0.8)
         self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(moving), voxels))
         self.assertIsNone(moving.GetParentTransformNode())

@@ -28,7 +28,7 @@ from HyperPredictRegLib.slicerbridge.foretold_charts import (
     name_series,
     weight_columns,
 )
-from HyperPredictRegLib.slicerbridge.tables import add_table_node, set_columns
+from HyperPredictRegLib.slicerbridge.tables import add_table_node, fitting_title, set_columns
 from HyperPredictRegLib.slicerbridge.together import all_or_none, mark_run, nodes_of_run, put_in_folder
 
 # The charts' font has no Greek letters: they would be left out.
@@ -150,8 +150,8 @@ def show_structure(nodes: ForesightNodes, foresight: Foresight, structure: int |
         "yours": _yours(drawn),
     }
     titles = {
-        "dice": (f"{what}, foreseen", _AXIS, what),
-        "folding": ("Folding, foreseen", _AXIS, f"folded, % of the {prediction.criterion.domain}"),
+        "dice": (fitting_title(what), _AXIS, "Dice, foreseen"),
+        "folding": (f"Folding of the {prediction.criterion.domain}", _AXIS, "%, foreseen"),
     }
     charts = {"dice": nodes.dice_chart, "folding": nodes.folding_chart}
     with drawn_once(list(charts.values())):

@@ -12,9 +12,11 @@ import numpy as np
 
 from HyperPredictRegLib.curves import Band
 from HyperPredictRegLib.selection import NO_FOLDING_PERCENT
+from HyperPredictRegLib.slicerbridge.tables import add_plain_chart
 
 _BLUE, _ORANGE, _GRAY = (0.12, 0.40, 0.70), (0.80, 0.36, 0.02), (0.45, 0.45, 0.45)
-_GREEN, _DARK, _MAGENTA, _RED = (0.05, 0.50, 0.25), (0.25, 0.25, 0.25), (0.78, 0.08, 0.50), (0.75, 0.10, 0.10)
+# Neither lost on the charts' paper nor in a legend on a dark panel.
+_GREEN, _VIOLET, _MAGENTA, _RED = (0.10, 0.58, 0.30), (0.55, 0.45, 0.85), (0.88, 0.24, 0.63), (0.75, 0.10, 0.10)
 _MOST_LIMITS = 4.0
 _LEAST_LIMITS = 1.25
 
@@ -44,7 +46,7 @@ LINES = tuple(
         ("band", "Band λ", "{} band", None, ("Dash", 1.0)),
         ("value", "λ", "{}", None, ("Solid", 3.0)),
         ("limit", "Limit from, to", "{} limit", _RED, ("Dot", 2.0)),
-        ("fixed", "Fixed λ", "{} at fixed λ", _DARK, ("None", 1.0, "Square", 12.0)),
+        ("fixed", "Fixed λ", "{} at fixed λ", _VIOLET, ("None", 1.0, "Square", 12.0)),
         ("chosen", "Suggested λ", "{} at suggested λ", _GREEN, ("None", 1.0, "Diamond", 14.0)),
         ("yours", "Your λ", "{} at your λ", _MAGENTA, ("Solid", 1.5, "Plus", 16.0)),
     )
@@ -142,13 +144,16 @@ def color_curves(series: Sequence[Any], trusted: bool) -> None:
         node.SetColor(*(_GRAY if line.kind in ("band", "value") and not trusted else line.color))
 
 
+def mark_color(kind: str) -> str:
+    """Return the colour of a kind of mark ("chosen", "fixed", "yours") as #rrggbb, for a legend beside the charts."""
+    red, green, blue = next(line.color for line in LINES if line.kind == kind)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
 def add_chart(scene: Any, name: str) -> Any:
     """Add an empty vtkMRMLPlotChartNode over a logarithmic axis; return it."""
-    chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GetUniqueNameByString(name))
+    chart = add_plain_chart(scene, name)
     chart.SetXAxisLogScale(True)
-    chart.SetTitleFontSize(16)
-    chart.SetLegendFontSize(12)
-    chart.SetAxisTitleFontSize(14)
     # Otherwise a click in the plot view could drag what was foreseen elsewhere.
     chart.SetEnablePointMoveAlongX(False)
     chart.SetEnablePointMoveAlongY(False)
@@ -194,8 +199,7 @@ def _read(x: np.ndarray, values: np.ndarray, at: float) -> float:
 def _dice_range(drawn: Drawn) -> tuple[float, float]:
     low, high = float(np.nanmin(drawn.dice.lower)), float(np.nanmax(drawn.dice.upper))
     span = max(0.1, high - low)
-    # The legend lies at the top.
-    return max(0.0, low - 0.1 * span), min(1.05, high + 0.25 * span)
+    return max(0.0, low - 0.1 * span), min(1.05, high + 0.1 * span)
 
 
 def _folding_range(drawn: Drawn) -> tuple[float, float]:

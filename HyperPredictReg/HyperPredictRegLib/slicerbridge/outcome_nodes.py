@@ -36,6 +36,7 @@ from HyperPredictRegLib.slicerbridge.tables import (
 from HyperPredictRegLib.slicerbridge.together import (
     all_or_none,
     item_above,
+    keep_out_of_files,
     mark_run,
     nodes_of_run,
     put_in_folder,
@@ -59,7 +60,7 @@ class OutcomeNodes:
     fixed, moving : the volumes that were registered.
     warped : the moving volume on the fixed one's grid.
     jacobian : the Jacobian determinant on the working grid.
-    transform : fixed to moving points, from parent; `inverse` the other way round.
+    transform : fixed to moving points, from parent; `inverse` the other way round, which is not saved with the scene.
     fixed_segmentation, moving_segmentation : of the volumes.
     propagated_segmentation : the moving one on the fixed grid.
     folds : one segment, where the determinant is 0 or less.
@@ -296,7 +297,11 @@ def _describe(nodes: OutcomeNodes, outcome: Outcome, start: AtStart, stored: sit
         f"The numerical inverse of '{nodes.transform.GetName()}': going there and back misses the start by {missed.mean:.2g} mm "
         f"on average over the foreground, by {missed.maximum:.2g} mm at most."
     )
-    nodes.inverse.SetDescription(f"{folds} {inverse_note}".strip())
+    nodes.inverse.SetDescription(
+        f"{folds} {inverse_note} It is not saved with the scene, where it would take as much room again: the transform itself "
+        "leads both ways.".strip()
+    )
+    keep_out_of_files(nodes.inverse)
     if folds:
         for node in (nodes.warped, nodes.propagated_segmentation):
             if node is not None:

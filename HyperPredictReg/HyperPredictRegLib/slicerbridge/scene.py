@@ -23,6 +23,7 @@ from HyperPredictRegLib.slicerbridge.outcome_nodes import (
     remove_outcome,
 )
 from HyperPredictRegLib.slicerbridge.segmentations import register_conversions
+from HyperPredictRegLib.slicerbridge.together import drop_items_without_node
 from HyperPredictRegLib.slicerbridge.transforms import use_linear_interpolation_everywhere
 
 __all__ = [
@@ -102,6 +103,7 @@ def open_scene(path: Path) -> Any:
     if not read:
         raise InputError(f"The scene '{path}' could not be read: it is no Slicer scene, or it is damaged.")
     use_linear_interpolation_everywhere(scene)
+    drop_items_without_node(scene)
     return scene
 
 

@@ -16,6 +16,7 @@ from HyperPredictRegLib.slicerbridge.together import (
     ROLE,
     all_or_none,
     item_above,
+    keep_out_of_files,
     mark_run,
     nodes_of_run,
     put_under,
@@ -158,8 +159,8 @@ def show_deformation(
     """Draw the grid of a registration's deformable step alone in slice views, or hide it; return the node that is drawn.
 
     The affine step, which is the first to bring the volumes together, would shift the whole grid out of the picture and hide
-    what the deformable step did. The deformation is added as a transform of its own at the first call; a transform that has no
-    such part is drawn itself.
+    what the deformable step did. The deformation is added as a hidden transform of its own at the first call, which is not saved
+    with the scene; a transform that has no such part is drawn itself.
 
     Parameters
     ----------
@@ -179,9 +180,12 @@ def show_deformation(
             with all_or_none(scene):
                 node = to_transform_node(field_transform(field), scene, f"{transform_node.GetName()}, deformation alone")
                 node.SetDescription("For the grid in slice views: without the affine step, it does not register anything.")
+                # Nothing to choose or to keep: it is made in a moment from the transform that it is a part of.
+                node.SetHideFromEditors(True)
                 _add_to_run(transform_node, "deformation", node)
-                put_under(scene, [node], item_above(scene, transform_node))
     show_grid(node, region_node, visible=visible, spacing_mm=spacing_mm)
+    if node is not transform_node:
+        keep_out_of_files(node)
     return node
 
 

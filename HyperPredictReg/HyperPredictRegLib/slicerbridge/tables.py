@@ -12,6 +12,11 @@ import vtk
 from HyperPredictRegLib.job import Measured, StructureMeasure
 from HyperPredictRegLib.trace import LevelTrace
 
+_TITLE_PIXELS, _AXIS_TITLE_PIXELS = 14, 12  # heights of letters
+# What narrow plot views have room for: along their lower edge, and along their left one beside the axis.
+_ROOM_PIXELS, _UPRIGHT_ROOM_PIXELS = 240, 120
+_MOST_LETTERS = 120
+
 _SERIES_COLORS = ((0.12, 0.47, 0.71), (0.85, 0.37, 0.01), (0.17, 0.63, 0.17), (0.58, 0.40, 0.74), (0.55, 0.34, 0.29))
 
 
@@ -132,17 +137,61 @@ def add_trace(scene: Any, levels: Sequence[LevelTrace], name: str) -> TraceNodes
         done += len(level.values)
     curves = add_table_node(scene, f"{name} curves", columns)
     series = tuple(_series(scene, curves, _title(level), number) for number, level in enumerate(levels))
-    chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GetUniqueNameByString(f"{name} chart"))
+    chart = add_plain_chart(scene, f"{name} chart")
+    metrics = " / ".join(dict.fromkeys(level.metric for level in levels))
+    upright = _width(metrics, _AXIS_TITLE_PIXELS) <= _UPRIGHT_ROOM_PIXELS
     # The folder and the chart's own name say which volumes.
-    chart.SetTitle(name.partition(" (")[0])
-    chart.SetTitleFontSize(16)
-    chart.SetLegendFontSize(12)
-    chart.SetAxisTitleFontSize(12)
-    chart.SetXAxisTitle("Iteration")
-    chart.SetYAxisTitle(" / ".join(dict.fromkeys(level.metric for level in levels)))
+    chart.SetTitle(fitting_title(name.partition(" (")[0] if upright else f"{metrics[:1].upper()}{metrics[1:]}"))
+    chart.SetXAxisTitle(_levels_from_left(levels))
+    chart.SetYAxisTitle(metrics if upright else "metric")
     for one in series:
         chart.AddAndObservePlotSeriesNodeID(one.GetID())
     return TraceNodes(table, curves, series, chart)
+
+
+def add_plain_chart(scene: Any, name: str) -> Any:
+    """Add an empty vtkMRMLPlotChartNode without a legend, with letters that fit a narrow plot view; return it.
+
+    Slicer draws a legend inside the plot, at its upper right, where it covers what is there. What the lines are is told beside
+    the chart, in its titles, and by Slicer where the mouse rests on a line.
+    """
+    chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GetUniqueNameByString(name))
+    chart.SetLegendVisibility(False)
+    chart.SetTitleFontSize(_TITLE_PIXELS)
+    chart.SetLegendFontSize(_AXIS_TITLE_PIXELS)
+    chart.SetAxisTitleFontSize(_AXIS_TITLE_PIXELS)
+    return chart
+
+
+def fitting_title(text: str, pixels: int = _TITLE_PIXELS) -> str:
+    """Return a title, in letters so many pixels high, that fits a narrow plot view; what is too long ends in three dots."""
+    # Nobody reads more, and each letter too much costs a step.
+    fitting = " ".join(text.split()) if len(text) < _MOST_LETTERS else f"{' '.join(text[:_MOST_LETTERS].split())}..."
+    while len(fitting) > 4 and _width(fitting, pixels) > _ROOM_PIXELS:
+        fitting = f"{fitting.removesuffix('...')[:-1].rstrip()}..."
+    return fitting
+
+
+def _width(text: str, pixels: int) -> int:
+    """Return how wide VTK draws a text in a chart, in pixels."""
+    look = vtk.vtkTextProperty()
+    look.SetFontFamilyToArial()
+    look.SetFontSize(pixels)
+    box = [0, 0, 0, 0]
+    renderer = vtk.vtkTextRenderer.GetInstance()
+    if renderer is None or not renderer.GetBoundingBox(look, text, box, 72):
+        # Without fonts: as wide as letters mostly are.
+        return round(0.6 * pixels * len(text))
+    return box[1] - box[0]
+
+
+def _levels_from_left(levels: Sequence[LevelTrace]) -> str:
+    """Say which curve is which, such as "iteration; left to right: rigid 1, affine 1 to 3"."""
+    counts: dict[str, list[int]] = {}
+    for level in levels:
+        counts.setdefault(level.stage, []).append(level.level + 1)
+    parts = [f"{stage} {min(n)}" if len(n) == 1 else f"{stage} {min(n)} to {max(n)}" for stage, n in counts.items()]
+    return fitting_title(f"iteration; left to right: {', '.join(parts)}", _AXIS_TITLE_PIXELS)
 
 
 def _series(scene: Any, curves: Any, title: str, number: int) -> Any:

@@ -92,6 +92,34 @@ def put_under(scene: Any, nodes: Sequence[Any], folder: int) -> None:
             hierarchy.SetItemParent(item, folder)
 
 
+def keep_out_of_files(node: Any) -> None:
+    """Leave a node, and how it is displayed, out of what is saved of its scene; it can be made anew from what is saved.
+
+    Slicer writes transforms as uncompressed double numbers, whatever the storage node's compression says: each displacement
+    field takes 24 bytes a voxel.
+    """
+    for one in (node, *(_attached(node) if node.IsA("vtkMRMLDisplayableNode") else ())):
+        one.SetSaveWithScene(False)
+
+
+def drop_items_without_node(scene: Any) -> int:
+    """Remove what a loaded scene's hierarchy still lists of our runs' nodes that are not saved; return how many items."""
+    if scene.GetNumberOfNodesByClass("vtkMRMLSubjectHierarchyNode") == 0:
+        return 0
+    hierarchy = _hierarchy(scene)
+    folders = {item_above(scene, text) for text in _texts(scene) if _made(text)} - {int(hierarchy.GetSceneItemID())}
+    # Folders, patients and studies have no node either, but a level.
+    empty = [
+        item
+        for folder in folders
+        for item in _children(hierarchy, folder)
+        if hierarchy.GetItemDataNode(item) is None and not hierarchy.GetItemLevel(item)
+    ]
+    for item in empty:
+        hierarchy.RemoveItem(item, False, False)
+    return len(empty)
+
+
 def item_above(scene: Any, node: Any) -> int:
     """Return the subject hierarchy item that a node lies under, such as its study; the scene's if it is in none."""
     hierarchy = _hierarchy(scene)
