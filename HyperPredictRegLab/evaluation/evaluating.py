@@ -1,33 +1,322 @@
-"""The whole evaluation: from the tables of sweeps to a page with tables and figures."""
+"""The evaluation as a whole: options, figures, tables and the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+from HyperPredictRegLib.curves import Band
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import writing_into
 from HyperPredictRegLib.job import Criterion
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
 
-from HyperPredictRegLab.evaluation.ablations import AblationInput, ablation_table
-from HyperPredictRegLab.evaluation.accuracy import agreement_table, dice_table, folding_table
-from HyperPredictRegLab.evaluation.bands import calibration_table
-from HyperPredictRegLab.evaluation.decision_table import counts_table, decision_table
-from HyperPredictRegLab.evaluation.figures import all_figures
-from HyperPredictRegLab.evaluation.groups import Features, group_table, lights_table
-from HyperPredictRegLab.evaluation.latency import latency_table
-from HyperPredictRegLab.evaluation.measured import Measured, common_grid
-from HyperPredictRegLab.evaluation.ours import OurMethod
-from HyperPredictRegLab.evaluation.report import write_report
-from HyperPredictRegLab.evaluation.sets import PairSet, Setting, external_set, held_out_set, without_people
-from HyperPredictRegLab.evaluation.statistics import DRAWS, QUICK_DRAWS
-from HyperPredictRegLab.evaluation.structure_table import structure_table
-from HyperPredictRegLab.evaluation.table import Table
-from HyperPredictRegLab.evaluation.targets import targets_table
+from HyperPredictRegLab.evaluation.decisions import (
+    B1,
+    B2,
+    B7,
+    B8,
+    B9,
+    MAXIMUM,
+    OURS,
+    PairSet,
+    Setting,
+    external_set,
+    held_out_set,
+    without_people,
+)
+from HyperPredictRegLab.evaluation.judging import (
+    EQUAL_DICE,
+    EQUAL_FOLDING,
+    Features,
+    agreement,
+    agreement_table,
+    at_choice,
+    calibration_table,
+    counts_table,
+    decision_table,
+    dice_table,
+    folding_table,
+    group_table,
+    lights_table,
+    results,
+    structure_table,
+)
+from HyperPredictRegLab.evaluation.measured import Measured, common_grid, quiet_mean
+from HyperPredictRegLab.evaluation.methods import OurMethod
+from HyperPredictRegLab.evaluation.tables import DRAWS, QUICK_DRAWS, Table, counts
+from HyperPredictRegLab.evaluation.targets import AblationInput, ablation_table, latency_table, targets_table
 from HyperPredictRegLab.training.examples import Examples
+
+INK, SOFT, BLUE, ORANGE, GREEN, GREY = "#1d2733", "#8a94a0", "#2f6db3", "#d9822b", "#3a9464", "#c9d0d8"
+EXAMPLES = 6
+
+
+def new_figure(width: float, height: float, rows: int, columns: int, **options: Any) -> tuple[Any, np.ndarray]:
+    """Return a figure of this module's style, in inches, and its axes as an array (rows, columns)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.ravel():
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8, colors=INK)
+    return figure, axes
+
+
+def agreement_figure(found: PairSet) -> Any:
+    """Draw foretold against measured values at λ*, and their differences over their mean (Figures 3 and 4)."""
+    figure, axes = new_figure(8, 6.4, 2, 2)
+    every = at_choice(found, found.foretold[OURS])
+    for column, what in enumerate(("mean Dice", "folding, % of foreground")):
+        told, true = every[what]
+        top, low = axes[:, column]
+        ends = [np.nanmin([told, true]), np.nanmax([told, true])]
+        top.plot(ends, ends, color=SOFT, lw=1)
+        top.scatter(true, told, s=10, color=BLUE, alpha=0.6, lw=0)
+        top.set_xlabel("measured", fontsize=9)
+        top.set_ylabel("foretold", fontsize=9)
+        top.set_title(what, fontsize=10, loc="left", weight="bold")
+        a = agreement(found, told, true)
+        low.scatter((told + true) / 2, told - true, s=10, color=BLUE, alpha=0.6, lw=0)
+        for value, style in ((a.bias.value, "-"), (a.lower, "--"), (a.upper, "--")):
+            low.axhline(value, color=ORANGE, lw=1.2, ls=style)
+            if np.isfinite(value):
+                low.annotate(f"{value:.3g}", (1, value), xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="bottom")
+        low.set_xlabel("mean of both", fontsize=9)
+        low.set_ylabel("foretold − measured", fontsize=9)
+    return figure
+
+
+def counts_figure(found: PairSet, setting: Setting) -> Any:
+    """Draw how many pairs are better, equal and worse than with the rivals (Figure 5)."""
+    figure, axes = new_figure(8, 2.9, 1, 2, sharey=True)
+    rivals = (B1, B2, B7)
+    methods = ((OURS, "ours"), (MAXIMUM, "rule maximum"))
+    names = [f"{name} / {rival.split()[0]}" for rival in rivals for _, name in methods]
+    for axis, title, equal, better in zip(axes[0], ("Dice", "folding"), (EQUAL_DICE, EQUAL_FOLDING), (True, False), strict=True):
+        for place, (rival, method) in enumerate((rival, method) for rival in rivals for method, _ in methods):
+            own, other = (results(found, setting, m).final for m in (method, rival))
+            difference = own.dice - other.dice if better else own.folding - other.folding
+            left = 0
+            for number, colour in zip(counts(difference, equal, better), (GREEN, GREY, ORANGE), strict=True):
+                axis.barh(place, number, left=left, color=colour, height=0.7)
+                if number:
+                    axis.text(left + number / 2, place, str(number), ha="center", va="center", fontsize=7, color=INK)
+                left += number
+        axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.set_title(f"{title}: better, equal, worse", fontsize=10, loc="left", weight="bold")
+        axis.set_xlabel("pairs", fontsize=9)
+    axes[0, 0].invert_yaxis()
+    return figure
+
+
+def choice_figure(found: PairSet) -> Any:
+    """Draw which λ are chosen, for all structures together and for each alone (Figure 7)."""
+    m = found.measured
+    figure, axes = new_figure(8, 2.2 + 0.19 * len(m.names), 2, 1, height_ratios=(1.6, 0.19 * len(m.names) + 0.6), sharex=True)
+    top, low = axes[:, 0]
+    bins = np.geomspace(m.values[0], m.wide[-1], 36)
+    for method, colour in ((B8, GREY), (OURS, BLUE)):
+        kind = "stepfilled" if method == B8 else "step"
+        top.hist(found.choosing.overall[method].final, bins=bins, color=colour, histtype=kind, lw=1.6, label=method)
+    top.axvline(found.choosing.overall[B1].first.mean(), color=ORANGE, lw=1.5, label=B1)
+    top.axvline(m.values[-1], color=SOFT, lw=0.8, ls=":")
+    top.legend(fontsize=8, frameon=False)
+    top.set_ylabel("pairs", fontsize=9)
+    top.set_title("λ* for the mean of all structures", fontsize=10, loc="left", weight="bold")
+    for row in range(len(m.names)):
+        for method, colour, shift in ((B8, SOFT, -0.2), (OURS, BLUE, 0.2)):
+            chosen = found.choosing.structures[method][row].first
+            quartiles = np.quantile(chosen, (0.05, 0.25, 0.5, 0.75, 0.95))
+            low.plot(quartiles[[0, 4]], [row + shift] * 2, color=colour, lw=0.8)
+            low.plot(quartiles[[1, 3]], [row + shift] * 2, color=colour, lw=3.2, solid_capstyle="butt")
+            low.plot(quartiles[2], row + shift, "o", color=INK, ms=2.2)
+        low.plot(found.choosing.structures[B9][row].first.mean(), row, "|", color=ORANGE, ms=9, mew=1.8)
+    low.set_yticks(range(len(m.names)), m.names, fontsize=7)
+    low.set_ylim(len(m.names) - 0.4, -0.6)
+    low.set_title("λ* for each structure: oracle (grey), ours (blue), B9 (orange)", fontsize=10, loc="left", weight="bold")
+    _weight_axis(low, m.values[0], m.wide[-1])
+    return figure
+
+
+def example_rows(found: PairSet, setting: Setting) -> list[int]:
+    """Return pairs from the least to the greatest regret, evenly spaced: neither the best nor the worst alone."""
+    order = np.argsort(results(found, setting, OURS).regret, kind="stable")
+    places = np.linspace(0, len(order) - 1, min(EXAMPLES, len(order))).round().astype(int)
+    return list(dict.fromkeys(order[places].tolist()))
+
+
+def examples_figure(found: PairSet, setting: Setting) -> Any:
+    """Draw foretold curves with their bands and the measured points of example pairs."""
+    m, told = found.measured, found.foretold[OURS]
+    rows = example_rows(found, setting)
+    figure, axes = new_figure(max(1.75 * len(rows), 4), 4.6, 2, len(rows), sharex=True)
+    regret, chosen = results(found, setting, OURS).regret, found.choosing.overall[OURS]
+    for column, row in enumerate(rows):
+        top, low = axes[:, column]
+        e = m.examples
+        points = quiet_mean(e.dice[row][m.counted], axis=0)
+        _band(top, m.values, told.mean[row])
+        top.plot(e.values[row], points, "o", color=ORANGE, ms=3.2)
+        folding = e.folding_foreground if setting.criterion.domain == "foreground" else e.folding_box
+        floor = 1e-3
+        band = told.folding(setting.criterion.domain)[row]
+        _band(low, m.values, Band(*(np.maximum(part, floor) for part in (band.value, band.lower, band.upper))))
+        low.plot(e.values[row], np.maximum(folding[row], floor), "o", color=ORANGE, ms=3.2)
+        low.set_yscale("log")
+        if setting.criterion.folding_limit is not None:
+            low.axhline(setting.criterion.folding_limit, color=INK, lw=0.8, ls="--")
+        for axis in (top, low):
+            axis.axvline(chosen.final[row], color=GREEN, lw=1)
+        top.set_title(f"{e.pairs[row]}\n{told.lights[row]}, regret {regret[row]:.4f}", fontsize=7.5, loc="left")
+        _weight_axis(low, m.values[0], m.values[-1])
+    axes[0, 0].set_ylabel("mean Dice", fontsize=9)
+    axes[1, 0].set_ylabel(f"folding, % of {setting.criterion.domain}", fontsize=9)
+    return figure
+
+
+def structures_figure(found: PairSet) -> Any:
+    """Draw each structure's measured Dice over λ, with the fixed λ and the choices for it (Figure 8)."""
+    m = found.measured
+    columns = 6
+    lines = int(np.ceil(len(m.names) / columns))
+    figure, axes = new_figure(10, 0.4 + 1.35 * lines, lines, columns, sharex=True)
+    for axis in axes.ravel()[len(m.names) :]:
+        axis.set_axis_off()
+    x, told = m.values, found.foretold[OURS].dice.value
+    for row, axis in zip(range(len(m.names)), axes.ravel(), strict=False):
+        dice = m.dice[:, row][:, m.choice]
+        if not np.isfinite(dice).any():
+            axis.set_axis_off()
+            continue
+        middle = np.nanquantile(dice, (0.25, 0.5, 0.75), axis=0)
+        axis.fill_between(x, middle[0], middle[2], color=ORANGE, alpha=0.2, lw=0)
+        axis.plot(x, middle[1], color=ORANGE, lw=1.4)
+        if np.isfinite(told[:, row]).any():
+            axis.plot(x, np.nanmedian(told[:, row], axis=0), color=BLUE, lw=1.2)
+        axis.axvline(found.choosing.overall[B1].first.mean(), color=INK, lw=0.9, ls="--")
+        axis.axvline(np.median(found.choosing.structures[OURS][row].first), color=GREEN, lw=1.2)
+        axis.set_title(m.names[row], fontsize=7, loc="left")
+        axis.tick_params(labelsize=6)
+        _weight_axis(axis, x[0], x[-1], size=6, titled=False)
+    return figure
+
+
+def regret_figure(found: PairSet, setting: Setting) -> Any:
+    """Draw every method's regret with its interval, and how often it breaks the limit in the end."""
+    methods = [method for method in found.choosing.overall if not method.startswith("B8")]
+    figure, axes = new_figure(8, 0.9 + 0.27 * len(methods), 1, 2, sharey=True, width_ratios=(2, 1))
+    for place, method in enumerate(methods):
+        own = results(found, setting, method)
+        estimate = found.resampling.mean(own.regret)
+        colour = BLUE if method.startswith(OURS) else SOFT
+        axes[0, 0].plot(estimate.value, place, "o", color=colour, ms=5)
+        axes[0, 0].plot([estimate.lower, estimate.upper], [place, place], color=colour, lw=1.5)
+        axes[0, 1].barh(place - 0.18, 100 * own.first.over.mean(), height=0.34, color=GREY)
+        axes[0, 1].barh(place + 0.18, 100 * own.final.over.mean(), height=0.34, color=ORANGE)
+    axes[0, 0].axvline(0, color=INK, lw=0.8)
+    axes[0, 0].set_yticks(range(len(methods)), methods, fontsize=8)
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_title("Dice lost against the oracle", fontsize=10, loc="left", weight="bold")
+    axes[0, 1].set_title("over the limit, %", fontsize=10, loc="left", weight="bold")
+    return figure
+
+
+def figures_of(found: PairSet, setting: Setting, prefix: str) -> dict[str, tuple[str, Any]]:
+    """Return all figures of a set by file name, with captions."""
+    name = found.measured.name
+    return {
+        f"{prefix}-agreement": (f"{name}: foretold and measured values at λ*, and their differences.", agreement_figure(found)),
+        f"{prefix}-regret": (
+            f"{name}: regret of every method with its interval, and the share of pairs over the limit, at first (grey) and in "
+            "the end (orange).",
+            regret_figure(found, setting),
+        ),
+        f"{prefix}-counts": (
+            f"{name}: pairs with better, equal and worse results than the fixed λ (B1), the fixed λ with the loop (B2) and "
+            "bisection by measuring (B7).",
+            counts_figure(found, setting),
+        ),
+        f"{prefix}-choices": (f"{name}: the λ that are chosen.", choice_figure(found)),
+        f"{prefix}-examples": (
+            f"{name}: foretold curves with 90 % bands (blue) and what was measured (orange); green: the final λ. Folding at "
+            "the foot of its axis is none. The pairs are spread evenly from the least to the greatest regret.",
+            examples_figure(found, setting),
+        ),
+        f"{prefix}-structures": (
+            f"{name}: measured Dice of each structure (orange, median and quartiles), foretold (blue), the fixed λ for the mean "
+            "(dashed) and the median λ chosen for the structure (green).",
+            structures_figure(found),
+        ),
+    }
+
+
+def all_figures(sets: Sequence[PairSet], setting: Setting) -> dict[str, tuple[str, Any]]:
+    """Return the figures of several sets."""
+    found: dict[str, tuple[str, Any]] = {}
+    for one in sets:
+        prefix = "".join(c if c.isalnum() else "-" for c in one.measured.name.lower()).strip("-")
+        found |= figures_of(one, setting, prefix)
+    return found
+
+
+def _band(axis: Any, x: np.ndarray, band: Band) -> None:
+    axis.fill_between(x, band.lower, band.upper, color=BLUE, alpha=0.18, lw=0)
+    axis.plot(x, band.value, color=BLUE, lw=1.4)
+
+
+def _weight_axis(axis: Any, low: float, high: float, size: int = 8, titled: bool = True) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_xscale("log")
+    axis.set_xlim(low, high)
+    ticks = [t for t in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50) if low <= t <= high]
+    axis.set_xticks(ticks[:: max(1, len(ticks) // 3)])
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.tick_params(labelsize=size)
+    if titled:
+        axis.set_xlabel("λ", fontsize=9)
+
+
+PAGE, FOLDER = "evaluation.md", "evaluation"
+DPI = 110
+
+
+def write_report(out: Path, introduction: str, tables: Sequence[Table], figures: Mapping[str, tuple[str, Any]]) -> None:
+    """Write ``evaluation.md`` and beside it a folder with a CSV per table and a PNG per figure.
+
+    Parameters
+    ----------
+    out : folder of the documentation; made if it does not exist.
+    introduction : Markdown under the page's title.
+    figures : by file name, the caption and the matplotlib figure.
+
+    Raises
+    ------
+    InputError : the disk is full, or the folder cannot be written to.
+    """
+    folder = out / FOLDER
+    first, *others = tables
+    shown = [f"![{caption}]({FOLDER}/{name}.png)\n\n*{caption}*" for name, (caption, _) in figures.items()]
+    links = "Tables as CSV: " + ", ".join(f"[{t.name}]({FOLDER}/{t.name}.csv)" for t in tables) + "."
+    parts = ["# Evaluation of the predictor", introduction, first.markdown(), "## Figures", *shown]
+    parts += [table.markdown() for table in others] + ["## Files", links]
+    with writing_into(out, "files", ""):
+        folder.mkdir(parents=True, exist_ok=True)
+        for table in tables:
+            (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
+        for name, (_, figure) in figures.items():
+            figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+        (out / PAGE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
 
 HELD_OUT = "held-out maps"
 

@@ -362,7 +362,7 @@ def _changed_content(random: Random, content: Any) -> Any:
 
 
 def _table(random: Random, base: Path, folder: Path) -> Made:
-    from HyperPredictRegLab.evaluation.groups import read_strangers
+    from HyperPredictRegLab.evaluation.judging import read_strangers
     from HyperPredictRegLab.sweep.manifest import read_manifest
     from HyperPredictRegLab.training.examples import read_examples
 

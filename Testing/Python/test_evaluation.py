@@ -14,15 +14,20 @@ from HyperPredictRegLib.curves import Band
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.job import Criterion
 
-from HyperPredictRegLab.evaluation.accuracy import explained
-from HyperPredictRegLab.evaluation.bands import covered
-from HyperPredictRegLab.evaluation.baselines import is_probe, only_weight, ridge
-from HyperPredictRegLab.evaluation.decisions import decide, oracle, outcome, with_loop
-from HyperPredictRegLab.evaluation.foretold import Foretold, without_bands
-from HyperPredictRegLab.evaluation.measured import Measured, common_grid, read_at
-from HyperPredictRegLab.evaluation.searches import bisected, fixed_for, probe_onsets, probe_rule
-from HyperPredictRegLab.evaluation.statistics import Resampling, counts, holm, per_person_test
-from HyperPredictRegLab.evaluation.table import Table, figure
+from HyperPredictRegLab.evaluation.decisions import (
+    bisected,
+    decide,
+    fixed_for,
+    oracle,
+    outcome,
+    probe_onsets,
+    probe_rule,
+    with_loop,
+)
+from HyperPredictRegLab.evaluation.judging import covered, explained
+from HyperPredictRegLab.evaluation.measured import Foretold, Measured, common_grid, read_at, without_bands
+from HyperPredictRegLab.evaluation.methods import is_probe, only_weight, ridge
+from HyperPredictRegLab.evaluation.tables import Resampling, Table, counts, figure, holm, per_person_test
 from HyperPredictRegLab.training.examples import Examples
 from HyperPredictRegLab.training.population import fixed_value
 

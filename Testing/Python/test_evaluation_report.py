@@ -18,12 +18,12 @@ from HyperPredictRegLib.errors import Cancelled, InputError  # noqa: E402
 from HyperPredictRegLib.job import Criterion  # noqa: E402
 
 from HyperPredictRegLab.baselines.paper_network import PaperSettings  # noqa: E402
-from HyperPredictRegLab.evaluation import Options, ablations, evaluate, latency, report  # noqa: E402
+from HyperPredictRegLab.evaluation import Options, decisions, evaluate, evaluating, targets  # noqa: E402
+from HyperPredictRegLab.evaluation.decisions import B0, B1, B2, B8, OURS, Setting, external_set, held_out_set  # noqa: E402
 from HyperPredictRegLab.evaluation.evaluating import HELD_OUT  # noqa: E402
 from HyperPredictRegLab.evaluation.measured import Measured, common_grid  # noqa: E402
-from HyperPredictRegLab.evaluation.ours import OurMethod, foretell, foretell_held_out  # noqa: E402
-from HyperPredictRegLab.evaluation.sets import B0, B1, B2, B8, OURS, Setting, external_set, held_out_set  # noqa: E402
-from HyperPredictRegLab.evaluation.table import Table  # noqa: E402
+from HyperPredictRegLab.evaluation.methods import OurMethod, foretell, foretell_held_out  # noqa: E402
+from HyperPredictRegLab.evaluation.tables import Table  # noqa: E402
 from HyperPredictRegLab.evaluation.targets import at_least, at_most  # noqa: E402
 from HyperPredictRegLab.training.building import Description, build  # noqa: E402
 from HyperPredictRegLab.training.examples import Examples  # noqa: E402
@@ -59,8 +59,8 @@ def ours(train: Examples, bundle: Path) -> OurMethod:
 def written(train: Examples, test_pairs: Examples, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Table]:
     out = tmp_path_factory.mktemp("docs")
     patch = pytest.MonkeyPatch()
-    patch.setattr(latency, "REPEATS", 1)
-    patch.setattr(report, "DPI", 40)
+    patch.setattr(targets, "REPEATS", 1)
+    patch.setattr(evaluating, "DPI", 40)
     strangers = {"mouse": [dict.fromkeys(FEATURES, 50.0)] * 3, "more of the same": usual(train)}
     tables = evaluate(train, {"real": test_pairs}, out, bundle=bundle, options=Options(strangers=strangers, quick=True))
     patch.undo()
@@ -167,10 +167,10 @@ def test_ablations_have_a_row_per_variant(ours: OurMethod, test_pairs: Examples,
     setting = Setting(Criterion(), values, 20)
     external = external_set(ours, setting, Measured.of("real", test_pairs, values, ours.examples.labels), None)
     held_out = held_out_set(ours, setting, HELD_OUT, paper=False)
-    monkeypatch.setattr(ablations, "EPOCHS", 5)
-    monkeypatch.setattr(ablations, "ALPHAS", (1.0,))
-    monkeypatch.setattr(ablations, "SHARES", (50,))
-    table = ablations.ablation_table(ablations.AblationInput(ours, held_out, external), setting)
+    monkeypatch.setattr(targets, "EPOCHS", 5)
+    monkeypatch.setattr(targets, "ALPHAS", (1.0,))
+    monkeypatch.setattr(targets, "SHARES", (50,))
+    table = targets.ablation_table(targets.AblationInput(ours, held_out, external), setting)
     names = [row[1] for row in table.rows if row[0] == "real"]
     assert sorted(names) == sorted(row[1] for row in table.rows if row[0] == HELD_OUT)
     reference = f"reference, alpha {TrainingSettings().folding_weight:g}"
@@ -182,9 +182,7 @@ def test_ablations_have_a_row_per_variant(ours: OurMethod, test_pairs: Examples,
 def test_the_published_predictor_takes_part_where_there_are_images(
     ours: OurMethod, test_pairs: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from HyperPredictRegLab.evaluation import sets
-
-    monkeypatch.setattr(sets, "MAIN", {"B3 paper": PaperSettings(epochs=2)})
+    monkeypatch.setattr(decisions, "MAIN", {"B3 paper": PaperSettings(epochs=2)})
     values = common_grid(ours.examples, test_pairs)
     random = np.random.default_rng(0)
     images = [random.random((len(e.pairs), 2, 6, 6, 6), dtype=np.float32) for e in (ours.examples, test_pairs)]

@@ -24,9 +24,9 @@ from test_cli_training import write_tables
 from typer.testing import CliRunner
 
 from HyperPredictRegLab.baselines.paper_images import FOLDER, image_path, read_paper_images
-from HyperPredictRegLab.evaluation.groups import read_strangers
-from HyperPredictRegLab.evaluation.report import write_report
-from HyperPredictRegLab.evaluation.table import Table
+from HyperPredictRegLab.evaluation.evaluating import write_report
+from HyperPredictRegLab.evaluation.judging import read_strangers
+from HyperPredictRegLab.evaluation.tables import Table
 from HyperPredictRegLab.sweep.design import Design
 from HyperPredictRegLab.sweep.manifest import read_manifest
 from HyperPredictRegLab.sweep.runs import SweepSettings

@@ -1,7 +1,8 @@
-"""The product's predictor under test: as it is for new people, and fold by fold for those it was trained on."""
+"""Who predicts: our network, baselines without one, and the method of the paper."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,17 +10,18 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from HyperPredictRegLib.curves import Band
 from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.predictor.bands import BandWidths
+from HyperPredictRegLib.predictor.bands import LEAST_FOLDING, LEVEL, BandWidths
 from HyperPredictRegLib.predictor.bundle import Bundle, load_bundle
-from HyperPredictRegLib.predictor.ensemble import Ensemble
+from HyperPredictRegLib.predictor.ensemble import CLIP, Ensemble
 from HyperPredictRegLib.predictor.features import PairFeatures
 from HyperPredictRegLib.predictor.network import CurveNetwork
 from HyperPredictRegLib.predictor.predictor import Predictor
 from HyperPredictRegLib.progress import CancelCheck, Progress, never, silent
 
-from HyperPredictRegLab.cv_folds import COUNT
-from HyperPredictRegLab.evaluation.foretold import Foretold, joined
-from HyperPredictRegLab.evaluation.measured import Measured
+from HyperPredictRegLab.baselines.paper import FROZEN, PUBLISHED, train_paper
+from HyperPredictRegLab.baselines.paper_network import PaperSettings
+from HyperPredictRegLab.cv_folds import COUNT, subject_folds
+from HyperPredictRegLab.evaluation.measured import Foretold, Measured, joined, quiet_mean, without_bands
 from HyperPredictRegLab.training.building import Description, Trained, build, novelty_for, train_by_folds
 from HyperPredictRegLab.training.calibration import (
     HeldOut,
@@ -30,6 +32,138 @@ from HyperPredictRegLab.training.calibration import (
 )
 from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples
 from HyperPredictRegLab.training.fitting import TrainingSettings
+
+PENALTIES = np.geomspace(1, 1e5, 11)
+INNER_FOLDS = 4
+_EDGE = 1e-3
+
+
+def is_probe(name: str) -> bool:
+    """Tell whether a feature comes from a probe."""
+    return name.startswith("probe")
+
+
+def only_weight(train: Measured, measured: Measured) -> Foretold:
+    """Foretell every pair alike, by the training pairs' median curves: the best in absolute error without looking (B0)."""
+    count = len(measured.examples.pairs)
+
+    def same(curves: np.ndarray) -> np.ndarray:
+        return np.repeat(np.nanmedian(curves, axis=0)[None, ..., train.choice], count, axis=0)
+
+    places = [train.examples.labels.index(n) if n in train.examples.labels else -1 for n in measured.examples.labels]
+    known = np.where(np.isfinite(train.dice).any(axis=(0, 2))[:, None], np.nan_to_num(_median(train.dice)), np.nan)
+    dice = np.stack([known[place] if place >= 0 else np.full(known.shape[1], np.nan) for place in places])[:, train.choice]
+    foreground, box, sd = (same(part) for part in (train.foreground, train.box, train.sd))
+    return without_bands(measured, np.repeat(dice[None], count, axis=0), foreground, box, sd)
+
+
+def _median(dice: np.ndarray) -> np.ndarray:
+    found = np.full(dice.shape[1:], np.nan)
+    has = np.isfinite(dice).any(axis=(0, 2))
+    found[has] = np.nanmedian(dice[:, has], axis=0)
+    return found
+
+
+@dataclass(frozen=True)
+class _Standard:
+    """Standardised features of some names."""
+
+    columns: list[int]
+    mean: np.ndarray
+    sd: np.ndarray
+
+    @classmethod
+    def of(cls, train: Measured, wanted: Callable[[str], bool]) -> _Standard:
+        columns = [n for n, name in enumerate(train.examples.feature_names) if wanted(name)]
+        features = train.examples.features[:, columns]
+        return cls(columns, quiet_mean(features, axis=0), np.maximum(np.nanstd(features, axis=0), 1e-6))
+
+    def __call__(self, measured: Measured) -> np.ndarray:
+        return np.clip(np.nan_to_num((measured.examples.features[:, self.columns] - self.mean) / self.sd), -CLIP, CLIP)
+
+
+def ridge(train: Measured, measured: Measured, wanted: Callable[[str], bool]) -> Foretold:
+    """Regress curves on features: the logit of Dice and the logarithms of folding and SD log-Jacobian, at every λ (B4, B5).
+
+    The penalty is chosen, and the margin above the folding curve taken, from folds of the training subjects: the margin is the
+    90 % quantile of the absolute residuals of ln(folding) where anything folds, so that it means what the product's band means.
+
+    Parameters
+    ----------
+    wanted : tells by its name whether a feature may be looked at.
+    """
+    standard = _Standard.of(train, wanted)
+    inputs, own = standard(train), standard(measured)
+    counts = train.choice.stop
+    dice, others = _targets(train)
+    penalty = [_penalty(inputs, part, train.examples.subjects) for part in (dice, others)]
+    foretold_dice = _regressed(inputs, dice, own, penalty[0]).reshape(len(own), -1, counts)
+    curves = _regressed(inputs, others, own, penalty[1]).reshape(len(own), 3, counts)
+    curves[:, :2] = np.minimum.accumulate(curves[:, :2], axis=-1)
+    margin = _margin(inputs, others[:, : 2 * counts], train.examples.subjects, penalty[1])
+    foreground, box, sd = np.exp(curves).transpose(1, 0, 2)
+    places = [train.examples.labels.index(n) if n in train.examples.labels else -1 for n in measured.examples.labels]
+    probability = 1 / (1 + np.exp(-foretold_dice))
+    dice_out = np.stack([probability[:, p] if p >= 0 else np.full(foreground.shape, np.nan) for p in places], axis=1)
+    return without_bands(measured, dice_out, _none_below(foreground), _none_below(box), sd, margin)
+
+
+def _none_below(folding: np.ndarray) -> np.ndarray:
+    return np.where(folding < LEAST_FOLDING * 1.001, 0.0, np.minimum(folding, 100.0))
+
+
+def _targets(train: Measured) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits of Dice (P, S n), what a pair lacks at its mean, and logarithms of folding and SD (P, 3 n)."""
+    dice = np.clip(train.dice[..., train.choice], _EDGE, 1 - _EDGE)
+    logit = np.log(dice / (1 - dice))
+    logit = np.where(np.isfinite(logit), logit, np.nan_to_num(quiet_mean(logit, axis=0))[None])
+    folding = [np.log(np.maximum(part[:, train.choice], LEAST_FOLDING)) for part in (train.foreground, train.box)]
+    others = np.concatenate([*folding, np.log(np.maximum(train.sd[:, train.choice], 1e-3))], axis=1)
+    return logit.reshape(len(logit), -1), others
+
+
+def _regressed(inputs: np.ndarray, targets: np.ndarray, own: np.ndarray, penalty: float) -> np.ndarray:
+    mean = targets.mean(axis=0)
+    centre = inputs.mean(axis=0)
+    shifted = inputs - centre
+    weights = np.linalg.solve(shifted.T @ shifted + penalty * np.eye(inputs.shape[1]), shifted.T @ (targets - mean))
+    return (own - centre) @ weights + mean
+
+
+def _inner(subjects: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return masks of pairs to learn from and to predict, for folds of the subjects; none if they are too few."""
+    people = sorted(set(subjects.ravel().tolist()))
+    if len(people) < 2 * INNER_FOLDS:
+        return []
+    folds = subject_folds(people, INNER_FOLDS)
+    of = np.array([[folds[a], folds[b]] for a, b in subjects])
+    masks = [((of != fold).all(axis=1), (of == fold).all(axis=1)) for fold in range(INNER_FOLDS)]
+    return [(learn, predict) for learn, predict in masks if learn.sum() > 1 and predict.any()]
+
+
+_Splits = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+def _residuals(inputs: np.ndarray, targets: np.ndarray, splits: _Splits, penalty: float) -> np.ndarray:
+    return np.concatenate([_regressed(inputs[a], targets[a], inputs[b], penalty) - targets[b] for a, b in splits])
+
+
+def _penalty(inputs: np.ndarray, targets: np.ndarray, subjects: np.ndarray) -> float:
+    splits = _inner(subjects)
+    if not splits:
+        return float(PENALTIES[len(PENALTIES) // 2])
+    coarse = targets[:, :: max(1, targets.shape[1] // 400)]
+    errors = [np.abs(_residuals(inputs, coarse, splits, penalty)).mean() for penalty in PENALTIES]
+    return float(PENALTIES[int(np.argmin(errors))])
+
+
+def _margin(inputs: np.ndarray, logs: np.ndarray, subjects: np.ndarray, penalty: float) -> float:
+    splits = _inner(subjects)
+    if not splits:
+        return 1.0
+    residuals = np.abs(_residuals(inputs, logs, splits, penalty))
+    folds = np.concatenate([logs[b] for _, b in splits]) > np.log(LEAST_FOLDING)
+    return float(np.exp(np.quantile(residuals[folds], LEVEL))) if folds.any() else 1.0
 
 
 @dataclass(frozen=True)
@@ -207,3 +341,57 @@ def _by_label(examples: Examples, labels: tuple[int, ...], dice: Band) -> list[n
     empty = np.full(dice.value.shape[1], np.nan)
     ends = (dice.value, dice.lower, dice.upper)
     return [np.stack([end[places[n]] if n in places else empty for n in examples.labels]) for end in ends]
+
+
+MAIN: Mapping[str, PaperSettings] = {
+    "B3 paper, published": PUBLISHED,
+    "B3 paper, λ embedding trained": FROZEN,
+}
+"""As in the published code, whose embedding of λ is never trained; and with what its text says."""
+
+OTHERS: Mapping[str, PaperSettings] = {
+    "paper, mean-min-max": replace(FROZEN, statistics="mean-min-max"),
+    "paper, two hidden layers": replace(FROZEN, hidden_layers=2),
+    "paper, alpha 0.1": replace(FROZEN, alpha=0.1),
+    "paper, alpha 10": replace(FROZEN, alpha=10.0),
+}
+"""Its own ablations (appendices B, C, F)."""
+
+
+@dataclass(frozen=True)
+class PaperTraining:
+    """What the paper's predictor learns from.
+
+    Attributes
+    ----------
+    examples, images : P training pairs, see `paper_image`.
+    folds : of both subjects of each, shape (P, 2); the pairs inside one fold tell when to stop, nobody of it is learned from.
+    held_out : the fold that must not be seen at all.
+    """
+
+    examples: Examples
+    images: np.ndarray
+    folds: np.ndarray
+    held_out: int | None = None
+
+
+def paper_foretells(
+    given: PaperTraining, measured: Measured, images: np.ndarray, settings: PaperSettings, cancelled: CancelCheck = never
+) -> Foretold:
+    """Train the paper's predictor and let it foretell the measured pairs, whose images are given."""
+    train, folds, held_out = given.examples, given.folds, given.held_out
+    last = COUNT - 1 if held_out is None else (held_out + 1) % COUNT
+    usable = np.ones(len(folds), bool) if held_out is None else (folds != held_out).all(axis=1)
+    learn, stop = usable & (folds != last).all(axis=1), usable & (folds == last).all(axis=1)
+    predictor = train_paper(train, given.images, learn, stop, settings, cancelled=cancelled)
+    dice, folding = predictor.predict(images, measured.values)
+    places = [train.labels.index(label) if label in train.labels else -1 for label in measured.examples.labels]
+    nothing = np.full(folding.shape, np.nan)
+    arranged = np.stack([dice[:, place] if place >= 0 else nothing for place in places], axis=1).astype(float)
+    folding = folding.astype(float)
+    known = {settings.domain: folding}
+    # It foretells folding of one domain only; the other one is that times the training pairs' ratio.
+    ratio = float(np.nansum(train.folding_foreground) / max(np.nansum(train.folding_box), 1e-9))
+    foreground = known.get("foreground", folding * ratio)
+    box = known.get("box", folding / max(ratio, 1e-9))
+    return without_bands(measured, arranged, foreground, box, np.full(folding.shape, np.nan))
