@@ -36,7 +36,7 @@ def states_true_lengths(path: Path) -> bool:
             group, element = struct.unpack("<2H", stream.read(4))
             if group != 2 and syntax in _NOT_WALKED:
                 return True
-            length = _length(stream, implicit=group != 2 and syntax == _IMPLICIT)
+            length = _length(stream, implicit=group != 2 and syntax == _IMPLICIT, top=group == 2)
             if length is None or length == _UNDEFINED:
                 return True
             if stream.tell() + length > total:
@@ -48,12 +48,14 @@ def states_true_lengths(path: Path) -> bool:
     return True
 
 
-def _length(stream: IO[bytes], *, implicit: bool) -> int | None:
+def _length(stream: IO[bytes], *, implicit: bool, top: bool) -> int | None:
     """Read the length of the element whose tag has just been read; None where there is none that can be told."""
     head = stream.read(4)
-    if implicit:
+    typed = head[:2].isalpha() and head[:2].isupper()
+    # The first group has types; where it has none, GDCM takes it for one without.
+    if implicit or (top and not typed):
         return int(struct.unpack("<I", head)[0])
-    if not head[:2].isalpha() or not head[:2].isupper():
+    if not typed:
         return None
     if head[:2] not in _LONG:
         return int(struct.unpack("<H", head[2:])[0])
