@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,19 @@ def test_the_last_slice_cut_short_is_not_passed_over(tmp_path: Path, kept: int) 
     last.write_bytes(last.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"holds '0010.dcm', a damaged DICOM file"):
         read_image(tmp_path, "fixed image")
+
+
+@pytest.mark.parametrize("where", ["modality", "first element"])
+def test_an_element_that_states_more_than_the_file_holds_is_refused(tmp_path: Path, where: str) -> None:
+    one = Slices().write(tmp_path) / "0004.dcm"
+    raw = bytearray(one.read_bytes())
+    # GDCM would reserve as much memory as the length says.
+    at = 132 if where == "first element" else raw.find(b"\x08\x00\x60\x00")
+    struct.pack_into("<I", raw, at + 4, 0x00040000 if where == "first element" else 3_500_000_000)
+    one.write_bytes(raw)
+    for path, match in ((tmp_path, "holds '0004.dcm', a damaged"), (one, "0004.dcm' is a damaged")):
+        with pytest.raises(InputError, match=f"{match} DICOM file"):
+            read_image(path, "fixed image")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.reading.dicom_elements import is_dicom, states_true_lengths
 from HyperPredictRegLib.reading.files import check_input, is_regular
 
 _TOLERATED = 0.1
@@ -136,12 +137,6 @@ def _all_slices(folder: Path, role: str, what: str) -> tuple[dict[str, list[_Sli
     return found, others
 
 
-def is_dicom(path: Path) -> bool:
-    """Tell whether a file has the signature of DICOM."""
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
 def _is_no_image(path: Path) -> bool:
     """Tell whether a DICOM file is of a modality without voxels, such as a report."""
     with path.open("rb") as stream:
@@ -153,6 +148,8 @@ def _is_no_image(path: Path) -> bool:
 
 def _read_slice(name: str) -> _Slice | None:
     """Return what a file says of itself, or None if it is no DICOM image that can be read."""
+    if not states_true_lengths(Path(name)):
+        return None
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(name)

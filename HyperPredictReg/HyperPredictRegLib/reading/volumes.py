@@ -14,7 +14,8 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.memory import available_bytes
-from HyperPredictRegLib.reading.dicom import dicom_series, frames_note, is_dicom
+from HyperPredictRegLib.reading.dicom import dicom_series, frames_note
+from HyperPredictRegLib.reading.dicom_elements import is_dicom, states_true_lengths
 from HyperPredictRegLib.reading.files import check_input, named_in_errors
 from HyperPredictRegLib.reading.nifti import (
     NiftiHeader,
@@ -162,6 +163,8 @@ def _from_folder(path: Path, role: str) -> Volume:
 def _checked_header(path: Path, role: str) -> tuple[TextHeader | None, NiftiHeader | None, tuple[str, ...]]:
     """Check what the header says before ITK gets the file, and return it with notes."""
     what = f"the {role} '{path}'"
+    if not states_true_lengths(path):
+        raise InputError(f"The {role} '{path}' is a damaged DICOM file: copy or export it again.")
     for partner in partners(path):
         check_input(partner, f"file that belongs to the {role}")
     try:
