@@ -383,7 +383,5 @@ def test_the_report_page_is_drawn_in_the_background_and_saved(
 
 def test_the_modules_own_test_passes() -> None:
     with opened(testing=True) as (_host, panel):
-        started = time.monotonic()
         panel.module.HyperPredictRegTest().runTest()
         assert slicer.mrmlScene.GetFirstNodeByName("BrainMoving registered to BrainFixed") is not None
-        assert time.monotonic() - started < 300
