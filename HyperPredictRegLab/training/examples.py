@@ -185,17 +185,20 @@ def _checked_features(features: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     check_text(features, ("pair", "features_version", "error"), _FEATURES)
     features = with_labels(features[features["error"] == ""], _FEATURES)
     numbers = [name for name in features.columns if name.startswith(("pair_", "token_"))]
+    nameless = [name for name in numbers if not name.partition("_")[2].isidentifier()]
+    if nameless:
+        raise InputError(f"The {_FEATURES} has a column '{nameless[0][:60]}', which names no feature: take it out.")
     features, copies = without_copies(with_numbers(features, numbers, _FEATURES), ("pair", "label"), _FEATURES)
     notes += [copies] if copies else []
     # A pair is what its row for the whole pair says; rows of structures alone are no pair.
     features = features[features["pair"].isin(set(features.loc[features["label"] == 0, "pair"]))]
-    empty = [name for name in numbers if features[name].isna().all()]
-    if len(empty) == len(numbers):
+    described = [name for name in numbers if name.startswith("pair_")]
+    empty = [name for name in described if features[name].isna().all()]
+    if len(empty) == len(described):
         raise InputError(f"The {_FEATURES} describes no pair: give one that 'hyperpredictreg sweep' wrote.")
-    described = [name for name in empty if name.startswith("pair_")]
-    if described:
-        notes.append(f"The {_FEATURES} has no value of {', '.join(name[5:] for name in described)}: left out.")
-    return features.drop(columns=described)
+    if empty:
+        notes.append(f"The {_FEATURES} has no value of {', '.join(name[5:] for name in empty)}: left out.")
+    return features.drop(columns=empty)
 
 
 def _finished(runs: pd.DataFrame) -> pd.DataFrame:

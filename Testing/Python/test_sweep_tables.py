@@ -103,6 +103,10 @@ BAD: dict[str, tuple[str, Change, str]] = {
     "no label column": ("features", lambda t: t.drop(columns="label"), "The features table lacks the columns label"),
     "no Dice column": ("runs", lambda t: t.drop(columns=["dice_2", "dice_17"]), "measured no Dice"),
     "no feature column": ("features", lambda t: t[["pair", "label", "features_version", "error"]], "describes no pair"),
+    "a nameless feature": ("features", lambda t: t.assign(pair_=1.0), "has a column 'pair_', which names no feature"),
+    "no value of any feature": (
+        "features", lambda t: t.assign(pair_hard=np.nan, pair_idle=np.nan, pair_foreground_overlap=np.nan), "describes no pair"
+    ),
     "no rows": ("runs", lambda t: t.iloc[:0], "holds no pair with both"),
     "nothing succeeded": ("runs", lambda t: t.assign(error="diverged."), "holds no pair with both"),
     "one λ": ("runs", lambda t: t.drop_duplicates("pair").assign(**{λ: 1.0}), "tried one λ only"),

@@ -126,7 +126,7 @@ def _assembled(card: Card, content: Any) -> Bundle:
     settings = _settings(content["settings"])
     features, tokens = (_names(content[name], name) for name in ("features", "tokens"))
     labels = tuple(content["labels"])
-    if any(type(label) is not int for label in labels) or {str(label) for label in labels} != set(card.structures):
+    if any(type(label) is not int for label in labels) or sorted(map(str, labels)) != sorted(card.structures):
         raise ValueError("its labels are not those on its card")
     knots = tuple(_number(knot, "knots") for knot in content["knots"])
     rising = all(a <= b for a, b in pairwise(knots)) and knots[0] < knots[-1]
@@ -171,6 +171,8 @@ def _network(settings: NetworkSettings, weights: Any) -> CurveNetwork:
 def _novelty(content: dict[str, Any]) -> Novelty:
     names = _names(content["novelty_features"], "novelty_features")
     count = len(names)
+    if not count:
+        raise ValueError("it compares pairs by nothing")
     arrays = {
         name: _array(content["novelty"][name], (count, count) if name == "precision" else (count,), f"novelty {name}")
         for name in _NOVELTY
@@ -207,7 +209,7 @@ def _number(value: Any, name: str) -> float:
 
 def _names(given: Any, name: str) -> tuple[str, ...]:
     names = tuple(given)
-    if not names or len(set(names)) < len(names) or not all(isinstance(n, str) and n.isidentifier() for n in names):
+    if len(set(names)) < len(names) or not all(isinstance(n, str) and n.isidentifier() for n in names):
         raise ValueError(f"its '{name}' are not names")
     return names
 
