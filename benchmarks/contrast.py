@@ -9,6 +9,7 @@ different contrast; "unclear" means that the images have too little in common in
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from HyperPredictRegLib.intensity import foreground, normalised
 
 DATA = Path(os.environ.get("HYPERPREDICTREG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 QUICK = AlignmentSettings(
-    multi_start=False, shrink_factors=(4.0, 2.0), smoothing_sigmas=(0.5, 0.5), iterations=(60, 50), sampling_percentages=(100.0, 25.0)
-)
+    multi_start=False, shrink_factors=(4.0, 2.0), smoothing_sigmas=(0.5, 0.5), iterations=(60, 50),
+    sampling_percentages=(100.0, 25.0),
+)  # fmt: skip
 Remap = Callable[[np.ndarray], np.ndarray]
 
 
@@ -66,13 +68,14 @@ def pairs() -> Iterator[Pair]:
         yield Pair("prostate mr-us", "different", f"prostate-mr-us/{n}_mr_img", f"prostate-mr-us/{n}_us_img")
     brains = [f"brain-t1-nmm/nmm_{n}_t1" for n in ("1000", "1001", "1002", "1006", "1007")]
     groups = {
-        "brains": list(zip(brains, brains[1:], strict=False)),
+        "brains": list(itertools.pairwise(brains)),
         "hippocampi": [tuple(f"hippocampus-msd04/images/hippocampus_{n}" for n in two)
                        for two in (("001", "004"), ("008", "014"), ("020", "024"))],
         "mouse brains": [tuple(f"mouse-t2/mouse_{n}_t2" for n in two)
                          for two in (("01_WT", "03_UT"), ("07_WT", "09_UT"), ("06_WT", "07_WT"))],
         "hearts ed-es": [(f"heart-acdc/p00{n}_ed_img", f"heart-acdc/p00{n}_es_img") for n in (1, 2, 3)],
-        "fetal brains": [tuple(f"fetal-t2/sb_{n}_img" for n in two) for two in (("ga25_op", "ga28_op"), ("ga25_notop", "ga25_op"))],
+        "fetal brains": [tuple(f"fetal-t2/sb_{n}_img" for n in two)
+                         for two in (("ga25_op", "ga28_op"), ("ga25_notop", "ga25_op"))],
         "atria": [tuple(f"left-atrium-mr/la{n}_img" for n in two) for two in (("01", "03"), ("06", "08"))],
         "brain slabs": [tuple(f"brain-slab/s{n}_img" for n in two) for two in (("01", "03"), ("03", "05"))],
         "mouse skulls ct": [tuple(f"mouse-skull-ct/{n}_img" for n in ("AKR_J", "SJL_J"))],

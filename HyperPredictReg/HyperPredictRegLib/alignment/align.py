@@ -320,7 +320,8 @@ def _result_warnings(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray) 
             "The affine alignment collapsed (it mirrors or flattens the moving image): check that both images show the same "
             "anatomy, or use the stages rigid or similarity only."
         )
-    doubts, refusals = [], []
+    doubts: list[str] = []
+    refusals: list[str] = []
     stretch = scales.max() / scales.min()
     if scales.min() < _PLAUSIBLE_SCALES[0] or scales.max() > _PLAUSIBLE_SCALES[1]:
         refusals.append(
