@@ -128,7 +128,8 @@ def abandon_all() -> bool:
         _moving.release()
         return False
     for home, held in list(_held.items()):
-        _remove(home)
+        if not os.path.lexists(home / _JOURNAL):
+            _remove(home)
         _remove_empty(held.parents)
     return True
 

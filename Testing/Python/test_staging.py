@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,33 @@ def test_a_move_that_fails_for_good_is_told_and_loses_nothing(folder: Path, monk
         publish(folder)
     assert {path.name: path.read_text() for path in folder.iterdir() if path.is_file()} == before and moved
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_move_that_can_neither_go_on_nor_back_is_finished_by_the_next_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "report.json").write_text(json.dumps({"outputs": {"b": "transform.h5"}}))
+
+    def fail(*given: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    replace = Path.replace
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "replace", lambda self, target: fail() if self.parent.name == "new" else replace(self, target))
+        broken.setattr(staging, "_move_back", fail)
+        with pytest.raises(InputError, match="could not be written to"):
+            publish(folder)
+    # Even a process that must end at once leaves what earlier results have stepped aside to.
+    (home,) = folder.glob(".out.partial-*")
+    staging._held[home] = staging._Held(-1, ())
+    monkeypatch.setattr(staging, "_moving", threading.RLock())
+    monkeypatch.setattr(staging, "_published", threading.Event())
+    assert staging.abandon_all()
+    del staging._held[home]
+    assert (home / "old" / "transform.h5").exists()
+    staging.recover(folder)
+    assert (folder / "report.json").read_text() == "new" and not home.exists()
+    assert {path.name for path in folder.iterdir()} == {"report.json", "warped-labels.nrrd", "thesis.txt", "thesis.mrb", "years"}
 
 
 @posix
