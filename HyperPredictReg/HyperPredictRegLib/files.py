@@ -15,7 +15,7 @@ from pathlib import Path
 
 from HyperPredictRegLib.errors import InputError
 
-MOST_TEXT_BYTES = 8 << 20
+MOST_TEXT_BYTES = 8_000_000
 """The longest job or table of settings that is read; real ones have a few kilobytes."""
 
 LONGEST_NAME_BYTES = 255

@@ -10,19 +10,16 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from HyperPredictRegLib.child import this_python
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.interpreter import exit_code_of
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _GRID = re.compile(rb"(BSpline|DisplacementField)Transform_[a-z]+_(\d)_\d")
 _LARGEST_MAT = 1 << 31
 _MOST_FIXED = 64
 
-# Paths travel as arguments; the current folder might hold a file that takes the place of a library. Without a limit the
-# system may grant more memory than there is.
+# Without a limit the system may grant more memory than there is.
 _TRIAL = """
-import sys
-sys.path[:] = filter(None, sys.path)
 import SimpleITK
 try:
     import resource
@@ -169,11 +166,8 @@ def _try_elsewhere(path: Path, what: str) -> None:
     # Where no other process can be started, as in a Slicer without its Python, the file is read without a trial.
     with suppress(OSError):
         try:
-            ended = subprocess.run(
-                [this_python(), "-c", _TRIAL, str(path), str(limit)],
-                stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_TRIAL_SECONDS,
-            )  # fmt: skip
+            code = exit_code_of(_TRIAL, [str(path), str(limit)], _TRIAL_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise _damaged(what, f"it could not be read within {_TRIAL_SECONDS} seconds") from error
-        if ended.returncode:
+        if code:
             raise _damaged(what, "the grid of its B-spline does not fit its parameters or the memory")
