@@ -155,6 +155,17 @@ def test_rows_without_a_label_are_passed_over(tmp_path: Path, row: str) -> None:
     assert read_label_names(tmp_path / "names.csv") == {1: "liver"}
 
 
+@needs_posix
+def test_names_of_labels_are_not_read_without_end(tmp_path: Path) -> None:
+    with (tmp_path / "names.csv").open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"table of label names '.*' is longer than 8 MB"):
+        read_label_names(tmp_path / "names.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InputError, match="is a named pipe"):
+        read_label_names(tmp_path / "pipe.csv")
+
+
 @pytest.mark.parametrize("content", [b"1," + b"x" * 200_000 + b"\n", b"\xff\xfe1,a\n", b"name\n", b'1,"a\n' * 3])
 def test_a_table_that_is_none_is_refused_or_read(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "names.csv").write_bytes(content)
