@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
+import re
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from HyperPredictRegLib.curves import Band
 from HyperPredictRegLib.job import Criterion
 from HyperPredictRegLib.selection import choose
 
@@ -159,6 +163,74 @@ def test_every_choice_can_be_read_in_the_narrowest_panel(opened_panel: tuple[Any
         room = box.style().subControlRect(control, option, field, box).width()
         needed = {box.itemText(row): box.fontMetrics().horizontalAdvance(box.itemText(row)) for row in range(box.count)}
         assert max(needed.values()) <= room, (box.objectName, room, needed)
+
+
+def test_no_row_of_a_result_is_cut_at_any_width(opened_panel: tuple[Any, Any]) -> None:
+    import HyperPredictRegLib.panel.results as results
+
+    host, panel = opened_panel
+    texts = ["It used all the iterations it was allowed and might have improved further with more of them."]
+    tables = {panel.ui.stagesTable: ["deformable", "3", "10", *texts], panel.ui.measuresTable: ["left cerebral white matter"] * 5}
+    # Filled while it is hidden, as when a registration ends: the columns have not their own widths yet.
+    panel.ui.resultCollapsibleButton.setCollapsed(True)
+    for table, row in tables.items():
+        results._fill(table, [str(n) for n in range(len(row))], [row] * 2, stretched=0 if len(row) == 5 else 3)
+    panel.ui.resultCollapsibleButton.setCollapsed(False)
+    for width in (600, panel.dock.width_wanted(), 460):
+        panel.dock.fit(width)
+        host.let_qt_work()
+        for table in tables:
+            heights = [(table.rowHeight(n), table.sizeHintForRow(n)) for n in range(2)]
+            assert all(now == needed for now, needed in heights), (width, table.objectName, heights)
+    heights = [table.height for table in tables]
+    assert heights == [min(230, 2 * table.rowHeight(0) + 48) for table in tables]
+
+
+def test_no_line_ends_between_a_number_and_its_unit(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    foreseen(host, panel)
+    assert "\u00a0%" in panel.ui.readoutLabel.text and " %" not in panel.ui.readoutLabel.text
+
+
+def test_the_read_out_never_claims_a_range_of_no_width(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    curves = make_curves(NAMES)
+    for value in (0.0, 0.004, 0.3):
+        flat = Band(*(np.full_like(curves.folding_foreground.value, value) for _ in range(3)))
+        certain = dataclasses.replace(curves, folding_foreground=flat, folding_box=flat)
+        foreseen(host, panel, make_foresight(certain, Criterion()))
+        folding = panel.ui.readoutLabel.text.partition("folding ")[2]
+        assert folding and not re.search(r"\((\S+)\s?%? (?:to|\u2013) \1\b", folding), folding
+        assert not folding.startswith("0\u00a0%"), folding
+
+
+def test_what_can_be_predicted_is_what_there_are_bundles_for(
+    opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import HyperPredictRegLib.panel.panel as whole
+    import HyperPredictRegLib.predictor.paths as paths
+
+    host, panel = opened_panel
+    choose_pair(host, panel)
+    assert 'Predictions are made for Demons at "Fast".' in panel.ui.presetComboBox.toolTip
+    combos = {"engineComboBox": panel.ui.engineComboBox, "presetComboBox": panel.ui.presetComboBox}
+    combos["engineComboBox"].setCurrentIndex(1)
+    host.let_qt_work()
+    assert panel.ui.suggestButton.toolTip.startswith('Predictions are made for Demons at "Fast" only. "Register" starts')
+    known = {("bspline", "standard"), ("demons", "fine")}
+    for module in (paths, whole):
+        monkeypatch.setattr(module, "bundled", lambda *names: object() if names in known else None)
+    panel.widget.panel._update_buttons()
+    said = panel.ui.suggestButton.toolTip
+    assert said.startswith('Predictions are made for Demons at "Fine" or B-spline at "Standard" only.')
+    known.clear()
+    panel.widget.panel._update_buttons()
+    assert panel.ui.suggestButton.toolTip.startswith("No predictor is installed.")
+    # The names are those of the lists.
+    titles = [name for row in re.findall(r"for (\w+) at \"(\w+)\" or ([\w-]+) at \"(\w+)\"", said) for name in row]
+    listed = [[one.itemText(n) for n in range(one.count)] for one in combos.values()]
+    for name, texts in zip(titles, [*listed, *listed], strict=True):
+        assert [text for text in texts if text.startswith(name)]
 
 
 # What is said first, and what on demand

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.job import Report
-from HyperPredictRegLib.panel.arranging import breakable, fit_columns
+from HyperPredictRegLib.panel.arranging import breakable, fit_columns, fit_rows, keep_rows_fitting
 from HyperPredictRegLib.panel.plots import PlotPane
 from HyperPredictRegLib.panel.views import View, Views
 from HyperPredictRegLib.reporting import wording
@@ -25,7 +25,7 @@ from HyperPredictRegLib.slicerbridge.provenance import read_report_node
 from HyperPredictRegLib.slicerbridge.storing import EXACT_VOXELS, FIELD_DIFFERENCE
 
 _SAID_BY_MARK = ("The folding limit was kept: ", "The folding limit was not kept: ")
-_HIGHEST_TABLE, _HEADER_HEIGHT = 230, 48  # pixels, with room for a scroll bar
+_HIGHEST_TABLE = 230  # pixels
 _KEPT, _UNLIKE, _BROKEN = "#2e9e44", "#e69500", "#d03b3b"
 
 
@@ -46,6 +46,8 @@ class ResultSection:
         self._trace = PlotPane(ui.tracePlotFrame)
         for view in View:
             ui.viewComboBox.addItem(view.label())
+        for table in (ui.measuresTable, ui.stagesTable):
+            keep_rows_fitting(table, _HIGHEST_TABLE)
         ui.viewComboBox.connect("currentIndexChanged(int)", self._viewChosen)
         ui.gridCheckBox.connect("toggled(bool)", self._gridToggled)
         ui.chartButton.connect("clicked(bool)", self._showChart)
@@ -255,7 +257,4 @@ def _fill(table: Any, columns: Sequence[str], rows: Sequence[Sequence[str]], str
             item = qt.QTableWidgetItem(text)
             item.setToolTip(text)
             table.setItem(row, column, item)
-    table.resizeRowsToContents()
-    # As high as its rows, so that short tables leave no hole and long ones scroll.
-    height = sum(table.rowHeight(row) for row in range(len(rows))) + _HEADER_HEIGHT
-    table.setFixedHeight(min(height, _HIGHEST_TABLE))
+    fit_rows(table, _HIGHEST_TABLE)
