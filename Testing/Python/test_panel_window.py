@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import importlib
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from panel_samples import NAMES, add_pair, add_segmentation, choose_pair, finish
 from PySide6 import QtCore, QtGui, QtWidgets  # noqa: E402
 from PySide6.QtCore import Qt  # noqa: E402
 from reporting_samples import make_curves, make_foresight, make_red  # noqa: E402
+from slicerbridge_samples import outcome  # noqa: E402
 
 SECTIONS = ("moreInputs", "criterion", "advanced", "outputs", "log", "result", "apply")
 
@@ -267,6 +269,28 @@ def test_the_light_is_one_line_and_the_suggestion(opened_panel: tuple[Any, Any])
     assert ui.lightLabel.text == "The last prediction was for other volumes." and not ui.whyCollapsibleButton.visible
 
 
+def test_details_refer_only_to_what_they_show(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    made = outcome()
+    warnings = ("Look at the left.", "Padding was taken for no data.")
+    levels = (dataclasses.replace(made.report.registration[0], stop_reason="a <strange> end"), *made.report.registration[1:])
+    report = dataclasses.replace(made.report, warnings=warnings, registration=levels)
+    bridge = importlib.import_module("HyperPredictRegLib.slicerbridge.outcome_nodes")
+    panel.widget._parameterNode.result = bridge.add_outcome(
+        slicer.mrmlScene, dataclasses.replace(made, report=report)
+    ).report
+    host.let_qt_work()
+    details = panel.ui.detailsLabel.text
+    places = [details.index(part) for part in ("warnings to read below", "\u26a0 Look", "\u26a0 Padding")]
+    assert places == sorted(places)
+    # No sentence says again what another has said.
+    assert report.chosen_by == "user" and details.count("mean Dice") == 1
+    table = panel.ui.stagesTable
+    reasons = [table.item(row, 3).text() for row in range(table.rowCount)]
+    assert "The optimizer's own words: a <strange> end" in reasons
+    assert not [reason for reason in reasons if "quoted above" in reason]
+
+
 # Another set of parameters, another scene
 
 
@@ -328,6 +352,29 @@ def test_work_that_runs_is_shown_with_any_set_and_says_whose_it_was(opened_panel
     ui.parameterSetSelector.setCurrentNode(second)
     host.let_qt_work()
     assert not timer.active and ui.viewComboBox.currentIndex == 0
+
+
+def test_the_grid_goes_with_the_result_that_it_is_of(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    ui = panel.ui
+    bridge = importlib.import_module("HyperPredictRegLib.slicerbridge.outcome_nodes")
+    ui.resultCollapsibleButton.setCollapsed(False)
+    first = ui.parameterSetSelector.currentNode()
+    nodes = bridge.add_outcome(slicer.mrmlScene, outcome())
+    panel.widget._parameterNode.result = nodes.report
+    host.let_qt_work()
+    host.click(ui.gridCheckBox)
+    drawn = [node for node in slicer.util.getNodesByClass("vtkMRMLTransformDisplayNode") if node.GetVisibility2D()]
+    assert len(drawn) == 1
+    ui.parameterSetSelector.setCurrentNode(ui.parameterSetSelector.addNode())
+    host.let_qt_work()
+    assert not ui.gridCheckBox.checked and not drawn[0].GetVisibility2D()
+    ui.parameterSetSelector.setCurrentNode(first)
+    host.let_qt_work()
+    host.click(ui.gridCheckBox)
+    assert drawn[0].GetVisibility2D()
+    host.clear_scene()
+    assert not ui.gridCheckBox.checked
 
 
 # Flicker
