@@ -54,6 +54,9 @@ class LevelTrace:
         return explain_stop(self.stop_reason)
 
 
+UNKNOWN_STOP = "The optimizer stopped for a reason of its own, quoted above."
+"""The meaning of stop reasons that nobody has put into plain words; for pages that quote the reason itself above it."""
+
 _OUT_OF_ITERATIONS = "It used all the iterations it was allowed and might have improved further."
 _LINE_GAVE_UP = "The search along one direction gave up; the best point so far is kept."
 _FLAT = "Further steps changed almost nothing: it converged."
@@ -79,7 +82,7 @@ def explain_stop(reason: str) -> str:
     ----------
     reason : ``ImageRegistrationMethod.GetOptimizerStopConditionDescription()`` or an engine's own words.
     """
-    return _meaning_of(reason) or "The optimiser stopped for a reason of its own, quoted above."
+    return _meaning_of(reason) or UNKNOWN_STOP
 
 
 def _meaning_of(reason: str) -> str | None:

@@ -57,5 +57,15 @@ def test_the_legend_below_shows_the_marks_in_the_colors_that_they_have(opened_pa
     })
     told = re.findall(r"color:#([0-9a-f]{6})'>(.)<", panel.ui.legendLabel.text)
     assert [sign for _, sign in told] == ["\u25c6", "\u25a0", "\u2503"]
+    assert "suggested λ" in panel.ui.legendLabel.text
     for (code, _), color in zip(told, (drawn.suggested, drawn.fixed, drawn.yours), strict=True):
         assert [n / 255 for n in bytes.fromhex(code)] == pytest.approx(color, abs=0.003)
+
+
+def test_the_legend_names_no_mark_that_is_not_drawn(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    foreseen(host, panel, make_red(make_curves(NAMES)))
+    drawn = [curve.name for curve in panel.widget.panel.choice._plots[0]._view.curves()]
+    assert drawn and not [name for name in drawn if "suggested" in name]
+    assert re.findall(r">(.)<", panel.ui.legendLabel.text) == ["\u25a0", "\u2503"]
+    assert "suggested" not in panel.ui.legendLabel.text

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
+import importlib
+import re
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from HyperPredictRegLib.curves import Band
 from HyperPredictRegLib.job import Criterion
 from HyperPredictRegLib.selection import choose
 
@@ -17,6 +22,7 @@ from panel_samples import NAMES, add_pair, add_segmentation, choose_pair, finish
 from PySide6 import QtCore, QtGui, QtWidgets  # noqa: E402
 from PySide6.QtCore import Qt  # noqa: E402
 from reporting_samples import make_curves, make_foresight, make_red  # noqa: E402
+from slicerbridge_samples import outcome  # noqa: E402
 
 SECTIONS = ("moreInputs", "criterion", "advanced", "outputs", "log", "result", "apply")
 
@@ -161,6 +167,74 @@ def test_every_choice_can_be_read_in_the_narrowest_panel(opened_panel: tuple[Any
         assert max(needed.values()) <= room, (box.objectName, room, needed)
 
 
+def test_no_row_of_a_result_is_cut_at_any_width(opened_panel: tuple[Any, Any]) -> None:
+    import HyperPredictRegLib.panel.results as results
+
+    host, panel = opened_panel
+    texts = ["It used all the iterations it was allowed and might have improved further with more of them."]
+    tables = {panel.ui.stagesTable: ["deformable", "3", "10", *texts], panel.ui.measuresTable: ["left cerebral white matter"] * 5}
+    # Filled while it is hidden, as when a registration ends: the columns have not their own widths yet.
+    panel.ui.resultCollapsibleButton.setCollapsed(True)
+    for table, row in tables.items():
+        results._fill(table, [str(n) for n in range(len(row))], [row] * 2, stretched=0 if len(row) == 5 else 3)
+    panel.ui.resultCollapsibleButton.setCollapsed(False)
+    for width in (600, panel.dock.width_wanted(), 460):
+        panel.dock.fit(width)
+        host.let_qt_work()
+        for table in tables:
+            heights = [(table.rowHeight(n), table.sizeHintForRow(n)) for n in range(2)]
+            assert all(now == needed for now, needed in heights), (width, table.objectName, heights)
+    heights = [table.height for table in tables]
+    assert heights == [min(230, 2 * table.rowHeight(0) + 48) for table in tables]
+
+
+def test_no_line_ends_between_a_number_and_its_unit(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    foreseen(host, panel)
+    assert "\u00a0%" in panel.ui.readoutLabel.text and " %" not in panel.ui.readoutLabel.text
+
+
+def test_the_read_out_never_claims_a_range_of_no_width(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    curves = make_curves(NAMES)
+    for value in (0.0, 0.004, 0.3):
+        flat = Band(*(np.full_like(curves.folding_foreground.value, value) for _ in range(3)))
+        certain = dataclasses.replace(curves, folding_foreground=flat, folding_box=flat)
+        foreseen(host, panel, make_foresight(certain, Criterion()))
+        folding = panel.ui.readoutLabel.text.partition("folding ")[2]
+        assert folding and not re.search(r"\((\S+)\s?%? (?:to|\u2013) \1\b", folding), folding
+        assert not folding.startswith("0\u00a0%"), folding
+
+
+def test_what_can_be_predicted_is_what_there_are_bundles_for(
+    opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import HyperPredictRegLib.panel.panel as whole
+    import HyperPredictRegLib.predictor.paths as paths
+
+    host, panel = opened_panel
+    choose_pair(host, panel)
+    assert 'Predictions are made for Demons at "Fast".' in panel.ui.presetComboBox.toolTip
+    combos = {"engineComboBox": panel.ui.engineComboBox, "presetComboBox": panel.ui.presetComboBox}
+    combos["engineComboBox"].setCurrentIndex(1)
+    host.let_qt_work()
+    assert panel.ui.suggestButton.toolTip.startswith('Predictions are made for Demons at "Fast" only. "Register" starts')
+    known = {("bspline", "standard"), ("demons", "fine")}
+    for module in (paths, whole):
+        monkeypatch.setattr(module, "bundled", lambda *names: object() if names in known else None)
+    panel.widget.panel._update_buttons()
+    said = panel.ui.suggestButton.toolTip
+    assert said.startswith('Predictions are made for Demons at "Fine" or B-spline at "Standard" only.')
+    known.clear()
+    panel.widget.panel._update_buttons()
+    assert panel.ui.suggestButton.toolTip.startswith("No predictor is installed.")
+    # The names are those of the lists.
+    titles = [name for row in re.findall(r"for (\w+) at \"(\w+)\" or ([\w-]+) at \"(\w+)\"", said) for name in row]
+    listed = [[one.itemText(n) for n in range(one.count)] for one in combos.values()]
+    for name, texts in zip(titles, [*listed, *listed], strict=True):
+        assert [text for text in texts if text.startswith(name)]
+
+
 # What is said first, and what on demand
 
 
@@ -193,6 +267,28 @@ def test_the_light_is_one_line_and_the_suggestion(opened_panel: tuple[Any, Any])
     ui.movingSelector.setCurrentNode(add_pair()[1])
     host.let_qt_work()
     assert ui.lightLabel.text == "The last prediction was for other volumes." and not ui.whyCollapsibleButton.visible
+
+
+def test_details_refer_only_to_what_they_show(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    made = outcome()
+    warnings = ("Look at the left.", "Padding was taken for no data.")
+    levels = (dataclasses.replace(made.report.registration[0], stop_reason="a <strange> end"), *made.report.registration[1:])
+    report = dataclasses.replace(made.report, warnings=warnings, registration=levels)
+    bridge = importlib.import_module("HyperPredictRegLib.slicerbridge.outcome_nodes")
+    panel.widget._parameterNode.result = bridge.add_outcome(
+        slicer.mrmlScene, dataclasses.replace(made, report=report)
+    ).report
+    host.let_qt_work()
+    details = panel.ui.detailsLabel.text
+    places = [details.index(part) for part in ("warnings to read below", "\u26a0 Look", "\u26a0 Padding")]
+    assert places == sorted(places)
+    # No sentence says again what another has said.
+    assert report.chosen_by == "user" and details.count("mean Dice") == 1
+    table = panel.ui.stagesTable
+    reasons = [table.item(row, 3).text() for row in range(table.rowCount)]
+    assert "The optimizer's own words: a <strange> end" in reasons
+    assert not [reason for reason in reasons if "quoted above" in reason]
 
 
 # Another set of parameters, another scene
@@ -256,6 +352,29 @@ def test_work_that_runs_is_shown_with_any_set_and_says_whose_it_was(opened_panel
     ui.parameterSetSelector.setCurrentNode(second)
     host.let_qt_work()
     assert not timer.active and ui.viewComboBox.currentIndex == 0
+
+
+def test_the_grid_goes_with_the_result_that_it_is_of(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    ui = panel.ui
+    bridge = importlib.import_module("HyperPredictRegLib.slicerbridge.outcome_nodes")
+    ui.resultCollapsibleButton.setCollapsed(False)
+    first = ui.parameterSetSelector.currentNode()
+    nodes = bridge.add_outcome(slicer.mrmlScene, outcome())
+    panel.widget._parameterNode.result = nodes.report
+    host.let_qt_work()
+    host.click(ui.gridCheckBox)
+    drawn = [node for node in slicer.util.getNodesByClass("vtkMRMLTransformDisplayNode") if node.GetVisibility2D()]
+    assert len(drawn) == 1
+    ui.parameterSetSelector.setCurrentNode(ui.parameterSetSelector.addNode())
+    host.let_qt_work()
+    assert not ui.gridCheckBox.checked and not drawn[0].GetVisibility2D()
+    ui.parameterSetSelector.setCurrentNode(first)
+    host.let_qt_work()
+    host.click(ui.gridCheckBox)
+    assert drawn[0].GetVisibility2D()
+    host.clear_scene()
+    assert not ui.gridCheckBox.checked
 
 
 # Flicker

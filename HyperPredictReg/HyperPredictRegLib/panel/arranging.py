@@ -9,6 +9,8 @@ import qt
 _LONG_WORD = re.compile(r"[^\s<>&;'\"]{30}(?=[^\s<>&;'\"])")
 _BREAK = "\u200b"  # a space of no width
 
+_HEADER_HEIGHT = 48  # pixels, with room for a scroll bar
+
 _MODULE_PANEL = "qSlicerModulePanel"
 _WRITTEN_SYMBOL = "λ"  # what the .ui file calls the parameter, whatever the method
 
@@ -85,3 +87,25 @@ def fit_columns(table: Any, stretched: int, texts: Sequence[str]) -> None:
     header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
     header.setSectionResizeMode(stretched, qt.QHeaderView.Stretch)
     table.verticalHeader().setVisible(False)
+
+
+def fit_rows(table: Any, highest: int) -> None:
+    """Make the rows of a table as high as their wrapped texts need, and the table as high as its rows.
+
+    So short tables leave no hole; where rows need more than `highest` pixels, they scroll.
+    """
+    if table.rowCount == 0:
+        return
+    table.resizeRowsToContents()
+    height = sum(table.rowHeight(row) for row in range(table.rowCount)) + _HEADER_HEIGHT
+    table.setFixedHeight(min(height, highest))
+
+
+def keep_rows_fitting(table: Any, highest: int) -> None:
+    """Fit the rows anew whenever a column gets another width: a table that is filled while it is hidden has not its own yet."""
+    # While the header tells of a width, the rows still know the one before. The timer goes with the table.
+    timer = qt.QTimer(table)
+    timer.setSingleShot(True)
+    timer.setInterval(0)
+    timer.connect("timeout()", lambda: fit_rows(table, highest))
+    table.horizontalHeader().connect("sectionResized(int,int,int)", lambda column, before, now: timer.start())

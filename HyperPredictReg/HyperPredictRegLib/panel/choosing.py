@@ -30,6 +30,7 @@ from HyperPredictRegLib.slicerbridge.placement import difference
 from HyperPredictRegLib.slicerbridge.task import Task
 
 _COLORS = {"green": "#2e9e44", "amber": "#e69500", "red": "#d03b3b"}
+_SIGNS = {"chosen": "\u25c6", "fixed": "\u25a0", "yours": "\u2503"}
 _NAME, _WEIGHT, _DICE = range(3)
 
 
@@ -51,14 +52,6 @@ class ChoiceSection:
         self._drawn: Any = None
         self._filling = False
         self._plots = tuple(PlotPane(frame) for frame in (ui.dicePlotFrame, ui.foldingPlotFrame))
-        # In the panel's narrow charts a legend would cover the curves.
-        marks = {"suggested": ("chosen", "\u25c6"), "fixed": ("fixed", "\u25a0"), "yours": ("yours", "\u2503")}
-        ui.legendLabel.setText(
-            _("{suggested} suggested λ, {fixed} λ without a prediction, {yours} your λ, {band} 90 % range").format(
-                **{word: f"<span style='color:{mark_color(kind)}'>{sign}</span>" for word, (kind, sign) in marks.items()},
-                band="\u2504",
-            )
-        )
         self._symbols = SymbolTexts(ui)
         fit_columns(ui.structuresTable, _NAME, (_("Structure"), _("Weight"), _("Foreseen Dice")))
         ui.structuresTable.connect("itemChanged(QTableWidgetItem*)", self._structureEdited)
@@ -227,6 +220,7 @@ class ChoiceSection:
         self.ui.weightSpinBox.setValue(weight)
         self.ui.readoutLabel.setText(self._read_out(parameters, curves, weight, choice))
         self._draw(parameters, choice, weight)
+        self.ui.legendLabel.setText(self._legend(known.symbol))
         self.ui.legendLabel.setVisible(self.foresight is not None)
         for plot, chart in zip(self._plots, ("dice_chart", "folding_chart"), strict=True):
             plot.show(None if self._nodes is None or self.foresight is None else getattr(self._nodes, chart))
@@ -237,6 +231,17 @@ class ChoiceSection:
             for row, value in enumerate(here):
                 self.ui.structuresTable.item(row, _DICE).setText(f"{value:.2f}" if math.isfinite(value) else "")
 
+    def _legend(self, symbol: str) -> str:
+        """Say what the marks in the charts mean, in rich text below them: in narrow charts a legend would cover the curves."""
+        words = {"fixed": _("{symbol} without a prediction"), "yours": _("your {symbol}")}
+        if not self._red():
+            words = {"chosen": _("suggested {symbol}"), **words}
+        marks = [
+            f"<span style='color:{mark_color(kind)}'>{_SIGNS[kind]}</span>\u00a0{text.format(symbol=symbol)}"
+            for kind, text in words.items()
+        ]
+        return ", ".join([*marks, _("\u2504\u00a090\u00a0%\u00a0range")])
+
     def _read_out(self, parameters: Any, curves: Curves | None, weight: float, choice: Choice | None) -> str:
         if curves is None and bundled(parameters.engine.value, parameters.preset.value) is None:
             return _("Nothing can be foreseen with this method and detail: register, and what comes out is measured.")
@@ -246,7 +251,7 @@ class ChoiceSection:
             )
         if self._red():
             return _("Red light: what the curves say of this pair is not to be trusted.")
-        words = foretold.read_out(curves, weight, parameters.foldingDomain.value)
+        words = foretold.read_out(curves, weight, parameters.foldingDomain.value).replace(" %", "\u00a0%")
         if parameters.byHand:
             return _("By hand: {words}").format(words=words)
         return _("Suggested: {words}").format(words=words) if choice is not None else words

@@ -15,7 +15,7 @@ from HyperPredictRegLib.panel import expected, packages
 from HyperPredictRegLib.panel.applying import ApplySection
 from HyperPredictRegLib.panel.choosing import ChoiceSection
 from HyperPredictRegLib.panel.inputs import InputsSection, request_of, what_is_missing
-from HyperPredictRegLib.panel.parameters import TransformKind
+from HyperPredictRegLib.panel.parameters import TransformKind, predictable_words
 from HyperPredictRegLib.panel.results import ResultSection
 from HyperPredictRegLib.panel.running import Runner
 from HyperPredictRegLib.predictor.paths import bundled
@@ -47,6 +47,9 @@ class Panel:
         self._unseen = False
         self._listing = False
         self._refreshing = False
+        if choices := predictable_words():
+            where = _("Predictions are made for {choices}.").format(choices=choices)
+            ui.presetComboBox.setToolTip(f"{ui.presetComboBox.toolTip} {where}")
         self.runner = Runner(ui, self._update_buttons)
         self.inputs = InputsSection(ui, parameters)
         self.choice = ChoiceSection(ui, parameters)
@@ -168,9 +171,10 @@ class Panel:
     def _nothing_to_foresee(parameters: Any) -> str:
         if parameters is None or bundled(parameters.engine.value, parameters.preset.value) is not None:
             return ""
-        return _(
-            "λ can be foreseen for Demons at \"Fast\" only. \"Register\" starts from a fixed {symbol} and corrects it."
-        ).format(symbol=_symbol(parameters))
+        choices = predictable_words()
+        words = _("Predictions are made for {choices} only.") if choices else _("No predictor is installed.")
+        words += " " + _("\"Register\" starts from a fixed {symbol} and corrects it.")
+        return words.format(choices=choices, symbol=_symbol(parameters))
 
     def _suggestOrCancel(self) -> None:  # noqa: N802
         if self.runner.busy:

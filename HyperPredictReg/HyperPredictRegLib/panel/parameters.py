@@ -24,9 +24,14 @@ class Engine(enum.Enum):
     DEMONS = "demons"
     BSPLINE = "bspline"
 
+    def title(self) -> str:
+        """Return the method's name alone."""
+        return {Engine.DEMONS: _("Demons"), Engine.BSPLINE: _("B-spline")}[self]
+
     def label(self) -> str:
         """Return the words that the panel shows."""
-        return {Engine.DEMONS: _("Demons: scans of the same kind"), Engine.BSPLINE: _("B-spline: also different contrasts")}[self]
+        suits = {Engine.DEMONS: _("scans of the same kind"), Engine.BSPLINE: _("also different contrasts")}[self]
+        return f"{self.title()}: {suits}"
 
 
 class Preset(enum.Enum):
@@ -36,13 +41,18 @@ class Preset(enum.Enum):
     STANDARD = "standard"
     FINE = "fine"
 
+    def title(self) -> str:
+        """Return the preset's name alone."""
+        return {Preset.FAST: _("Fast"), Preset.STANDARD: _("Standard"), Preset.FINE: _("Fine")}[self]
+
     def label(self) -> str:
         """Return the words that the panel shows."""
-        return {
-            Preset.FAST: _("Fast (2 mm for a brain)"),
-            Preset.STANDARD: _("Standard (1.5 mm)"),
-            Preset.FINE: _("Fine (as fine as the fixed volume)"),
+        edge = {
+            Preset.FAST: _("2 mm for a brain"),
+            Preset.STANDARD: _("1.5 mm"),
+            Preset.FINE: _("as fine as the fixed volume"),
         }[self]
+        return f"{self.title()} ({edge})"
 
 
 class Rule(enum.Enum):
@@ -138,6 +148,19 @@ class ParameterNode:
     fieldSpacing: Annotated[float, WithinRange(0.0, 20.0)] = 0.0
     foresight: vtkMRMLTextNode
     result: vtkMRMLTextNode
+
+
+def predictable_words() -> str:
+    """Name the methods and details that a predictor is installed for, such as "Demons at \"Fast\""; "" if there is none."""
+    from HyperPredictRegLib.predictor.paths import bundled
+
+    found = [
+        _("{method} at \"{detail}\"").format(method=engine.title(), detail=preset.title())
+        for engine in Engine
+        for preset in Preset
+        if bundled(engine.value, preset.value) is not None
+    ]
+    return _(" or ").join(found)
 
 
 def criterion_of(parameters: Any) -> Criterion:

@@ -12,20 +12,21 @@ from slicer.i18n import tr as _
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.job import Report
-from HyperPredictRegLib.panel.arranging import breakable, fit_columns
+from HyperPredictRegLib.panel.arranging import breakable, fit_columns, fit_rows, keep_rows_fitting
 from HyperPredictRegLib.panel.plots import PlotPane
 from HyperPredictRegLib.panel.views import View, Views
 from HyperPredictRegLib.reporting import wording
-from HyperPredictRegLib.reporting.choice_wording import first_line
+from HyperPredictRegLib.reporting.choice_wording import first_line, was_chosen
 from HyperPredictRegLib.selection import within_limit
 from HyperPredictRegLib.selection.comparison import surprises
 from HyperPredictRegLib.slicerbridge import showing
 from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, read_back
 from HyperPredictRegLib.slicerbridge.provenance import read_report_node
 from HyperPredictRegLib.slicerbridge.storing import EXACT_VOXELS, FIELD_DIFFERENCE
+from HyperPredictRegLib.trace import UNKNOWN_STOP, LevelTrace
 
 _SAID_BY_MARK = ("The folding limit was kept: ", "The folding limit was not kept: ")
-_HIGHEST_TABLE, _HEADER_HEIGHT = 230, 48  # pixels, with room for a scroll bar
+_HIGHEST_TABLE = 230  # pixels
 _KEPT, _UNLIKE, _BROKEN = "#2e9e44", "#e69500", "#d03b3b"
 
 
@@ -46,6 +47,8 @@ class ResultSection:
         self._trace = PlotPane(ui.tracePlotFrame)
         for view in View:
             ui.viewComboBox.addItem(view.label())
+        for table in (ui.measuresTable, ui.stagesTable):
+            keep_rows_fitting(table, _HIGHEST_TABLE)
         ui.viewComboBox.connect("currentIndexChanged(int)", self._viewChosen)
         ui.gridCheckBox.connect("toggled(bool)", self._gridToggled)
         ui.chartButton.connect("clicked(bool)", self._showChart)
@@ -60,8 +63,9 @@ class ResultSection:
         if shown == self._shown:
             return False
         if (shown and shown[0]) != (self._shown and self._shown[0]):
-            # Another result, or none: what moves is of the one before.
+            # Another result, or none: what moves, and the grid that is drawn, are of the one before.
             self._views.stop()
+            self._hide_grid()
             self.ui.viewComboBox.blockSignals(True)
             self.ui.viewComboBox.setCurrentIndex(0)
             self.ui.viewComboBox.blockSignals(False)
@@ -107,6 +111,7 @@ class ResultSection:
     def release(self) -> None:
         """Let go of everything that belongs to a scene that closes."""
         self._views.stop()
+        self._hide_grid()
         self._shown = None
         self._clear(True)
 
@@ -179,7 +184,7 @@ class ResultSection:
 
     def _fill_stages(self, report: Report) -> None:
         levels = (*report.alignment.stages, *report.registration)
-        rows = [(level.stage, str(level.level + 1), str(len(level.values)), level.stop_meaning) for level in levels]
+        rows = [(level.stage, str(level.level + 1), str(len(level.values)), _why_ended(level)) for level in levels]
         _fill(self.ui.stagesTable, (_("Step"), _("Level"), _("Iterations"), _("Why it ended")), rows, stretched=3)
 
     def _viewChosen(self, index: int) -> None:  # noqa: N802 - Slicer's style
@@ -196,6 +201,15 @@ class ResultSection:
         if self.nodes is not None and self.nodes.transform is not None and self.nodes.fixed is not None:
             with slicer.util.tryWithErrorDisplay(_("The grid could not be shown.")):
                 showing.show_deformation(self.nodes.transform, self.nodes.fixed, slicer.mrmlScene, visible=shown)
+
+    def _hide_grid(self) -> None:
+        """Untick the deformed grid, and hide it if it is drawn."""
+        if self.ui.gridCheckBox.checked:
+            if self.nodes is not None and self.nodes.transform is not None and self.nodes.transform.GetScene() is not None:
+                self._gridToggled(False)
+            self.ui.gridCheckBox.blockSignals(True)
+            self.ui.gridCheckBox.setChecked(False)
+            self.ui.gridCheckBox.blockSignals(False)
 
     def _showChart(self) -> None:  # noqa: N802
         if self.nodes is not None and self.nodes.registration_trace is not None:
@@ -220,16 +234,25 @@ def verdict_text(report: Report, pair: str = "") -> str:
 
 
 def details_text(report: Report, pair: str = "", stored: str = "") -> str:
-    """Return all else that is to be said of a registration as rich text: which pair, warnings, measures, how long it took."""
-    lines = [f"\u26a0 {html.escape(warning)}" for warning in wording.all_warnings(report)]
-    if pair:
-        lines.insert(0, f"<b>{html.escape(pair)}</b>")
-    lines += [html.escape(line) for line in (first_line(report), wording.verdict(report)) if line]
+    """Return all else that is to be said of a registration as rich text: which pair, measures, warnings, how long it took."""
+    lines = [f"<b>{html.escape(pair)}</b>"] if pair else []
+    # Of a λ that was given the first line says no more than the verdict.
+    sentences = (first_line(report) if was_chosen(report) else "", wording.verdict(report))
+    lines += [html.escape(line) for line in sentences if line]
+    # The verdict sends its reader to the warnings below.
+    lines += [f"\u26a0 {html.escape(warning)}" for warning in wording.all_warnings(report)]
     if stored:
         lines.append(html.escape(stored))
     total = sum(seconds for seconds in report.seconds.values() if math.isfinite(seconds))
     lines.append(html.escape(_("Took {seconds:.0f} s.").format(seconds=total)))
     return "".join(f"<p>{line}</p>" for line in lines)
+
+
+def _why_ended(level: LevelTrace) -> str:
+    """Return why a level ended: in plain words where there are some, else in the optimizer's own."""
+    if level.stop_meaning != UNKNOWN_STOP:
+        return level.stop_meaning
+    return _("The optimizer's own words: {reason}").format(reason=level.stop_reason)
 
 
 def _limit_mark(report: Report) -> str:
@@ -255,7 +278,4 @@ def _fill(table: Any, columns: Sequence[str], rows: Sequence[Sequence[str]], str
             item = qt.QTableWidgetItem(text)
             item.setToolTip(text)
             table.setItem(row, column, item)
-    table.resizeRowsToContents()
-    # As high as its rows, so that short tables leave no hole and long ones scroll.
-    height = sum(table.rowHeight(row) for row in range(len(rows))) + _HEADER_HEIGHT
-    table.setFixedHeight(min(height, _HIGHEST_TABLE))
+    fit_rows(table, _HIGHEST_TABLE)

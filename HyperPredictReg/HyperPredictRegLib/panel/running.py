@@ -130,7 +130,7 @@ class Runner:
         elapsed = time.monotonic() - self._started
         if self._fraction > 0.1:
             left = elapsed * (1.0 - self._fraction) / self._fraction
-            line += _(". About {seconds:.0f} s left.").format(seconds=left)
+            line += _(". About {seconds:.0f}\u00a0s left.").format(seconds=left)
         self.ui.stageLabel.setText(line)
         if (event.stage, event.message) != self._stage:
             self._stage = (event.stage, event.message)
