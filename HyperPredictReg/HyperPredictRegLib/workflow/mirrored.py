@@ -15,11 +15,11 @@ from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.grid import on_grid
 from HyperPredictRegLib.inputs import Inputs
 from HyperPredictRegLib.job import DiceMeasure, MirrorCheck
+from HyperPredictRegLib.lengths import number
 from HyperPredictRegLib.measurement import Measurement, nearest
 from HyperPredictRegLib.predictor.structures import structure_name
 from HyperPredictRegLib.progress import CancelCheck, never
 from HyperPredictRegLib.quality import dice_coefficients, mutual_information
-from HyperPredictRegLib.selection.printed import number
 
 _GAIN = 0.15
 """Dice by which another explanation must be better: registrations of one pair of people differ by a tenth of this."""
