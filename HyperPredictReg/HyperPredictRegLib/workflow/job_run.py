@@ -27,6 +27,7 @@ from HyperPredictRegLib.job import (
     MirrorCheck,
     Report,
     StabilityMeasure,
+    Verdict,
 )
 from HyperPredictRegLib.lengths import number
 from HyperPredictRegLib.measurement import Measurement, measure
@@ -51,6 +52,8 @@ _POOR_DICE = 0.5
 
 _SAME_SIMILARITY, _LEAST_DROP = 0.01, 0.001
 """Share of the mutual information above none, and mutual information, by which it may fall: resampling alone blurs as much."""
+
+_MIRRORED = "The result looks as if an image were mirrored, or labels exchanged: see the warnings."
 
 Writer = Callable[[Outcome, Path], dict[str, str]]
 """Writes more files of an outcome into a folder and returns their names by role, such as the report page or a scene."""
@@ -156,9 +159,11 @@ def _measured_outcome(
         *used.warnings,
         *chosen.warnings,
         *registered.warnings,
-        *result_warnings(found.measured, alignment, plan, chosen),
+        *result_warnings(found.measured, alignment, plan, chosen, mirrored=mirror_check is not None),
     )
     report = _report(plan, ready, used, chosen, registered, found.measured, warnings, clock)
+    if mirror_check is not None and report.verdict is not None:
+        report = replace(report, verdict=Verdict("red", (_MIRRORED, *report.verdict.reasons)))
     fixed, moving = inputs.fixed, inputs.moving
     nothing = background_value(moving.image, moving.foreground)
     return Outcome(
@@ -184,14 +189,17 @@ def _measured_outcome(
 def _explanation(
     plan: Plan, ready: Ready, found: Measurement, comparisons: Sequence[Comparison], cancelled: CancelCheck
 ) -> MirrorCheck | None:
-    """Look for exchanged labels; and for a mirrored image, if Dice is poor or, where none was measured, much more had to bend."""
+    """Look for exchanged labels; and for a mirrored image, if Dice is poor or, where none was measured, something else is odd.
+
+    That is, if more had to bend than was predicted, or if the contrast seems to differ, as it does where organs lie on others.
+    """
     dice, fixed_labels = found.measured.dice, ready.inputs.fixed.labels
     if dice is not None and fixed_labels is not None and found.warped_labels is not None:
         exchanged = exchanged_labels(fixed_labels, found.warped_labels, dice)
         if exchanged is not None:
             return exchanged
-    rougher = any(one.lies == "above" for one in surprises(comparisons))
-    if not (rougher if dice is None else dice.mean < _POOR_DICE):
+    odd = ready.alignment.contrast == "different" or any(one.lies == "above" for one in surprises(comparisons))
+    if not (odd if dice is None else dice.mean < _POOR_DICE):
         return None
     return mirrored_image(ready.inputs, found, ready.pair.grid, plan.alignment, seed=plan.job.seed, cancelled=cancelled)
 
@@ -206,8 +214,13 @@ def prediction_warnings(comparisons: Sequence[Comparison]) -> list[str]:
     return [f"{surprise}: the prediction does not hold for this pair."]
 
 
-def result_warnings(measured: Measured, alignment: Alignment, plan: Plan, chosen: ChosenLambda) -> list[str]:
-    """Warn of what was measured: folding, an agreement that fell by more than resampling alone takes, and what was left out."""
+def result_warnings(
+    measured: Measured, alignment: Alignment, plan: Plan, chosen: ChosenLambda, *, mirrored: bool = False
+) -> list[str]:
+    """Warn of what was measured: folding, an agreement that fell by more than resampling alone takes, and what was left out.
+
+    `mirrored` : the user is asked whether the images are mirrored; until that is answered nothing can be said of contrast.
+    """
     found = []
     folding = measured.folding_percent.foreground
     limit = plan.job.criterion.folding_limit
@@ -225,7 +238,7 @@ def result_warnings(measured: Measured, alignment: Alignment, plan: Plan, chosen
             f"The images agree less after the deformable step than before it (normalised mutual information {number(before, 3)} "
             f"and then {number(after, 3)}): look at the result before you use it."
         )
-    if alignment.contrast == "different" and plan.engine.name == "demons":
+    if alignment.contrast == "different" and plan.engine.name == "demons" and not mirrored:
         found.append(
             "The two images seem to differ in contrast, and demons compare intensities directly: the engine 'bspline' suits them."
         )
