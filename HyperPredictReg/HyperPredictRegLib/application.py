@@ -16,7 +16,7 @@ from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.images import write_image
 from HyperPredictRegLib.labels import Segment, describe_segments, header_fields, segments_of
-from HyperPredictRegLib.lengths import distance_text
+from HyperPredictRegLib.lengths import distance
 from HyperPredictRegLib.outputs import prepared_folder, publish, real_folder
 from HyperPredictRegLib.points import read_point_file
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
@@ -206,8 +206,8 @@ def _doubts(name: str, found: InversePoints, way: _Way) -> list[str]:
     if missed.any():
         farthest = float(np.nanmax(np.where(missed, found.residual_mm, 0.0)))
         said += (
-            f" Mapped forward again, {int(missed.sum())} of them come to lie beside their place, by {distance_text(farthest)} at "
-            "most."
+            f" Mapped forward again, {int(missed.sum())} of them come to lie beside their place, by "
+            f"{distance(farthest, voxel_mm=way.voxel_mm)} at most."
         )
     return [said]
 
@@ -280,7 +280,7 @@ def _unsure(way: _Way) -> list[str]:
     percent = min(max(round(100 * float(unsure.mean())), 1), 100)
     return [
         f"The transform has no exact inverse in about {percent} % of the reference image '{way.reference}': what images and "
-        f"labels show there is up to {distance_text(float(off.max()))} off."
+        f"labels show there is up to {distance(float(off.max()), voxel_mm=way.voxel_mm)} off."
     ]
 
 

@@ -13,7 +13,7 @@ from HyperPredictRegLib.grid import on_grid, working_grid, working_spacing
 from HyperPredictRegLib.inputs import Inputs, check_memory
 from HyperPredictRegLib.intensity import points_of
 from HyperPredictRegLib.job import Measured
-from HyperPredictRegLib.lengths import distance_text
+from HyperPredictRegLib.lengths import distance
 from HyperPredictRegLib.quality import (
     dice_measure,
     displacement_lengths,
@@ -72,7 +72,7 @@ def measure(inputs: Inputs, transform: sitk.Transform, start: sitk.Transform, gr
     foreground = nearest(fixed.foreground, grid)
     if not sitk.GetArrayViewFromImage(foreground).any():
         raise InputError(
-            f"Of the grid to measure on, with {distance_text(min(grid.spacing))} between voxels, none lies in the anatomy of the "
+            f"Of the grid to measure on, with {distance(min(grid.spacing))} between voxels, none lies in the anatomy of the "
             "fixed image: is the transform of another pair?"
         )
     field = displacement_field(transform, grid)
@@ -169,7 +169,7 @@ def _check_reach(inputs: Inputs, transform: sitk.Transform, start: sitk.Transfor
             reach = np.maximum(reach, np.abs(sitk.GetArrayViewFromImage(field)).max())
     # Not ">": what is not a number is no distance either.
     if not reach <= _FARTHEST * size:
-        far = f"{distance_text(float(reach))} away" if np.isfinite(reach) else "out of all numbers"
+        far = f"{distance(float(reach))} away" if np.isfinite(reach) else "out of all numbers"
         raise InputError(f"The transform leads {far}, so there is nothing to measure: is it of this pair, and in mm?")
 
 

@@ -24,6 +24,9 @@ _ROUNDING = 64 * float(np.finfo(float).eps)
 MUCH_FOLDED_PERCENT = 0.5
 """Above this share of the foreground a registration is called implausible: the limit of HyperPredict (MELBA 2024)."""
 
+SAME_DICE = 0.005
+"""Mean Dice that differs by less is about the same."""
+
 
 def jacobian_determinant(field: sitk.Image) -> sitk.Image:
     """Return the Jacobian determinant of x -> x + u(x) at every voxel.

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.lengths import distance_text
+from HyperPredictRegLib.lengths import distance
 from HyperPredictRegLib.memory import available_bytes
 from HyperPredictRegLib.reading.field_meaning import field_meaning
 from HyperPredictRegLib.reading.files import check_input, named_in_errors
@@ -134,7 +134,7 @@ def faded(field: sitk.Image) -> sitk.Image:
     needed, available = math.prod(n + 2 * r for n, r in zip(grid.size, rim, strict=True)) * _FADING_BYTES, available_bytes()
     if available is not None and needed > available:
         raise InputError(
-            f"The transform moves the border of its grid by {distance_text(reach_mm)}, too far for its inverse to be found: is "
+            f"The transform moves the border of its grid by {distance(reach_mm)}, too far for its inverse to be found: is "
             "it the right one, and in mm?"
         )
     wide = np.pad(voxels, [(n, n) for n in reversed(rim)] + [(0, 0)], mode="edge")

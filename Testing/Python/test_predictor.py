@@ -284,3 +284,17 @@ def test_a_hostile_pickle_is_refused_and_not_run(bundle: Path, tmp_path: Path) -
         with pytest.raises(InputError, match="does not hold the tensors"):
             load_bundle(damaged(bundle, folder, model, honest_card=True))
     assert not trace.exists()
+
+
+def test_structures_that_were_not_trained_on_widen_the_band_of_the_mean(predictor: Predictor) -> None:
+    """The band of the mean was calibrated on structures that were trained on; a guess for another is as uncertain as its own."""
+    token = {"helpful": 0.5, "kind": 0.5}
+    known, mixed, unknown = (
+        predictor.forecast(features(**tokens)).curves
+        for tokens in ({"s17": token}, {"s17": token, "s99": token}, {"s98": token, "s99": token})
+    )
+    own = mixed.dice.value[1] - mixed.dice.lower[1], mixed.dice.upper[1] - mixed.dice.value[1]
+    reach = known.mean_dice.value - known.mean_dice.lower
+    np.testing.assert_allclose(mixed.mean_dice.value - mixed.mean_dice.lower, (reach + own[0]) / 2, rtol=0.05)
+    np.testing.assert_allclose(mixed.mean_dice.upper - mixed.mean_dice.value, (reach + own[1]) / 2, rtol=0.05)
+    np.testing.assert_allclose(unknown.mean_dice.lower, unknown.dice.lower.mean(axis=0), atol=1e-5)

@@ -10,13 +10,15 @@ import pytest
 import SimpleITK as sitk
 from conftest import blob_image
 from HyperPredictRegLib.alignment import Alignment, AlignmentSettings, Likeness, align, stability
+from HyperPredictRegLib.alignment.align import _result_warnings
+from HyperPredictRegLib.alignment.frame import make_frame, make_item
 from HyperPredictRegLib.alignment.stability import Stability
 from HyperPredictRegLib.engines import engine_settings, get_engine
-from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.errors import InputError, RegistrationError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.job import Job, Verdict
 from HyperPredictRegLib.predictor import choosing
-from HyperPredictRegLib.predictor.examples import LEAST_FOLDING
+from HyperPredictRegLib.predictor.bands import LEAST_FOLDING
 from HyperPredictRegLib.predictor.features import PairFeatures
 from HyperPredictRegLib.predictor.novelty import at_most, broken_rules
 from HyperPredictRegLib.predictor.predictor import LEAST_DICE_REACH, Predictor
@@ -147,6 +149,20 @@ def stretched(image: sitk.Image, factor: float) -> sitk.Image:
     result = sitk.Image(image)
     result.SetSpacing((*image.GetSpacing()[:2], factor * image.GetSpacing()[2]))
     return result
+
+
+@pytest.mark.parametrize(
+    ("diagonal", "words"),
+    [
+        ((-1.0, 1.0, 1.0), "fits the fixed one only when it is mirrored"),
+        ((0.05, 1.0, 1.0), "collapsed"), ((0.0, 1.0, 1.0), "collapsed"), ((-0.05, 1.0, 1.0), "collapsed"),
+    ],
+)  # fmt: skip
+def test_an_alignment_that_mirrors_or_flattens_is_refused_with_a_question(diagonal: tuple[float, ...], words: str) -> None:
+    item = make_item(blob_image(Geometry((40, 40, 40), (2.0, 2.0, 2.0))), None, None, "fixed")
+    with pytest.raises(RegistrationError, match=words) as caught:
+        _result_warnings((item, item), make_frame(item, item), np.diag([*diagonal, 1.0]))
+    assert "left and right exchanged" in str(caught.value)
 
 
 @pytest.mark.parametrize(("factor", "doubts", "refusals"), [(1.2, 0, 0), (2.0, 1, 0), (3.0, 0, 1)])

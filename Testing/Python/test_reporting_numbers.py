@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import math
 import re
@@ -15,6 +16,7 @@ from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.reporting import choice_wording, page, prediction_page, wording
 from HyperPredictRegLib.selection import choose, foreseen
 from HyperPredictRegLib.selection.comparison import surprise_words
+from HyperPredictRegLib.workflow.job_run import prediction_warnings
 from number_samples import strangers
 from reporting_samples import (
     compared_anew,
@@ -94,11 +96,14 @@ def test_the_panel_says_the_same_as_the_terminal_and_the_pages(
     outcome: Outcome, naming: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = labelled(outcome, naming).report
-    panel = importlib.import_module("HyperPredictRegLib.panel.results").verdict_text(report)
-    text = re.sub(r"<[^>]*>", " ", panel)
-    assert not strangers(text, report, ("brain-t1 1.0", *PREDICTED)), text
+    results = importlib.import_module("HyperPredictRegLib.panel.results")
+    text, details = (re.sub(r"<[^>]*>", " ", show(report)) for show in (results.verdict_text, results.details_text))
+    for said in (text, details):
+        assert not strangers(said, report, ("brain-t1 1.0", *PREDICTED)), said
     first = choice_wording.first_line(report)
-    assert first in text
+    assert first in html.unescape(details)
+    shown = first.partition("; ")[0].replace("The folding limit was kept: ", "")
+    assert shown in html.unescape(text), "the line above the details is the start of the first line"
     assert "Limit kept, but the result is not as predicted." in text  # these made-up deformations are smoother than predicted
     assert first in page.plain_page(report, "broken")
     showing.show_report(report)
@@ -170,6 +175,18 @@ def test_what_lies_outside_of_its_band_is_said_first(outcome: Outcome, changes: 
     assert choice_wording.calls_for_attention(chosen.report)
 
 
+def test_a_narrow_miss_is_said_to_be_one(outcome: Outcome) -> None:
+    for dice, words in ((0.735, "0.735, just below the predicted"), (0.70, "0.700, below the predicted")):
+        report = labelled(outcome, "unnamed", (dice, dice, dice), sd_log_jacobian=0.45).report
+        assert words in choice_wording.first_line(report)
+        (warning,) = prediction_warnings(report.comparisons)
+        assert ("this alone is no sign of an error" in warning) == ("just" in words)
+        assert ("does not hold for this pair" in warning) == ("just" not in words)
+        assert not strangers(warning, report, ("About 1 in 10",)), warning
+    far = labelled(outcome, "unnamed", (0.735, 0.735, 0.735), sd_log_jacobian=0.9).report
+    assert "does not hold" in prediction_warnings(far.comparisons)[0]
+
+
 def test_folding_outside_of_its_band_is_said_first(outcome: Outcome) -> None:
     folded = compared_anew(with_choice(outcome, (trial(0.66, 0.45),)))
     folded = compared_anew(with_measured(folded, sd_log_jacobian=0.49))
@@ -217,12 +234,12 @@ def test_nothing_of_a_micrometre_is_printed_as_nothing(outcome: Outcome, capsys:
     terminal = capsys.readouterr().out
     for words in ("mean 0.00041 mm, 95 % below 0.00093 mm", "0.00041 mm -> 0.00041 mm (mean)", "SD of log-Jacobian   0.00031"):
         assert words in terminal
-    html = page.render_page(tiny.report, _no_pictures(tiny), ())
-    assert "95 % below 0.00093 mm, largest 0.0021 mm" in html
+    rendered = page.render_page(tiny.report, _no_pictures(tiny), ())
+    assert "95 % below 0.00093 mm, largest 0.0021 mm" in rendered
     for words in ("0.00041 mm", "0.0012", "0.00045", "6.4e\N{MINUS SIGN}8", "0.00031"):
-        assert words in html, words
+        assert words in rendered, words
     assert "misses the start by 0.00041 mm" in wording.verdict(tiny.report)
-    assert not re.search(r"\b0\.0+ mm", terminal + html)
+    assert not re.search(r"\b0\.0+ mm", terminal + rendered)
 
 
 def test_tables_hold_what_is_small(outcome: Outcome, opened_panel: tuple[Any, Any]) -> None:
@@ -283,8 +300,8 @@ def test_a_prediction_without_width_is_nowhere_certain(capsys: pytest.CaptureFix
     prediction = replace(known.prediction, predicted=flat, verdict=Verdict("amber"))
     showing.show_prediction(prediction, [flat], [])
     terminal = capsys.readouterr().out
-    html = prediction_page.render_page(replace(known, prediction=prediction), (), ())
-    for text in (terminal, html, choice_wording.first_line_of_prediction(prediction)):
+    rendered = prediction_page.render_page(replace(known, prediction=prediction), (), ())
+    for text in (terminal, rendered, choice_wording.first_line_of_prediction(prediction)):
         assert not re.search(r"(?<![\d.])([\d.]+)( %)? to \1(?![\d.])|0 % \(0 %", text)
         assert "under 0.01 %" in text
 

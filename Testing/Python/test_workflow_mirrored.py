@@ -12,8 +12,9 @@ from HyperPredictRegLib import workflow
 from HyperPredictRegLib.alignment import AlignmentSettings
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.inputs import read_inputs
-from HyperPredictRegLib.job import DiceMeasure, Job, MirrorCheck, Report, StructureMeasure
+from HyperPredictRegLib.job import DiceMeasure, Job, MirrorCheck, Report, StructureMeasure, Verdict
 from HyperPredictRegLib.measurement import measure
+from HyperPredictRegLib.predictor.choosing import ChosenLambda
 from HyperPredictRegLib.predictor.structures import structure_name
 from HyperPredictRegLib.quality import dice_coefficients
 from HyperPredictRegLib.records import from_json, to_json
@@ -237,3 +238,35 @@ def test_without_labels_the_images_themselves_tell(tmp_path: Path, mirrored: boo
     assert (check is not None) == mirrored
     if check is not None:
         assert "is far more similar to the fixed one" in mirror_words(check, {})
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_a_mirrored_body_without_labels_is_asked_about_and_not_called_another_contrast(tmp_path: Path, mirrored: bool) -> None:
+    job = replace(write_trunks(tmp_path, mirrored), fixed_labels=None, moving_labels=None)
+    report = workflow.compute(job).report
+    assert (report.mirror_check is not None) == mirrored
+    said = " ".join(report.warnings)
+    assert ("is one of the images mirrored" in said) == mirrored
+    assert "contrast" not in said
+
+
+def test_a_body_of_another_contrast_is_not_asked_about(tmp_path: Path) -> None:
+    job = replace(write_trunks(tmp_path, mirrored=False), fixed_labels=None, moving_labels=None)
+    image = sitk.ReadImage(job.moving)
+    values = sitk.GetArrayFromImage(image)
+    other = sitk.GetImageFromArray(np.where(values > 0, 400 - values, 0).astype(np.float32))
+    other.CopyInformation(image)
+    sitk.WriteImage(other, job.moving)
+    report = workflow.compute(job).report
+    assert report.mirror_check is None
+    assert any("seem to differ in contrast" in warning for warning in report.warnings)
+
+
+def test_no_light_is_green_where_an_image_may_be_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = ChosenLambda("fixed", {"regularization_weight": 1.0}, "as in every test", forecast=None)
+    monkeypatch.setattr(ChosenLambda, "verdict", property(lambda _: Verdict("green")))
+    monkeypatch.setattr("HyperPredictRegLib.workflow.job_run.choose_lambda", lambda *_, **__: chosen)
+    report = report_of(tmp_path, mirrored=True)
+    assert report.verdict is not None and report.verdict.light == "red"
+    assert "looks as if an image were mirrored" in report.verdict.reasons[0]
+    assert report_of(tmp_path, mirrored=False).verdict == Verdict("green")

@@ -315,10 +315,17 @@ def _limit_warnings(traces: list[LevelTrace]) -> list[str]:
 def _result_warnings(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray) -> tuple[list[str], list[str]]:
     """Return what looks doubtful in the result, and what plainly wrong; raise `RegistrationError` if it cannot be one."""
     scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
-    if np.linalg.det(matrix[:3, :3]) <= 0 or scales.min() < 0.1 or scales.max() > 10:
+    flat = not (scales.min() >= 0.1 and scales.max() <= 10)
+    if not flat and np.linalg.det(matrix[:3, :3]) < 0:
         raise RegistrationError(
-            "The affine alignment collapsed (it mirrors or flattens the moving image): check that both images show the same "
-            "anatomy, or use the stages rigid or similarity only."
+            "The moving image fits the fixed one only when it is mirrored, which anatomy cannot be: are left and right exchanged "
+            "in one of the images, or is its direction in the file wrong? If not, check that both images show the same anatomy, "
+            "or use the stages rigid or similarity only."
+        )
+    if flat:
+        raise RegistrationError(
+            "The affine alignment collapsed (it flattens the moving image): check that both images show the same anatomy, or use "
+            "the stages rigid or similarity only; and is one of the images mirrored, that is, are left and right exchanged in it?"
         )
     doubts: list[str] = []
     refusals: list[str] = []

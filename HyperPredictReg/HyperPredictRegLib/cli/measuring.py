@@ -51,4 +51,4 @@ def measure(  # noqa: PLR0913 - one parameter per option of the command
     if as_json:
         typer.echo(to_json(measured), nl=False)
     else:
-        showing.show_measured(measured)
+        showing.show_measured(measured, min(grid.spacing))

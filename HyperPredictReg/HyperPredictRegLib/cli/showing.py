@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def show_report(report: Report) -> None:
     """Print the verdict first, then λ and why, what was measured, warnings and files."""
+    from HyperPredictRegLib.lengths import distance
     from HyperPredictRegLib.reporting import choice_wording
-    from HyperPredictRegLib.selection.printed import distance
+    from HyperPredictRegLib.reporting.wording import voxel_mm
 
     _say(choice_wording.first_line(report))
     _say(f"{choice_wording.who_chose(report)} {report.choice}")
@@ -27,10 +28,11 @@ def show_report(report: Report) -> None:
         for row in choice_wording.trial_rows(report):
             folding = f"{row.foreground} of the foreground, {row.box} of the box"
             _say(f"  {row.number}. {row.setting:<12} folding {folding} ({row.outcome}), {row.seconds} s")
-    show_measured(report.measured)
+    show_measured(report.measured, voxel_mm(report))
     if report.alignment.stability is not None:
         spread = report.alignment.stability
-        _say(f"Affine stability     {len(spread.seeds)} seeds lie {distance(spread.mean_spread_mm)} from their mean")
+        apart = distance(spread.mean_spread_mm, voxel_mm=voxel_mm(report))
+        _say(f"Affine stability     {len(spread.seeds)} seeds lie {apart} from their mean")
     for warning in report.warnings:
         _say(f"Warning: {warning}")
     _say(f"Took {sum(report.seconds.values()):.0f} s. Results in {report.job.out}:")
@@ -38,15 +40,17 @@ def show_report(report: Report) -> None:
         _say(f"  {role:<22} {name}")
 
 
-def show_measured(measured: Measured) -> None:
-    """Print the quality of a registration."""
-    from HyperPredictRegLib.selection.printed import distance, number, percent
+def show_measured(measured: Measured, voxel_mm: float) -> None:
+    """Print the quality of a registration, measured on a grid whose smallest spacing is `voxel_mm`."""
+    from HyperPredictRegLib.lengths import distance, number, spread
+    from HyperPredictRegLib.selection.printed import percent
 
     folding = measured.folding_percent
     _say(f"Folding              {percent(folding.foreground)} of the foreground, {percent(folding.box)} of the box")
-    _say(f"SD of log-Jacobian   {number(measured.sd_log_jacobian, 3)}")
+    _say(f"SD of log-Jacobian   {spread(measured.sd_log_jacobian)}")
     inverse = measured.inverse_consistency_mm
-    _say(f"Inverse consistency  mean {distance(inverse.mean, 3)}, 95 % below {distance(inverse.p95, 3)}")
+    mean, p95 = (distance(value, voxel_mm=voxel_mm) for value in (inverse.mean, inverse.p95))
+    _say(f"Inverse consistency  mean {mean}, 95 % below {p95}")
     _say(f"Mutual information   {number(measured.similarity_before, 3)} -> {number(measured.similarity_after, 3)}")
     if measured.dice is not None and measured.dice.absent:
         _say(f"Left out of Dice     {', '.join(measured.dice.absent)} (in one label map only)")
@@ -54,7 +58,8 @@ def show_measured(measured: Measured) -> None:
         dice, count = measured.dice, len(measured.dice.structures)
         _say(f"Mean Dice            {number(dice.mean_before, 3)} -> {number(dice.mean, 3)} ({count} structures)")
     if measured.tre_mm is not None and measured.tre_before_mm is not None:
-        _say(f"Landmark error       {distance(measured.tre_before_mm.mean)} -> {distance(measured.tre_mm.mean)} (mean)")
+        before, after = (distance(one.mean, voxel_mm=voxel_mm) for one in (measured.tre_before_mm, measured.tre_mm))
+        _say(f"Landmark error       {before} -> {after} (mean)")
 
 
 def show_prediction(prediction: Prediction, asked: Sequence[Predicted], files: Sequence[str]) -> None:

@@ -143,7 +143,7 @@ def _doubts(engine: Engine, alignment: Alignment, spread: Stability | None) -> t
     """Return sentences on what forbids a green light."""
     found = [*alignment.doubts, *(() if spread is None else spread.warnings)]
     if alignment.contrast == "different" and engine.name == "demons":
-        found.append("Inside the anatomy the two images differ in contrast, and demons compare intensities directly.")
+        found.append("Inside the anatomy the two images seem to differ in contrast, and demons compare intensities directly.")
     return tuple(found)
 
 

@@ -112,7 +112,7 @@ class Predictor:
         numbers = ensemble.structure_numbers(self._codes(labels, names or {}))
         found = ensemble.foresee(ensemble.coefficients(row, tokens, numbers[None]), values)
         verdict = at_most(self.bundle.novelty.verdict(features.pair), doubts, refusals)
-        curves = self._curves(found, values, labels, names or {}, bool(features.tokens), verdict)
+        curves = self._curves(found, values, labels, names or {}, bool(features.tokens), verdict, numbers > 0)
         if not _finite(curves):
             raise InputError(f"The predictor '{card.name}' gives numbers that are not finite: it is damaged. Install it again.")
         unknown = [self._name(label, names or {}) for label, number in zip(labels, numbers, strict=True) if number == 0]
@@ -147,20 +147,26 @@ class Predictor:
         names: Mapping[int, str],
         segmented: bool,
         verdict: Verdict,
+        trained: np.ndarray,
     ) -> Curves:
         widths = self.bundle.widths
         wide = 1.0 if verdict.light == "green" else AMBER_WIDENING
         dice_width = widths.dice if segmented else widths.dice_unsegmented
         mean_width = widths.mean_dice if segmented else widths.mean_dice_unsegmented
         mean = found.mean_dice[0]
+        dice = _dice_band(found.dice_logit[0], wide * dice_width * found.dice_scale[0])
+        # Calibrated is the mean of what was trained on. Of what was not, only each band is known, so errors may go together.
+        share = float(trained.mean())
         reach = np.maximum(wide * mean_width * found.mean_scale[0], LEAST_DICE_REACH)
+        below, above = (share * reach + (~trained[:, None] * one).sum(axis=0) / len(trained)
+                        for one in (dice.value - dice.lower, dice.upper - dice.value))  # fmt: skip
         return Curves(
             names=(self.bundle.card.hyperparameter,),
             values=values[:, None],
             structures=tuple(self._name(label, names) for label in labels),
             labels=labels,
-            dice=_dice_band(found.dice_logit[0], wide * dice_width * found.dice_scale[0]),
-            mean_dice=Band(mean, np.clip(mean - reach, 0, 1), np.clip(mean + reach, 0, 1)),
+            dice=dice,
+            mean_dice=Band(mean, np.clip(mean - below, 0, 1), np.clip(mean + above, 0, 1)),
             folding_foreground=_falling_band(found, 0, wide * widths.curves[0]),
             folding_box=_falling_band(found, 1, wide * widths.curves[1]),
             sd_log_jacobian=_log_band(found.curves[0, 2], wide * widths.curves[2] * found.curves_scale[0, 2]),

@@ -161,7 +161,7 @@ def trial_rows(report: Report) -> list[TrialRow]:
             setting(trial.hyperparameters),
             wording.percent(trial.folding_percent.foreground),
             wording.percent(trial.folding_percent.box),
-            wording.number(trial.sd_log_jacobian, 3),
+            wording.spread(trial.sd_log_jacobian),
             ("kept" if trial.within_limit else "over the limit") if limited else "no limit",
             limited and not trial.within_limit,
             wording.number(trial.seconds, 1),

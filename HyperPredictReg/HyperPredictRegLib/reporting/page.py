@@ -183,34 +183,36 @@ def _data_uri(image: bytes | None) -> str:
 
 
 def _key_numbers(report: Report) -> list[KeyNumber]:
-    number, percent, distance = wording.number, wording.percent, wording.distance
+    number, percent, voxel_mm = wording.number, wording.percent, wording.voxel_mm(report)
+
+    def distance(value: float | None, digits: int = 2) -> str:
+        return wording.distance(value, digits, voxel_mm=voxel_mm)
+
+    def tail(distances: Distances, digits: int) -> str:
+        return f"mean; 95 % below {distance(distances.p95, digits)}, largest {distance(distances.maximum, digits)}"
+
     measured, numbers = report.measured, []
     dice, landmarks, landmarks_before = measured.dice, measured.tre_mm, measured.tre_before_mm
     if dice is not None:
         course = f"{number(dice.mean_before, 3)} → {number(dice.mean, 3)}"
         numbers.append(KeyNumber("Mean Dice", course, f"{len(dice.structures)} structures, before → after"))
     if landmarks is not None:
-        course = f"{number(landmarks_before.mean if landmarks_before else None)} → {distance(landmarks.mean)}"
+        course = f"{distance(landmarks_before.mean if landmarks_before else None)} → {distance(landmarks.mean)}"
         numbers.append(KeyNumber("Landmark error", course, "mean, before → after"))
     folding, inverse, moved = measured.folding_percent, measured.inverse_consistency_mm, measured.displacement_mm
     similarity = f"{number(measured.similarity_before, 3)} → {number(measured.similarity_after, 3)}"
     numbers += [
         KeyNumber("Folding", percent(folding.foreground), f"of the foreground; {percent(folding.box)} of the box"),
-        KeyNumber("Inverse consistency", distance(inverse.mean), _tail(inverse, 2)),
+        KeyNumber("Inverse consistency", distance(inverse.mean), tail(inverse, 2)),
         KeyNumber("Image similarity", similarity, "normalised mutual information, before → after"),
-        KeyNumber("Deformation", distance(moved.mean, 1), _tail(moved, 1)),
+        KeyNumber("Deformation", distance(moved.mean, 1), tail(moved, 1)),
         KeyNumber(
             "Jacobian determinant",
             f"{number(measured.jacobian_minimum)} … {number(measured.jacobian_maximum)}",
-            f"range; spread of its logarithm {number(measured.sd_log_jacobian)}",
+            f"range; spread of its logarithm {wording.spread(measured.sd_log_jacobian)}",
         ),
     ]
     return numbers
-
-
-def _tail(distances: Distances, digits: int) -> str:
-    p95, maximum = (wording.distance(value, digits) for value in (distances.p95, distances.maximum))
-    return f"mean; 95 % below {p95}, largest {maximum}"
 
 
 def _setting_rows(report: Report, hyperparameters: Sequence[Hyperparameter]) -> list[SettingRow]:

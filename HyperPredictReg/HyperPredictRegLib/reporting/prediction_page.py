@@ -134,8 +134,8 @@ def _key_numbers(prediction: Prediction, fixed: Predicted | None) -> list[page.K
         remark = f"90 % band {percent_band(share)}"
         numbers.append(page.KeyNumber(f"Folding of the {domain}", predicted_percent(share.value), remark))
     spread = predicted.sd_log_jacobian
-    remark = f"of the logarithm of the Jacobian determinant; 90 % band {band(spread, 2)}"
-    numbers.append(page.KeyNumber("Spread", number(spread.value), remark))
+    remark = f"of the logarithm of the Jacobian determinant; 90 % band {band(spread)}"
+    numbers.append(page.KeyNumber("Spread", number(spread.value, 3), remark))
     if fixed is not None:
         folding = fixed.folding_foreground if prediction.criterion.domain == "foreground" else fixed.folding_box
         numbers.append(

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 from HyperPredictRegLib.engines.base import Hyperparameter
 from HyperPredictRegLib.job import Report
-from HyperPredictRegLib.selection.printed import DASH, distance, number, percent, short
+from HyperPredictRegLib.lengths import DASH, distance, number, spread
+from HyperPredictRegLib.quality import SAME_DICE
+from HyperPredictRegLib.selection.printed import percent, short
 
 __all__ = [
     "DASH", "all_warnings", "distance", "file_name", "glossary", "name", "needs_attention", "number", "outcome_words", "percent",
-    "prediction_glossary", "printable", "short", "start_of", "verdict", "why_no_overlap",
+    "prediction_glossary", "printable", "short", "spread", "start_of", "verdict", "voxel_mm", "why_no_overlap",
 ]
-
-_SAME_DICE = 0.005
 
 
 def name(value: object) -> str:
@@ -45,6 +45,11 @@ def start_of(report: Report) -> str:
     return "affine alignment" if report.job.initial_transform is None else "the given initial transform"
 
 
+def voxel_mm(report: Report) -> float:
+    """Return the smallest spacing of the working grid, in mm, beside which distances are printed."""
+    return min(report.working_grid.spacing)
+
+
 def why_no_overlap(report: Report) -> str:
     """Say why Dice was not measured."""
     if report.job.fixed_labels is None or report.job.moving_labels is None:
@@ -58,7 +63,7 @@ def verdict(report: Report) -> str:
     parts = [_agreement(report), _folding(measured.folding_percent.foreground)]
     there_and_back = measured.inverse_consistency_mm.mean
     if math.isfinite(there_and_back):
-        parts.append(f"going there and back misses the start by {distance(there_and_back)} on average")
+        parts.append(f"going there and back misses the start by {distance(there_and_back, voxel_mm=voxel_mm(report))} on average")
     count = len(all_warnings(report))
     warned = {0: "there are no warnings", 1: "there is 1 warning to read below"}
     parts.append(warned.get(count, f"there are {count} warnings to read below"))
@@ -78,7 +83,7 @@ def needs_attention(report: Report) -> bool:
     """Tell whether anything calls for a second look: folds beyond the limit, a warning, or an agreement that got worse."""
     measured = report.measured
     dice, landmarks, landmarks_before = measured.dice, measured.tre_mm, measured.tre_before_mm
-    worse = dice is not None and dice.mean < dice.mean_before - _SAME_DICE
+    worse = dice is not None and dice.mean < dice.mean_before - SAME_DICE
     astray = landmarks is not None and landmarks_before is not None and landmarks.mean > landmarks_before.mean
     # Written so that a folding that could not be measured counts as well. Folds that the user's limit allows do not.
     folded = report.limit_kept is not True and measured.folding_percent.foreground != 0
@@ -95,11 +100,12 @@ def _agreement(report: Report) -> str:
             return f"After registration {what} is {number(dice.mean, 3)}"
         change = dice.mean - dice.mean_before
         course = f"from {number(dice.mean_before, 3)} to {number(dice.mean, 3)}"
-        if abs(change) < _SAME_DICE:
+        if abs(change) < SAME_DICE:
             return f"Registration left {what} about where it was, {course}"
         return f"Registration {'raised' if change > 0 else 'lowered'} {what} {course}"
     if tre is not None and tre_before is not None:
-        return f"Registration took the mean landmark error from {distance(tre_before.mean)} to {distance(tre.mean)}"
+        before, after = (distance(one.mean, voxel_mm=voxel_mm(report)) for one in (tre_before, tre))
+        return f"Registration took the mean landmark error from {before} to {after}"
     return f"Registration finished; overlap was not measured, because {why_no_overlap(report)}"
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from HyperPredictRegLib.curves import Band, Curves
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.job import BandValue, Criterion
+from HyperPredictRegLib.selection.printed import banded_percent
 from HyperPredictRegLib.selection.readout import band_value, word_for
 
 NO_FOLDING_PERCENT = 0.001
@@ -227,7 +228,7 @@ def _sentence(curves: Curves, criterion: Criterion, index: int, certain: str, di
     setting = ", ".join(f"{word_for(name)} = {value:.3g}" for name, value in _setting(curves, index).items())
     band = band_value(curves.folding(criterion.domain), index)
     domain = "foreground" if criterion.domain == "foreground" else "working grid"
-    figures = f"Foreseen folding: {_percent(band.value)} of the {domain}, hardly more than {band.upper:.2g} %."
+    figures = f"Foreseen folding of the {domain}: {banded_percent(band)}."
     if band.upper < NO_FOLDING_PERCENT:
         figures = "Practically no folding is foreseen."
     keeping = f"keeps folding under {criterion.folding_limit:g} % of the {domain}" if criterion.folding_limit is not None else ""
@@ -255,7 +256,3 @@ def _dice_words(criterion: Criterion) -> str:
         return f"Dice of {counted[0]}"
     of = f"of {len(counted)} structures" if counted else "of all structures"
     return f"lowest Dice {of}" if criterion.combine == "worst" else (f"weighted mean Dice {of}" if counted else "mean Dice")
-
-
-def _percent(value: float) -> str:
-    return f"{value:.2g} %" if value >= NO_FOLDING_PERCENT else f"less than {NO_FOLDING_PERCENT} %"

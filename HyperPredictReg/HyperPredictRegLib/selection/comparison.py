@@ -11,8 +11,9 @@ import numpy as np
 from HyperPredictRegLib.curves import Curves
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.job import BandValue, Comparison, Criterion, DiceMeasure, FoldingPercent, Measured, Predicted, Trial
+from HyperPredictRegLib.lengths import LEAST_SPREAD, number, rounded, spread
 from HyperPredictRegLib.selection.choosing import Choice, objective
-from HyperPredictRegLib.selection.printed import LEAST_PERCENT, band, number, percent, percent_band, rounded
+from HyperPredictRegLib.selection.printed import LEAST_PERCENT, band, percent, percent_band
 from HyperPredictRegLib.selection.readout import band_value, foreseen
 
 _WORDS = {
@@ -20,6 +21,9 @@ _WORDS = {
     "folding_box": "folding of the box",
     "sd_log_jacobian": "the spread of the logarithm of the Jacobian determinant",
 }
+
+_NARROW = 1 / 3
+"""A miss of at most so much of what the band reaches to that side is narrow: of normal errors, all but 1 in 35 lie within."""
 
 
 def predicted_choice(curves: Curves, choice: Choice, criterion: Criterion, predictor: str) -> Predicted:
@@ -73,13 +77,30 @@ def surprises(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
 
 
 def surprise_words(comparisons: Sequence[Comparison]) -> str:
-    """Say what of the result was measured outside of its predicted band, without a full stop; nothing if all lies inside."""
+    """Say what of the result was measured outside of its predicted band, without a full stop; nothing if all lies inside.
+
+    What misses its band by little is said to lie just beside it: one number in ten does, of pairs that are like all others.
+    """
     found = surprises(comparisons)
     if not found:
         return ""
     return "Not as predicted: " + ", and ".join(
-        f"{what_words(one)} is {measured_text(one)}, {one.lies} the predicted 90 % band ({band_text(one)})" for one in found
+        f"{what_words(one)} is {measured_text(one)}, {_place(one)} the predicted 90 % band ({band_text(one)})" for one in found
     )
+
+
+def misses_narrowly(one: Comparison) -> bool:
+    """Tell whether a measured number lies beside its band by a small part of what the band reaches to that side."""
+    band = one.predicted
+    numbers = [band.lower, band.value, band.upper, one.measured]
+    if one.lies not in ("below", "above") or not all(math.isfinite(end) for end in numbers):
+        return False
+    if one.what != "dice":
+        # Their errors are factors.
+        numbers = [math.log(max(end, _least(one.what))) for end in numbers]
+    lower, value, upper, measured = numbers
+    reach, beside = (value - lower, lower - measured) if one.lies == "below" else (upper - value, measured - upper)
+    return beside <= _NARROW * reach
 
 
 def what_words(one: Comparison) -> str:
@@ -91,7 +112,9 @@ def what_words(one: Comparison) -> str:
 
 def measured_text(one: Comparison) -> str:
     """Return the measured number as text."""
-    return percent(one.measured) if _is_share(one) else number(one.measured, 3)
+    if _is_share(one):
+        return percent(one.measured)
+    return spread(one.measured) if one.what == "sd_log_jacobian" else number(one.measured, 3)
 
 
 def band_text(one: Comparison) -> str:
@@ -104,12 +127,12 @@ def is_at(some: Mapping[str, float], others: Mapping[str, float]) -> bool:
     return all(math.isclose(value, others.get(name, math.nan), rel_tol=1e-6) for name, value in some.items())
 
 
-def _of_deformation(predicted: Predicted, folding: FoldingPercent, spread: float, at_result: bool) -> list[Comparison]:
+def _of_deformation(predicted: Predicted, folding: FoldingPercent, log_jacobian: float, at_result: bool) -> list[Comparison]:
     here = dict(predicted.hyperparameters)
     pairs = (
         ("folding_foreground", predicted.folding_foreground, folding.foreground),
         ("folding_box", predicted.folding_box, folding.box),
-        ("sd_log_jacobian", predicted.sd_log_jacobian, spread),
+        ("sd_log_jacobian", predicted.sd_log_jacobian, log_jacobian),
     )
     return [Comparison(what, here, band, value, _lies(what, band, value), at_result) for what, band, value in pairs]
 
@@ -138,6 +161,14 @@ def _lies(what: str, band: BandValue, measured: float) -> str:
     else:
         lower, value, upper = (rounded(one, 3) for one in numbers)
     return "inside" if lower <= value <= upper else "below" if value < lower else "above"
+
+
+def _place(one: Comparison) -> str:
+    return f"just {one.lies}" if misses_narrowly(one) else one.lies
+
+
+def _least(what: str) -> float:
+    return LEAST_PERCENT if what.startswith("folding") else LEAST_SPREAD
 
 
 def _is_share(one: Comparison) -> bool:

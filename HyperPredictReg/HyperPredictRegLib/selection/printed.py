@@ -1,48 +1,16 @@
-"""Numbers as text: the one place that decides how many digits a measured or predicted number is printed with."""
+"""Shares, bands and settings as text; plain numbers and lengths are in `lengths`."""
 
 from __future__ import annotations
 
 import math
 
 from HyperPredictRegLib.job import BandValue
-
-DASH = "–"
+from HyperPredictRegLib.lengths import DASH, number
 
 LEAST_PERCENT = 0.01
 """A share below this, in percent, is printed as "under" it."""
 
-_NOISE_MM = 1e-9
-"""Shorter distances are what rounding leaves of none; not even atoms lie so close."""
-_LEAST_PLAIN = 1e-6
 _UNKNOWN = "unknown"
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """Return a number with `digits` decimals or, where these would show too little of it, with two significant digits.
-
-    So 0.4812 reads "0.48", and 0.00048, a distance in an image with voxels of a micrometre, "0.00048" instead of "0.00". A value
-    that is missing or not finite is a dash.
-    """
-    if value is None or not math.isfinite(value):
-        return DASH
-    if 0 < abs(value) < _LEAST_PLAIN:
-        mantissa, _, exponent = f"{value:.1e}".partition("e")
-        text = f"{mantissa}e{int(exponent)}"
-    else:
-        text = f"{abs(value) if value == 0 else value:.{_decimals(value, digits)}f}"
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def rounded(value: float, digits: int = 2) -> float:
-    """Return a number as its reader takes it from `number`."""
-    return round(value, _decimals(value, digits)) if math.isfinite(value) else value
-
-
-def distance(value: float | None, digits: int = 2) -> str:
-    """Return a distance in mm, as `number` does, with its unit; what is left of none by rounding is 0."""
-    if value is not None and abs(value) < _NOISE_MM:
-        value = 0.0
-    return f"{number(value, digits)} mm"
 
 
 def short(value: float | None) -> str:
@@ -104,11 +72,3 @@ def _with_band(text: str, ends: str) -> str:
 
 def _span(lower: str, upper: str) -> str:
     return _UNKNOWN if lower == upper != DASH else f"{lower} to {upper}"
-
-
-def _decimals(value: float, digits: int) -> int:
-    # Where one decimal is enough for ordinary values, one digit is too.
-    least = 10.0 ** (1 - digits if digits > 1 else -digits)
-    if value == 0 or abs(value) >= least:
-        return digits
-    return 1 - math.floor(math.log10(abs(value)))

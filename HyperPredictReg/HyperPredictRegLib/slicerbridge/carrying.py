@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.lengths import distance_text
+from HyperPredictRegLib.lengths import distance
 from HyperPredictRegLib.quality import jacobian_determinant
 from HyperPredictRegLib.resampling import content_places, label_places, reached_by, resampled_image
 from HyperPredictRegLib.slicerbridge.carried_points import carried_markups, carried_model
@@ -294,7 +294,7 @@ def _safely(way: _Way, node: Any, what: str, warnings: list[str]) -> Callable[[n
         if beside.any():
             warnings.append(
                 f"{int(beside.sum())} of the {len(points)} {what} of '{node.GetName()}' come to lie beside their place, by "
-                f"{distance_text(float(residual.max()))} at most: the inverse is no better known there."
+                f"{distance(float(residual.max()), voxel_mm=way.voxel_mm)} at most: the inverse is no better known there."
             )
         return moved
 

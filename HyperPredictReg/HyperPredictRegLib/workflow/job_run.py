@@ -27,17 +27,19 @@ from HyperPredictRegLib.job import (
     MirrorCheck,
     Report,
     StabilityMeasure,
+    Verdict,
 )
+from HyperPredictRegLib.lengths import number
 from HyperPredictRegLib.measurement import Measurement, measure
 from HyperPredictRegLib.memory import peak_mb
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.outputs import prepared_folder, publish, write_files
 from HyperPredictRegLib.predictor.choosing import ChosenLambda, choose_lambda
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
-from HyperPredictRegLib.quality import MUCH_FOLDED_PERCENT
+from HyperPredictRegLib.quality import MUCH_FOLDED_PERCENT, SAME_DICE
 from HyperPredictRegLib.records import to_plain
 from HyperPredictRegLib.selection import within_limit
-from HyperPredictRegLib.selection.comparison import compared, predicted_at, surprise_words, surprises
+from HyperPredictRegLib.selection.comparison import compared, misses_narrowly, predicted_at, surprise_words, surprises
 from HyperPredictRegLib.selection.printed import percent
 from HyperPredictRegLib.threads import threads
 from HyperPredictRegLib.transforms import linear_matrix
@@ -47,6 +49,11 @@ from HyperPredictRegLib.workflow.plan import Clock, Plan, Ready, belongings, mad
 
 _POOR_DICE = 0.5
 """From this mean Dice on an image is not mirrored, unless it looks like its mirror image, which exchanged labels tell."""
+
+_SAME_SIMILARITY, _LEAST_DROP = 0.01, 0.001
+"""Share of the mutual information above none, and mutual information, by which it may fall: resampling alone blurs as much."""
+
+_MIRRORED = "The result looks as if an image were mirrored, or labels exchanged: see the warnings."
 
 Writer = Callable[[Outcome, Path], dict[str, str]]
 """Writes more files of an outcome into a folder and returns their names by role, such as the report page or a scene."""
@@ -146,15 +153,17 @@ def _measured_outcome(
         mirror_check = _explanation(plan, ready, found, comparisons, cancelled)
     used = _alignment_used(plan, alignment, spread)
     warnings = (
-        *_prediction_warnings(comparisons),
+        *prediction_warnings(comparisons),
         *([] if mirror_check is None else [mirror_words(mirror_check, inputs.label_names)]),
         *inputs.notes,
         *used.warnings,
         *chosen.warnings,
         *registered.warnings,
-        *_result_warnings(found.measured, alignment, plan, chosen),
+        *result_warnings(found.measured, alignment, plan, chosen, mirrored=mirror_check is not None),
     )
     report = _report(plan, ready, used, chosen, registered, found.measured, warnings, clock)
+    if mirror_check is not None and report.verdict is not None:
+        report = replace(report, verdict=Verdict("red", (_MIRRORED, *report.verdict.reasons)))
     fixed, moving = inputs.fixed, inputs.moving
     nothing = background_value(moving.image, moving.foreground)
     return Outcome(
@@ -180,24 +189,38 @@ def _measured_outcome(
 def _explanation(
     plan: Plan, ready: Ready, found: Measurement, comparisons: Sequence[Comparison], cancelled: CancelCheck
 ) -> MirrorCheck | None:
-    """Look for exchanged labels; and for a mirrored image, if Dice is poor or, where none was measured, much more had to bend."""
+    """Look for exchanged labels; and for a mirrored image, if Dice is poor or, where none was measured, something else is odd.
+
+    That is, if more had to bend than was predicted, or if the contrast seems to differ, as it does where organs lie on others.
+    """
     dice, fixed_labels = found.measured.dice, ready.inputs.fixed.labels
     if dice is not None and fixed_labels is not None and found.warped_labels is not None:
         exchanged = exchanged_labels(fixed_labels, found.warped_labels, dice)
         if exchanged is not None:
             return exchanged
-    rougher = any(one.lies == "above" for one in surprises(comparisons))
-    if not (rougher if dice is None else dice.mean < _POOR_DICE):
+    odd = ready.alignment.contrast == "different" or any(one.lies == "above" for one in surprises(comparisons))
+    if not (odd if dice is None else dice.mean < _POOR_DICE):
         return None
     return mirrored_image(ready.inputs, found, ready.pair.grid, plan.alignment, seed=plan.job.seed, cancelled=cancelled)
 
 
-def _prediction_warnings(comparisons: Sequence[Comparison]) -> list[str]:
+def prediction_warnings(comparisons: Sequence[Comparison]) -> list[str]:
+    """Warn of what was not as predicted: that the prediction does not hold, or, for narrow misses, that these are no rarity."""
     surprise = surprise_words(comparisons)
-    return [f"{surprise}: the prediction does not hold for this pair."] if surprise else []
+    if not surprise:
+        return []
+    if all(misses_narrowly(one) for one in surprises(comparisons)):
+        return [f"{surprise}. About 1 in 10 numbers lies outside of its band: this alone is no sign of an error, but look."]
+    return [f"{surprise}: the prediction does not hold for this pair."]
 
 
-def _result_warnings(measured: Measured, alignment: Alignment, plan: Plan, chosen: ChosenLambda) -> list[str]:
+def result_warnings(
+    measured: Measured, alignment: Alignment, plan: Plan, chosen: ChosenLambda, *, mirrored: bool = False
+) -> list[str]:
+    """Warn of what was measured: folding, an agreement that fell by more than resampling alone takes, and what was left out.
+
+    `mirrored` : the user is asked whether the images are mirrored; until that is answered nothing can be said of contrast.
+    """
     found = []
     folding = measured.folding_percent.foreground
     limit = plan.job.criterion.folding_limit
@@ -209,14 +232,21 @@ def _result_warnings(measured: Measured, alignment: Alignment, plan: Plan, chose
             f"{percent(folding)} of the foreground is folded (more than {MUCH_FOLDED_PERCENT} %): choose a higher {symbol} "
             "before you carry labels, points or models over."
         )
-    if measured.similarity_after < measured.similarity_before:
-        found.append("The images agree less after the deformable step than before it: look at the result before you use it.")
-    if alignment.contrast == "different" and plan.engine.name == "demons":
+    before, after = measured.similarity_before, measured.similarity_after
+    if before - after > max(_LEAST_DROP, _SAME_SIMILARITY * (before - 1)):
+        found.append(
+            f"The images agree less after the deformable step than before it (normalised mutual information {number(before, 3)} "
+            f"and then {number(after, 3)}): look at the result before you use it."
+        )
+    if alignment.contrast == "different" and plan.engine.name == "demons" and not mirrored:
         found.append(
             "The two images seem to differ in contrast, and demons compare intensities directly: the engine 'bspline' suits them."
         )
-    if measured.dice is not None and measured.dice.mean < measured.dice.mean_before:
-        found.append("Mean Dice fell through the deformable step: look at the result before you use it.")
+    if measured.dice is not None and measured.dice.mean < measured.dice.mean_before - SAME_DICE:
+        found.append(
+            f"Mean Dice fell through the deformable step, from {number(measured.dice.mean_before, 3)} to "
+            f"{number(measured.dice.mean, 3)}: look at the result before you use it."
+        )
     if measured.dice is not None and measured.dice.absent:
         found.append(f"Left out of mean Dice, because one of the two label maps lacks them: {', '.join(measured.dice.absent)}.")
     if plan.job.fixed_labels and plan.job.moving_labels and measured.dice is None:

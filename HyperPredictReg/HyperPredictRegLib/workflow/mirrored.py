@@ -15,16 +15,18 @@ from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.grid import on_grid
 from HyperPredictRegLib.inputs import Inputs
 from HyperPredictRegLib.job import DiceMeasure, MirrorCheck
+from HyperPredictRegLib.lengths import number
 from HyperPredictRegLib.measurement import Measurement, nearest
 from HyperPredictRegLib.predictor.structures import structure_name
 from HyperPredictRegLib.progress import CancelCheck, never
 from HyperPredictRegLib.quality import dice_coefficients, mutual_information
-from HyperPredictRegLib.selection.printed import number
 
 _GAIN = 0.15
 """Dice by which another explanation must be better: registrations of one pair of people differ by a tenth of this."""
 _GAIN_OF_SIMILARITY = 1.2
 """The same for the mutual information above none; mirrored brains, which look alike, differ by a twentieth."""
+_LEAST_MORE = 0.01
+"""Mutual information that is more than chance where two images have nearly none."""
 _MOST_LABELS = 2000
 """A map of more objects numbers them one by one, as cells are, and knows no sides."""
 _SIDES = {
@@ -109,7 +111,8 @@ def mirrored_image(
     check = MirrorCheck(similarity=measured.similarity_before, similarity_explained=similarity)
     dice = measured.dice
     if dice is None or inputs.fixed.labels is None or moving.labels is None:
-        return check if similarity - 1 > _GAIN_OF_SIMILARITY * (measured.similarity_before - 1) else None
+        more = similarity - measured.similarity_before
+        return check if more > max(_LEAST_MORE, (_GAIN_OF_SIMILARITY - 1) * (measured.similarity_before - 1)) else None
     labels = nearest(_flipped(moving.labels), Geometry.of(inputs.fixed.image), transform)
     overlaps = dice_coefficients(inputs.fixed.labels, labels)
     explained = float(np.mean([overlaps.get(structure.label, 0.0) for structure in dice.structures]))
