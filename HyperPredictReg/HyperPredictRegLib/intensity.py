@@ -20,6 +20,9 @@ LARGEST = 1e30
 _ORDINARY_BOTTOMS = ((0.0, 0.0), (-1100.0, -900.0))
 """Lowest values that are a background like any other, however far from the rest: 0, and air in Hounsfield units."""
 
+_LEAST_HIGH_PADDING = 9999.0
+"""Padding above all that was measured has a value that no measurement has; less may be a device or a plate beside the body."""
+
 _LEAST_PADDING, _LEAST_PADDED_BORDER = 0.005, 0.05
 """Padding fills at least these shares of all voxels and of those on the faces of the box: it lies around what was measured."""
 
@@ -210,6 +213,8 @@ def _set_apart(voxels: np.ndarray, sign: int) -> tuple[float, np.ndarray] | None
     """Return the value at one end (`sign` 1: the lowest, -1: the highest) and where padding is, or None if there is no gap."""
     value = float(voxels.min() if sign > 0 else voxels.max())
     if sign > 0 and any(low <= value <= high for low, high in _ORDINARY_BOTTOMS):
+        return None
+    if sign < 0 and value < _LEAST_HIGH_PADDING:
         return None
     alike = voxels == value
     if alike.mean() < _LEAST_PADDING or alike.all() or _border(alike).mean() < _LEAST_PADDED_BORDER:

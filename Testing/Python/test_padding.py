@@ -100,6 +100,7 @@ def ordinary() -> dict[str, np.ndarray]:
         "standardised": (cut - cut.mean()) / cut.std(),
         "a crop inside the body": 100 + noise,
         "a saturated lump": np.where(organ > 0.7 * organ.max(), 4095.0, np.abs(cut + noise)),
+        "a bright bar beside the body": np.where(np.indices(organ.shape)[2] < 4, 3000.0, np.abs(cut + noise)),
         "a window of grey values": np.clip(ct(), -160, 240),
     }
 

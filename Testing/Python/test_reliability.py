@@ -60,12 +60,6 @@ def test_a_feature_that_is_no_number_is_red(predictor: Predictor, name: str, val
     assert predictor.forecast(features(**{name: value})).verdict.light == "red"
 
 
-def test_a_missing_feature_is_red(predictor: Predictor) -> None:
-    verdict = predictor.forecast(PairFeatures({"hard": 0.0, "foreground_overlap": 0.95}, {})).verdict
-    assert verdict.light == "red"
-    assert "1 of its features cannot be measured (idle)" in verdict.reasons[0]
-
-
 @pytest.mark.parametrize(
     "damage",
     [

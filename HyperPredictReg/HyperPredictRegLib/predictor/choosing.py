@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,14 +119,11 @@ def choose_lambda(
         return _fixed(engine, None, str(error).rstrip("."))
     fixed = {card.hyperparameter: card.fixed_value}
     if forecast.verdict.light == "red":
-        reason = "this pair is too unlike those that the predictor was trained on for a suggestion"
-        if alignment.refusals:
-            reason = "nothing can be predicted for this pair as it is aligned"
-        chosen = _fixed(engine, card, reason)
-        return ChosenLambda(
-            "fixed", chosen.hyperparameters, chosen.sentence, forecast=forecast, predictor=predictor.name, fixed=fixed,
-            warnings=forecast.warnings,
-        )  # fmt: skip
+        unlike = "this pair is too unlike those that the predictor was trained on for a suggestion"
+        reason = "nothing can be predicted for this pair as it is aligned" if alignment.refusals else unlike
+        return replace(
+            _fixed(engine, card, reason), forecast=forecast, predictor=predictor.name, fixed=fixed, warnings=forecast.warnings
+        )
     best = choose(forecast.curves, job.criterion)
     values = complete_hyperparameters(engine, best.hyperparameters)
     return ChosenLambda(

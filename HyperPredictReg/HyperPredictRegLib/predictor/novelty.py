@@ -53,7 +53,7 @@ class Novelty:
         """Judge a pair by its features; red where these, or what they are compared with, are not numbers."""
         row = named_row(named, self.features)
         rules = broken_rules(named)
-        unknown = [name for name, value in zip(self.features, row, strict=True) if not np.isfinite(value)]
+        unknown = [name for name in self.features if not np.isfinite(named.get(name, 0.0))]
         if unknown:
             some = ", ".join(unknown[:3])
             said = f"The pair cannot be judged, because {len(unknown)} of its features cannot be measured ({some})."
@@ -64,7 +64,7 @@ class Novelty:
         distance = float(self.distance(row[None])[0])
         if distance < self.amber and not rules:
             return Verdict("green")
-        standard = (row - self.mean) / self.sd
+        standard = np.nan_to_num((row - self.mean) / self.sd)
         unusual = [feature_words(self.features[n], standard[n]) for n in np.argsort(-np.abs(standard))[:3]]
         light = "amber" if distance < self.red and not rules else "red"
         judged = "unlike anything" if light == "red" else "unlike most of what"
