@@ -16,7 +16,7 @@ from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.job import Job, Verdict
 from HyperPredictRegLib.predictor import choosing
-from HyperPredictRegLib.predictor.examples import LEAST_FOLDING
+from HyperPredictRegLib.predictor.bands import LEAST_FOLDING
 from HyperPredictRegLib.predictor.features import PairFeatures
 from HyperPredictRegLib.predictor.novelty import at_most, broken_rules
 from HyperPredictRegLib.predictor.predictor import LEAST_DICE_REACH, Predictor
