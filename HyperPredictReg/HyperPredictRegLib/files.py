@@ -61,9 +61,9 @@ def writing_into(folder: Path, what: str, kept: str = "Nothing was kept.") -> It
     """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
         raise InputError(f"{_writing_failed(error, folder, what)} {kept}".rstrip()) from error
 
 
@@ -82,9 +82,9 @@ def reading(what: str, path: Path | str | None = None) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
         named = path if path is not None else _named_file(error)
         where = "" if named is None else f" '{shown(named)}'"
         raise InputError(f"The {what}{where} could not be read ({reason(error)}): {_remedy(error)}.") from error
@@ -141,9 +141,7 @@ def read_bounded(path: Path, what: str, most_bytes: int) -> bytes:
             # One more than there should be: it may grow meanwhile. Not `most_bytes`, for which memory would be reserved.
             data = stream.read(min(status.st_size, most_bytes) + 1)
     if len(data) > most_bytes:
-        raise InputError(
-            f"The {what} '{shown(path)}' is longer than {most_bytes / 1e6:.3g} MB, which none of ours is: is it the right file?"
-        )
+        raise InputError(f"The {what} '{shown(path)}' is longer than {most_bytes / 1e6:.3g} MB: give the right file.")
     return data
 
 

@@ -13,12 +13,11 @@ from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, ne
 from HyperPredictRegLib.threads import threads
 
 from HyperPredictRegLab.baselines.paper import paper_image
+from HyperPredictRegLab.manifest import ManifestPair, read_manifest
 from HyperPredictRegLab.sweep.descriptions import affine_from
-from HyperPredictRegLab.sweep.manifest import ManifestPair, read_manifest
 from HyperPredictRegLab.sweep.parts import part_name
 from HyperPredictRegLab.sweep.runs import PreparedPair, SweepSettings
-from HyperPredictRegLab.training.examples import RUNS
-from HyperPredictRegLab.training.sweep_tables import check_columns, read_table
+from HyperPredictRegLab.sweep.tables import RUNS, check_columns, read_table
 
 FOLDER = "paper-images"
 

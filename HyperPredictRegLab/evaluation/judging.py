@@ -31,7 +31,7 @@ from HyperPredictRegLab.evaluation.decisions import (
 )
 from HyperPredictRegLab.evaluation.measured import Foretold, Measured, quiet_mean
 from HyperPredictRegLab.evaluation.tables import Cell, Estimate, Table, counts, holm, per_person_test
-from HyperPredictRegLab.training.sweep_tables import check_columns, check_text, read_table, with_labels, with_numbers
+from HyperPredictRegLab.sweep.tables import check_columns, check_text, read_table, with_labels, with_numbers
 
 WINDOW = (0.05, 2.5)
 """Percent of the foreground: where folding decides. Outside, its logarithm is either noise or beside the point."""

@@ -15,9 +15,9 @@ from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.files import writing_into
 from HyperPredictRegLib.predictor.features import VERSION as FEATURES_VERSION
 
-from HyperPredictRegLab.sweep.manifest import ManifestPair
+from HyperPredictRegLab.manifest import ManifestPair
 from HyperPredictRegLab.sweep.runs import Row, SweepSettings, common_columns
-from HyperPredictRegLab.training.sweep_tables import (
+from HyperPredictRegLab.sweep.tables import (
     check_columns,
     check_text,
     read_table,

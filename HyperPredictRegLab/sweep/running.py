@@ -25,13 +25,13 @@ from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, ne
 from HyperPredictRegLib.records import to_json
 from HyperPredictRegLib.threads import threads
 
+from HyperPredictRegLab.manifest import read_manifest
 from HyperPredictRegLab.sweep.cluster import check_workers, dask_client
 from HyperPredictRegLab.sweep.descriptions import affine_from, feature_rows
 from HyperPredictRegLab.sweep.design import Design
-from HyperPredictRegLab.sweep.manifest import read_manifest
 from HyperPredictRegLab.sweep.parts import PairRows, Parts, Task, write_atomically
 from HyperPredictRegLab.sweep.runs import PreparedPair, SweepSettings, common_columns, run_rows
-from HyperPredictRegLab.training.examples import FEATURES, RUNS
+from HyperPredictRegLab.sweep.tables import FEATURES, RUNS
 
 _PLAN, _PARTS = "sweep.json", "parts"
 _MOST_PLAN_BYTES = 1_000_000

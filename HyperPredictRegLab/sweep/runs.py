@@ -30,7 +30,7 @@ from HyperPredictRegLib.quality import (
 from HyperPredictRegLib.transforms import displacement_field, linear_matrix
 from scipy import ndimage
 
-from HyperPredictRegLab.sweep.manifest import ManifestPair
+from HyperPredictRegLab.manifest import ManifestPair
 
 SURFACE_POINTS = 2000
 """HD95 is measured from at most this many points of each surface: its 95th percentile does not need more."""

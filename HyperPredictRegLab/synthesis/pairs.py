@@ -21,7 +21,7 @@ from HyperPredictRegLib.progress import Progress, ProgressEvent, silent
 
 from HyperPredictRegLab.cv_folds import COUNT as FOLDS
 from HyperPredictRegLab.cv_folds import subject_folds
-from HyperPredictRegLab.sweep.manifest import csv_rows
+from HyperPredictRegLab.manifest import csv_rows
 from HyperPredictRegLab.synthesis.maps import rendered
 from HyperPredictRegLab.synthesis.recipe import DEFAULT_MIX, Recipe, draw_recipe
 

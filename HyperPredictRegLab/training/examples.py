@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from HyperPredictRegLib.errors import InputError
 
-from HyperPredictRegLab.training.sweep_tables import (
+from HyperPredictRegLab.sweep.tables import (
+    FEATURES,
+    RUNS,
     check_columns,
     check_text,
     read_table,
@@ -21,7 +23,6 @@ from HyperPredictRegLab.training.sweep_tables import (
 if TYPE_CHECKING:
     import pandas as pd
 
-RUNS, FEATURES = "runs.parquet", "features.parquet"
 _RUNS, _FEATURES = "runs table", "features table"
 
 LABEL_NOISE = "label_noise_mm"

@@ -363,7 +363,7 @@ def _changed_content(random: Random, content: Any) -> Any:
 
 def _table(random: Random, base: Path, folder: Path) -> Made:
     from HyperPredictRegLab.evaluation.judging import read_strangers
-    from HyperPredictRegLab.sweep.manifest import read_manifest
+    from HyperPredictRegLab.manifest import read_manifest
     from HyperPredictRegLab.training.examples import read_examples
 
     what = random.random()

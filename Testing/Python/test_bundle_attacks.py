@@ -176,7 +176,7 @@ ARCHIVES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "no archive": (lambda m: b"PK\x03\x04" + bytes(2000), "does not hold the tensors"),
     "the archive's end": (lambda m: m[-22:], "does not hold the tensors"),
     "empty": (lambda m: b"", "does not hold the tensors"),
-    "huge": (lambda m: bytes(MOST_BYTES + 1), "has more than 50 MB"),
+    "huge": (lambda m: bytes(MOST_BYTES + 1), "is longer than 50 MB"),
     "a comment": (lambda m: m[:-2] + b"\x02\x00hi", "before or behind"),
     "a preface": (lambda m: b"hi" + repacked(m, same), "before or behind"),
 }  # fmt: skip
@@ -251,7 +251,7 @@ def _description_of(shape: tuple[int, ...], stride: tuple[int, ...], offset: int
 
 
 CARDS: dict[str, tuple[Callable[[str], str], str]] = {
-    "endless": (lambda text: text + " " * 3_000_000, "more than 2 MB"),
+    "endless": (lambda text: text + " " * 3_000_000, "is longer than 2 MB"),
     "deep": (lambda text: "[" * 100_000, "card"),
     "deep in a field": (lambda text: text.replace('"training":', '"training":' + "[" * 5000 + "]" * 5000 + ',"x":'), "card"),
     "digits": (lambda text: text.replace('"pairs": ', '"pairs": ' + "9" * 5000), "card"),

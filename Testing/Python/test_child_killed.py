@@ -32,12 +32,10 @@ def test_kills_at_random_moments_leave_nothing_behind(tmp_path: Path) -> None:
 PARENT = """
 import json, sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from child_samples import worker_that
 from HyperPredictRegLib.child import Child, new_workplace, process
-inputs, body, then = Path(sys.argv[2]), sys.argv[3], sys.argv[4]
-if body:
-    process._CODE = worker_that(body)
+inputs, code, then = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+if code:
+    process._CODE = code
 workplace = new_workplace(inputs.parent / "temporary")
 child = Child("register", inputs / "job.json", workplace=workplace)
 while not child.poll():
@@ -54,16 +52,16 @@ STUBBORN = "progress(ProgressEvent('a', 0.5))\ntime.sleep(3600)"
 
 
 @posix
-@pytest.mark.parametrize("body", ["", STUBBORN], ids=["cooperative", "stubborn"])
+@pytest.mark.parametrize("code", ["", worker_that(STUBBORN)], ids=["cooperative", "stubborn"])
 @pytest.mark.parametrize("then", ["wait", "end", "forget"])
-def test_a_worker_does_not_outlive_its_parent(tmp_path: Path, body: str, then: str) -> None:
+def test_a_worker_does_not_outlive_its_parent(tmp_path: Path, code: str, then: str) -> None:
     inputs, results = tmp_path / "inputs", tmp_path / "results"
     inputs.mkdir()
     results.mkdir()
     # A registration long enough to be met at work.
     write_small_job(inputs, results / "out", voxels=48, alignment={})
     before = digests(inputs)
-    command = [sys.executable, "-c", PARENT, str(Path(__file__).parent), str(inputs), body, then]
+    command = [sys.executable, "-c", PARENT, str(inputs), code, then]
     with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as parent:
         assert parent.stdout is not None
         worker, workplace = json.loads(parent.stdout.readline())

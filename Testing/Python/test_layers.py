@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cli", "panel"}),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-LABORATORY_FLOORS = ("cv_folds", "synthesis", "sweep", "training", "baselines", "evaluation", "commands")
+LABORATORY_FLOORS = ("cv_folds", "manifest", "synthesis", "sweep", "training", "baselines", "evaluation", "commands")
 
 SLICER_SIDE = frozenset({"slicer", "slicer_core", "vtk", "vtkmodules", "qt", "ctk", "SampleData", "PySide6"})
 KNOWS_SLICER = frozenset({"slicerbridge", "panel"})

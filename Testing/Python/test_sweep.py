@@ -19,8 +19,8 @@ from HyperPredictRegLib.errors import InputError
 from sweep_samples import write_manifest, write_organs
 from typer.testing import CliRunner
 
+from HyperPredictRegLab.manifest import read_manifest
 from HyperPredictRegLab.sweep.design import Design
-from HyperPredictRegLab.sweep.manifest import read_manifest
 from HyperPredictRegLab.sweep.parts import part_name
 from HyperPredictRegLab.sweep.running import sweep
 from HyperPredictRegLab.sweep.runs import SweepSettings

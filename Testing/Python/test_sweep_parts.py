@@ -209,7 +209,7 @@ def test_a_failed_pair_is_not_taken_for_a_damaged_one(done: Callable[..., Any], 
 
 
 def _pair(name: str) -> Any:
-    from HyperPredictRegLab.sweep.manifest import ManifestPair
+    from HyperPredictRegLab.manifest import ManifestPair
 
     return ManifestPair(name, "", "", "", "", "a", "b")
 

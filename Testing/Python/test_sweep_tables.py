@@ -16,7 +16,6 @@ from HyperPredictRegLib.cli import app
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.files import check_writable, writing_into
 from HyperPredictRegLib.predictor import bundle as bundles
-from HyperPredictRegLib.predictor import sweep_tables
 from HyperPredictRegLib.predictor.bundle import load_bundle, save_bundle
 from HyperPredictRegLib.predictor.paths import bundled
 from predictor_samples import planted_examples
@@ -27,8 +26,9 @@ from HyperPredictRegLab.baselines.paper_images import FOLDER, image_path, read_p
 from HyperPredictRegLab.evaluation.evaluating import write_report
 from HyperPredictRegLab.evaluation.judging import read_strangers
 from HyperPredictRegLab.evaluation.tables import Table
+from HyperPredictRegLab.manifest import read_manifest
+from HyperPredictRegLab.sweep import tables as sweep_tables
 from HyperPredictRegLab.sweep.design import Design
-from HyperPredictRegLab.sweep.manifest import read_manifest
 from HyperPredictRegLab.sweep.runs import SweepSettings
 from HyperPredictRegLab.synthesis.pairs import write_pairs
 from HyperPredictRegLab.training.building import Description, build

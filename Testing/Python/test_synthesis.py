@@ -19,7 +19,7 @@ from HyperPredictRegLib.quality import dice_coefficients
 from scipy import ndimage
 
 from HyperPredictRegLab.cv_folds import subject_folds
-from HyperPredictRegLab.sweep.manifest import read_manifest
+from HyperPredictRegLab.manifest import read_manifest
 from HyperPredictRegLab.synthesis.maps import STRUCTURES, anatomy_places, head_map, rendered, smallest_jacobian
 from HyperPredictRegLab.synthesis.pairs import COLUMNS, plan_pair, write_pairs
 from HyperPredictRegLab.synthesis.recipe import DEFAULT_MIX, TISSUES, Recipe, draw_recipe

@@ -12,6 +12,8 @@ from HyperPredictRegLib.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+RUNS, FEATURES = "runs.parquet", "features.parquet"
+
 MOST_CELLS = 100_000_000
 """Of a table. A hundred thousand registrations of fifty structures have a tenth of this; more would not fit into memory."""
 
