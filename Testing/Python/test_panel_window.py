@@ -235,6 +235,18 @@ def test_what_can_be_predicted_is_what_there_are_bundles_for(
         assert [text for text in texts if text.startswith(name)]
 
 
+def test_a_folded_section_is_as_low_at_first_as_ever_after(opened_panel: tuple[Any, Any]) -> None:
+    # A section that is folded remembers how high it was when it was: the .ui file has to say that height first.
+    _host, panel = opened_panel
+    folded = [one for name, one in vars(panel.ui).items() if name.endswith("CollapsibleButton") and one.collapsed]
+    assert len(folded) >= 9
+    before = {one: one.maximumHeight for one in folded}
+    for one in folded:
+        one.setCollapsed(False)
+        one.setCollapsed(True)
+    assert {one.objectName: one.maximumHeight for one in folded} == {one.objectName: before[one] for one in folded}
+
+
 # What is said first, and what on demand
 
 

@@ -273,8 +273,8 @@ def _check_overlap(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray, wh
         sizes = " and ".join(f"{object_size_mm(item):.3g} mm" for item in pair)
         raise InputError(
             f"The fixed and the moving image do not overlap {when} of the alignment (their anatomy is {sizes} across): "
-            "check that both are in millimetres and show the same anatomy, and that the start is 'moments' unless the positions "
-            "in the files can be trusted."
+            "check that both are in millimetres and show the same anatomy. Where their positions cannot be trusted, start from "
+            "'moments', or give a rough alignment as initial transform."
         )
 
 

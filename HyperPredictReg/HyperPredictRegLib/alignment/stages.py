@@ -257,7 +257,7 @@ def wrapped(error: RuntimeError) -> HyperPredictRegError:
     if re.search("outside|valid points|too few|sampled ?point", text, flags=re.IGNORECASE):
         return RegistrationError(
             "With this start the fixed and the moving image (or their masks) do not overlap: "
-            "check the masks, the units and the positions in the files, or choose the start 'moments'."
+            "check the masks, the units and the positions, or give a rough alignment as initial transform."
         )
     if "number of pixels along direction" in text:
         return InputError(
