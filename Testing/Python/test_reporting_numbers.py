@@ -15,6 +15,7 @@ from HyperPredictRegLib.cli import showing
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.job import BandValue, Criterion, DiceMeasure, Distances, Job, Measured, Report, Verdict
 from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.predictor.choosing import NOT_AS_ALIGNED
 from HyperPredictRegLib.reporting import choice_wording, page, prediction_page, wording
 from HyperPredictRegLib.selection import choose, foreseen
 from HyperPredictRegLib.selection.comparison import surprise_words
@@ -345,3 +346,13 @@ def said_of_result(measured: Measured) -> list[str]:
     """Return what is warned of in a result for which λ was given."""
     plan = SimpleNamespace(job=Job("f", "m", "o"), engine=get_engine("demons"))
     return result_warnings(measured, SimpleNamespace(contrast="same"), plan, SimpleNamespace(by="user"))  # type: ignore[arg-type]
+
+
+def test_a_refused_alignment_is_said_in_the_first_line(outcome: Outcome) -> None:
+    report = with_report(
+        outcome, chosen_by="fixed", predicted=None, verdict=Verdict("red", ("Stretched.",)), criterion=Criterion(),
+        limit_kept=True, choice=f"λ = 0.65 is the fixed value, taken because {NOT_AS_ALIGNED}.",
+    ).report  # fmt: skip
+    assert choice_wording.first_line(report).endswith(f"the prediction was not used, because {NOT_AS_ALIGNED}.")
+    unlike = replace(report, choice="λ = 0.65 is the fixed value.")
+    assert "unlike those that the predictor was trained on" in choice_wording.first_line(unlike)
