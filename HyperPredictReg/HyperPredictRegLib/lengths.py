@@ -27,7 +27,7 @@ def number(value: float | None, digits: int = 2) -> str:
         return DASH
     if 0 < abs(value) < _LEAST_PLAIN or abs(value) >= _LARGEST_PLAIN:
         mantissa, _, exponent = f"{value:.1e}".partition("e")
-        text = f"{mantissa}e{int(exponent)}"
+        text = f"{mantissa}e{int(exponent):+d}"
     else:
         text = f"{abs(value) if value == 0 else value:.{_decimals(value, digits)}f}"
     return text.replace("-", "\N{MINUS SIGN}")

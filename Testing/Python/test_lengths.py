@@ -10,7 +10,7 @@ from HyperPredictRegLib.lengths import distance, spread
     ("length_mm", "text"),
     [
         (0.4312, "0.43 mm"), (0.00043, "0.00043 mm"), (4.3e-7, "4.3e\N{MINUS SIGN}7 mm"), (12.34, "12.34 mm"),
-        (0.0996, "0.10 mm"), (1234.5, "1234.50 mm"), (0, "0.00 mm"), (1e-12, "0.00 mm"), (1e300, "1.0e300 mm"),
+        (0.0996, "0.10 mm"), (1234.5, "1234.50 mm"), (0, "0.00 mm"), (1e-12, "0.00 mm"), (1e300, "1.0e+300 mm"),
         (float("nan"), "– mm"),
     ],
 )  # fmt: skip

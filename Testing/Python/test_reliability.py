@@ -174,6 +174,7 @@ def test_an_alignment_that_stretches_is_doubted_then_refused(factor: float, doub
     found = align(image, stretched(image, factor), quick, seed=1, initial_transform=start)
     assert (len(found.doubts), len(found.refusals)) == (doubts, refusals)
     assert set(found.doubts + found.refusals) <= set(found.warnings)
+    assert all("shows only a part" in said for said in found.doubts + found.refusals)
 
 
 def test_stability_runs_on_images_of_no_structure() -> None:

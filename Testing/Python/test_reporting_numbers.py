@@ -7,16 +7,19 @@ import importlib
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from HyperPredictRegLib.cli import showing
-from HyperPredictRegLib.job import BandValue, Criterion, DiceMeasure, Distances, Report, Verdict
+from HyperPredictRegLib.engines import get_engine
+from HyperPredictRegLib.job import BandValue, Criterion, DiceMeasure, Distances, Job, Measured, Report, Verdict
 from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.predictor.choosing import NOT_AS_ALIGNED
 from HyperPredictRegLib.reporting import choice_wording, page, prediction_page, wording
 from HyperPredictRegLib.selection import choose, foreseen
 from HyperPredictRegLib.selection.comparison import surprise_words
-from HyperPredictRegLib.workflow.job_run import prediction_warnings
+from HyperPredictRegLib.workflow.job_run import prediction_warnings, result_warnings
 from number_samples import strangers
 from reporting_samples import (
     compared_anew,
@@ -310,3 +313,46 @@ def _no_pictures(outcome: Outcome) -> tuple[page.Picture, ...]:
     from HyperPredictRegLib.reporting import captions
 
     return tuple(page.Picture(c, problem="left out in this test") for c in captions.captions(outcome).values())
+
+
+# What fell
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "warned"),
+    [
+        (1.987, 1.9868, False), (1.987, 1.98, False), (1.987, 1.95, True), (1.05, 1.0496, False), (1.05, 1.045, True),
+        (1.0, 1.0, False),
+    ],
+)  # fmt: skip
+def test_an_agreement_fell_only_if_more_fell_than_resampling_takes(
+    outcome: Outcome, before: float, after: float, warned: bool
+) -> None:
+    measured = replace(outcome.report.measured, similarity_before=before, similarity_after=after)
+    found = [said for said in said_of_result(measured) if "agree less" in said]
+    assert bool(found) == warned
+    assert all(f"{before:.3f} and then {after:.3f}" in said for said in found)
+
+
+@pytest.mark.parametrize(("before", "after", "warned"), [(0.8, 0.7999, False), (0.8, 0.796, False), (0.8, 0.79, True)])
+def test_dice_fell_only_if_the_verdict_says_so_too(outcome: Outcome, before: float, after: float, warned: bool) -> None:
+    measured = replace(outcome.report.measured, dice=DiceMeasure(after, before, (structure(1, "a", after),)))
+    found = [said for said in said_of_result(measured) if "Mean Dice fell" in said]
+    assert bool(found) == warned
+    assert ("lowered" in wording.verdict(replace(outcome.report, measured=measured))) == warned
+
+
+def said_of_result(measured: Measured) -> list[str]:
+    """Return what is warned of in a result for which λ was given."""
+    plan = SimpleNamespace(job=Job("f", "m", "o"), engine=get_engine("demons"))
+    return result_warnings(measured, SimpleNamespace(contrast="same"), plan, SimpleNamespace(by="user"))  # type: ignore[arg-type]
+
+
+def test_a_refused_alignment_is_said_in_the_first_line(outcome: Outcome) -> None:
+    report = with_report(
+        outcome, chosen_by="fixed", predicted=None, verdict=Verdict("red", ("Stretched.",)), criterion=Criterion(),
+        limit_kept=True, choice=f"λ = 0.65 is the fixed value, taken because {NOT_AS_ALIGNED}.",
+    ).report  # fmt: skip
+    assert choice_wording.first_line(report).endswith(f"the prediction was not used, because {NOT_AS_ALIGNED}.")
+    unlike = replace(report, choice="λ = 0.65 is the fixed value.")
+    assert "unlike those that the predictor was trained on" in choice_wording.first_line(unlike)

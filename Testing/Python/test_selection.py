@@ -23,6 +23,8 @@ from HyperPredictRegLib.selection import (
     per_structure,
     within_limit,
 )
+from HyperPredictRegLib.selection.printed import banded_percent
+from HyperPredictRegLib.selection.readout import band_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -191,6 +193,10 @@ def test_an_unknown_structure_is_an_error_that_names_the_known_ones() -> None:
 def test_the_sentence_says_what_was_chosen_and_why(rule: str) -> None:
     choice = choose(like_demons(), Criterion(rule=rule))
     assert choice.sentence.startswith(f"λ = {choice.hyperparameters[WEIGHT]:.3g}: ")
+    band = band_value(like_demons().folding_foreground, choice.index)
+    none = band.upper < NO_FOLDING_PERCENT
+    figures = "Practically no folding is foreseen." if none else f"Foreseen folding of the foreground: {banded_percent(band)}."
+    assert choice.sentence.endswith(figures)
     assert "folding under 0.5 % of the foreground" in choice.sentence
     free = choose(like_demons(), Criterion(rule=rule, folding_limit=None, structures={"structure 1": 1.0})).sentence
     assert "under" not in free

@@ -330,15 +330,16 @@ def _result_warnings(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray) 
     doubts: list[str] = []
     refusals: list[str] = []
     stretch = scales.max() / scales.min()
+    partly = "; where one image shows only a part of what the other shows, use the stages rigid or similarity only"
     if scales.min() < _PLAUSIBLE_SCALES[0] or scales.max() > _PLAUSIBLE_SCALES[1]:
         refusals.append(
             f"The alignment scales the moving image by {1 / scales.max():.2f} to {1 / scales.min():.2f}, which is implausible: "
-            "look at the result, and check the voxel sizes in both files."
+            f"look at the result, and check the voxel sizes in both files{partly if stretch > _UNUSUAL_STRETCH else ''}."
         )
     elif stretch > _UNUSUAL_STRETCH:
         (refusals if stretch > _IMPLAUSIBLE_STRETCH else doubts).append(
             f"The alignment stretches the moving image {stretch:.1f} times as much along one direction as along another: look at "
-            "the result; where one image shows only a part of what the other shows, use the stages rigid or similarity only."
+            f"the result{partly}."
         )
     overlap = _overlap(pair, frame, matrix)
     if not overlap >= _POOR_OVERLAP:

@@ -28,6 +28,9 @@ NO_TORCH = (
     "(in Slicer: install the extension PyTorch; elsewhere: pip install torch)"
 )
 
+NOT_AS_ALIGNED = "nothing can be predicted for this pair as it is aligned"
+"""Why no prediction is used for a pair whose alignment is refused."""
+
 
 @dataclass(frozen=True)
 class ChosenLambda:
@@ -120,7 +123,7 @@ def choose_lambda(
     fixed = {card.hyperparameter: card.fixed_value}
     if forecast.verdict.light == "red":
         unlike = "this pair is too unlike those that the predictor was trained on for a suggestion"
-        reason = "nothing can be predicted for this pair as it is aligned" if alignment.refusals else unlike
+        reason = NOT_AS_ALIGNED if alignment.refusals else unlike
         return replace(
             _fixed(engine, card, reason), forecast=forecast, predictor=predictor.name, fixed=fixed, warnings=forecast.warnings
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from HyperPredictRegLib.job import BandValue, Comparison, Criterion, FoldingPercent, Report, Verdict
 from HyperPredictRegLib.prediction import Prediction
+from HyperPredictRegLib.predictor.choosing import NOT_AS_ALIGNED
 from HyperPredictRegLib.reporting import wording
 from HyperPredictRegLib.selection.comparison import is_at, measured_text, surprise_words, surprises, what_words
 from HyperPredictRegLib.selection.printed import banded, banded_percent, significant
@@ -217,7 +218,8 @@ def _comparison_words(report: Report, criterion: Criterion) -> list[str]:
     if report.predicted is None:
         red = report.verdict is not None and light(report.verdict).colour == "red"
         if red:
-            return ["the prediction was not used, because this pair is unlike those that the predictor was trained on"]
+            unlike = "this pair is unlike those that the predictor was trained on"
+            return [f"the prediction was not used, because {NOT_AS_ALIGNED if NOT_AS_ALIGNED in report.choice else unlike}"]
         return ["no prediction was made"] if report.chosen_by == "fixed" else []
     folding = f"folding_{criterion.domain}"
     words = []
