@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import read_text
 from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.reading.files import check_input, named_in_errors
+from HyperPredictRegLib.reading.files import check_input
 
 _ROLE = "table of label names"
 
@@ -32,14 +34,13 @@ def read_label_names(path: Path | str) -> dict[int, str]:
 
     Raises
     ------
-    InputError : the file is missing or has no such rows.
+    InputError : as `check_input` and `read_text`; or the file has no such rows.
     """
     check_input(path, _ROLE)
-    path = Path(path)
+    text = read_text(Path(path), _ROLE)
     try:
-        with named_in_errors(path, _ROLE), path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = [row for row in csv.reader(stream) if len(row) >= 2]
-    except (UnicodeDecodeError, csv.Error) as error:
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if len(row) >= 2]
+    except csv.Error as error:
         raise InputError(f"The label names '{path}' are not a text table: give a CSV file of label,name.") from error
     names = {int(row[0]): row[1].strip() for row in rows if _LABEL.fullmatch(row[0].strip())}
     if not names:

@@ -103,7 +103,7 @@ def test_a_pipe_in_place_of_half_a_pair_is_not_waited_for(tmp_path: Path, named:
 @pytest.mark.parametrize("reader", READERS, ids=["image", "header", "transform"])
 def test_no_path_is_not_the_current_folder(reader: Callable[[str], object]) -> None:
     for path in ("", " "):
-        with pytest.raises(InputError, match="No path was given for the fixed image"):
+        with pytest.raises(InputError, match="The path of the fixed image is empty"):
             reader(path)
 
 
@@ -164,11 +164,14 @@ def test_a_table_that_is_none_is_refused_or_read(tmp_path: Path, content: bytes)
         assert "names.csv" in str(error)
 
 
-def test_a_segment_without_a_number_has_no_name() -> None:
+def test_a_segment_whose_label_is_no_number_is_told() -> None:
     image = sitk.Image(4, 4, 4, sitk.sitkUInt8)
     for key, value in (("0_Name", "Liver"), ("0_LabelValue", "one"), ("1_Name", "Spleen"), ("1_LabelValue", "2")):
         image.SetMetaData(f"Segment{key}", value)
-    assert embedded_label_names(image) == {2: "Spleen"}
+    with pytest.raises(InputError, match="'one' as the layer or label of a segment: give a whole number"):
+        embedded_label_names(image)
+    image.SetMetaData("Segment0_LabelValue", "7")
+    assert embedded_label_names(image) == {7: "Liver", 2: "Spleen"}
 
 
 def test_what_was_taken_for_granted_stands_in_the_report(files: Path, tmp_path: Path) -> None:

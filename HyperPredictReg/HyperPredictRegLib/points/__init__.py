@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import read_bounded
 from HyperPredictRegLib.points.file import PointFile, PointProblem
 from HyperPredictRegLib.points.markups import parsed_markups
 from HyperPredictRegLib.points.tables import parsed_fcsv, parsed_table
+from HyperPredictRegLib.reading.files import check_input
 
 __all__ = ["PointFile", "read_point_file", "read_points", "write_points"]
 
@@ -58,26 +60,21 @@ def read_point_file(path: Path | str, role: str) -> PointFile:
 
     Raises
     ------
-    InputError : the file is missing or damaged, or does not say clearly where its points are.
+    InputError : as `check_input`; or the file is too large or damaged, or does not say clearly where its points are.
     """
+    check_input(path, role)
     path = Path(path)
     what = f"The {role} '{path}'"
-    if not path.is_file():
-        raise InputError(f"{what} does not exist, or is no file: check the path.")
     parse = _PARSERS.get(path.suffix.lower())
     if parse is None:
         raise InputError(f"{what} is not a point file that can be read: give .mrk.json, .fcsv or .csv.")
     try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise PointProblem(f"it is larger than {_LARGEST_BYTES // 10**6} MB")
-        text = path.read_bytes().decode("utf-8")
+        text = read_bounded(path, role, _LARGEST_BYTES).decode("utf-8")
         if "\0" in text:
             raise PointProblem("it holds NUL characters, so it is no text file")
         return parse(text)
     except UnicodeDecodeError as error:
         raise InputError(f"{what} could not be read as points: it is not UTF-8 text. Save it again as UTF-8.") from error
-    except OSError as error:
-        raise InputError(f"{what} cannot be read ({error.strerror}): check its permissions.") from error
     except PointProblem as error:
         raise InputError(f"{what} could not be read as points: {error}.") from error
 
