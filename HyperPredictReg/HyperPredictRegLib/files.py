@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -196,6 +197,11 @@ def shown(value: Path | str) -> str:
     text = str(value).encode("utf-8", errors="backslashreplace").decode("utf-8")
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     return text if len(text) <= 300 else f"{text[:200]} … {text[-60:]}"
+
+
+def printable(text: str) -> str:
+    """Return text without characters that command a terminal, which a file's name or the name of a label may hold."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else repr(c)[1:-1] for c in text)
 
 
 def reason(error: OSError) -> str:

@@ -24,6 +24,8 @@ _ROLE = "table of label names"
 _LABEL = re.compile("[0-9]{1,10}")
 
 _SEGMENT_KEY = re.compile(r"Segment(\d{1,6})_.+", re.ASCII)
+_NUMBER_KEY = re.compile(r"Segment\d{1,6}_(Layer|LabelValue)", re.ASCII)
+_WHOLE = re.compile(r"\s*\d{1,10}\s*", re.ASCII)
 _CONTAINER_KEY = "Segmentation_"
 _REFERENCE_GEOMETRY = "Reference image geometry"
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -34,7 +36,7 @@ def read_label_names(path: Path | str) -> dict[int, str]:
 
     Raises
     ------
-    InputError : as `check_input` and `read_text`; or the file has no such rows.
+    InputError : the file is missing, no regular file, too long, or has no such rows.
     """
     check_input(path, _ROLE)
     text = read_text(Path(path), _ROLE)
@@ -69,11 +71,13 @@ class Segment:
 def embedded_label_names(image: sitk.Image) -> dict[int, str]:
     """Return the names in the header of a Slicer segmentation (.seg.nrrd) that was read as a label map; empty if none.
 
-    Raises
-    ------
-    InputError : as `segments_of`.
+    A segment whose label is no number has no name: the voxels, which are all that counts here, do not need it.
     """
-    return {segment.value: segment.name for segment in segments_of(header_fields(image), None, "the segmentation")}
+    fields = header_fields(image)
+    bad = [key for key, value in fields.items() if _NUMBER_KEY.fullmatch(key) and not _WHOLE.fullmatch(value)]
+    numbers = tuple(f"{key.partition('_')[0]}_" for key in bad)
+    kept = {key: value for key, value in fields.items() if not key.startswith(numbers)}
+    return {segment.value: segment.name for segment in segments_of(kept, None, "the segmentation")}
 
 
 def header_fields(image: sitk.Image) -> dict[str, str]:
@@ -157,7 +161,7 @@ def _text(found: str) -> str:
 def _whole(text: str | None, default: int, what: str) -> int:
     if text is None:
         return default
-    if not re.fullmatch(r"\s*\d{1,10}\s*", text, re.ASCII):
+    if not _WHOLE.fullmatch(text):
         what = f"{what[0].upper()}{what[1:]}"
         raise InputError(f"{what} has {text[:40]!r} as the layer or label of a segment: give a whole number.")
     return int(text)

@@ -28,7 +28,7 @@ def to_plain(record: Any) -> dict[str, Any]:
     return _plain(dataclasses.asdict(record))
 
 
-def from_json(kind: type[T], text: str, what: str) -> T:
+def from_json(kind: type[T], text: str, what: str, *, any_number: bool = False) -> T:
     """Build the dataclass `kind` from JSON text.
 
     Parameters
@@ -36,16 +36,22 @@ def from_json(kind: type[T], text: str, what: str) -> T:
     kind : a dataclass whose fields are plain values, tuples, dicts or dataclasses.
     text : JSON.
     what : how to call the input in an error, for example "job.json".
+    any_number : whether the numbers may be NaN or infinite, which `to_json` writes as null and Python in words of its own; for
+        what we wrote ourselves. A null that stands for a number comes back as NaN.
 
     Raises
     ------
     InputError : the text is not JSON, or a field is unknown, missing or of the wrong type.
     """
-    return from_plain(kind, parsed_json(text, what), what)
+    return from_plain(kind, parsed_json(text, what, any_number=any_number), what, any_number=any_number)
 
 
-def parsed_json(text: str, what: str) -> Any:
+def parsed_json(text: str, what: str, *, any_number: bool = False) -> Any:
     """Return what JSON text holds, strictly: no number that is none, no key twice, no half a character.
+
+    Parameters
+    ----------
+    any_number : see `from_json`.
 
     Raises
     ------
@@ -53,8 +59,9 @@ def parsed_json(text: str, what: str) -> Any:
     """
     what = _short(what, 300)
     try:
+        constant = float if any_number else _no_number
         data = json.loads(
-            text, parse_constant=_no_number, parse_int=_whole, parse_float=_real, object_pairs_hook=_without_doubles
+            text, parse_constant=constant, parse_int=_whole, parse_float=_real, object_pairs_hook=_without_doubles
         )
         json.dumps(data, ensure_ascii=False).encode("utf-8")
     except RecursionError as error:
@@ -66,8 +73,13 @@ def parsed_json(text: str, what: str) -> Any:
     return data
 
 
-def from_plain(kind: Any, data: Any, where: str) -> Any:
-    """Build a value of type `kind` (a dataclass, tuple, dict or plain type) from what JSON holds; see `from_json`."""
+def from_plain(kind: Any, data: Any, where: str, *, any_number: bool = False) -> Any:
+    """Build a value of type `kind` (a dataclass, tuple, dict or plain type) from what JSON holds; see `from_json`.
+
+    Parameters
+    ----------
+    any_number : see there.
+    """
     origin = typing.get_origin(kind)
     if kind is Any:
         return data
@@ -75,22 +87,28 @@ def from_plain(kind: Any, data: Any, where: str) -> Any:
         options = typing.get_args(kind)
         if data is None and type(None) in options:
             return None
-        return from_plain(next(o for o in options if o is not type(None)), data, where)
+        return from_plain(next(o for o in options if o is not type(None)), data, where, any_number=any_number)
     if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, data, where)
+        return _build_dataclass(kind, data, where, any_number)
     if origin is tuple:
         _expect(isinstance(data, list), where, "a list", data)
         item_kind = typing.get_args(kind)
         kinds = [item_kind[0]] * len(data) if len(item_kind) == 2 and item_kind[1] is Ellipsis else list(item_kind)
         _expect(len(kinds) == len(data), where, f"a list of {len(kinds)}", data)
-        return tuple(from_plain(k, item, f"{where}[{n}]") for n, (k, item) in enumerate(zip(kinds, data, strict=True)))
+        return tuple(
+            from_plain(k, item, f"{where}[{n}]", any_number=any_number)
+            for n, (k, item) in enumerate(zip(kinds, data, strict=True))
+        )
     if origin is dict:
         _expect(isinstance(data, dict), where, "an object", data)
         value_kind = typing.get_args(kind)[1]
-        return {str(key): from_plain(value_kind, item, f"{where}.{key}") for key, item in data.items()}
+        return {str(key): from_plain(value_kind, item, f"{where}.{key}", any_number=any_number) for key, item in data.items()}
     if kind is float:
+        if data is None and any_number:
+            return math.nan
         _expect(isinstance(data, int | float) and not isinstance(data, bool), where, "a number", data)
-        _expect(abs(data) <= _LARGEST, where, "a number that a computer can reckon with", data)
+        unbounded = any_number and isinstance(data, float)
+        _expect(unbounded or abs(data) <= _LARGEST, where, "a number that a computer can reckon with", data)
         return float(data)
     _expect(isinstance(data, kind) and (kind is bool or not isinstance(data, bool)), where, f"of type {kind.__name__}", data)
     return data
@@ -106,7 +124,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _build_dataclass(kind: Any, data: Any, where: str) -> Any:
+def _build_dataclass(kind: Any, data: Any, where: str, any_number: bool) -> Any:
     _expect(isinstance(data, dict), where, "an object", data)
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
@@ -119,7 +137,9 @@ def _build_dataclass(kind: Any, data: Any, where: str) -> Any:
     ]
     if missing:
         raise InputError(f"{where} lacks the field '{missing[0]}'.")
-    return kind(**{name: from_plain(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+    return kind(
+        **{name: from_plain(hints[name], value, f"{where}.{name}", any_number=any_number) for name, value in data.items()}
+    )
 
 
 def _expect(condition: bool, where: str, wanted: str, data: Any) -> None:

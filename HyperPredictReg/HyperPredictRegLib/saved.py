@@ -19,7 +19,7 @@ from HyperPredictRegLib.images import file_sha256, read_image, read_labels
 from HyperPredictRegLib.job import Report
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.prediction import Foresight, Prediction
-from HyperPredictRegLib.records import from_plain
+from HyperPredictRegLib.records import from_plain, parsed_json
 from HyperPredictRegLib.transforms import read_transform
 
 STATE_NAME = "working-state.json"
@@ -29,7 +29,7 @@ FORESIGHT_NAME = "foresight.json"
 
 SCHEMA_VERSION = 1
 
-_MOST_STATE_BYTES = 1 << 28
+_MOST_STATE_BYTES = 250_000_000
 _REPORT_NAME = "report.json"
 _WRITTEN_HERE = {
     "fixed_on_grid": "fixed-on-grid.nrrd",
@@ -89,7 +89,8 @@ def foresight_from_json(text: str, what: str) -> Foresight:
     if "prediction" not in data or "curves" not in data:
         raise InputError(f"{_cap(what)} is no complete prediction: predict again.")
     return Foresight(
-        from_plain(Prediction, data["prediction"], f"{_cap(what)}: prediction"), _curves(data["curves"], what, "predict again")
+        from_plain(Prediction, data["prediction"], f"{_cap(what)}: prediction", any_number=True),
+        _curves(data["curves"], what, "predict again"),
     )
 
 
@@ -169,8 +170,8 @@ def read_outcome(folder: Path) -> Outcome:
         fixed=fixed,
         moving=moving,
         warped=volume("warped"),
-        transform=sitk.CompositeTransform(read_transform(_file(folder, report, "transform"), "transform")),
-        inverse=read_transform(_file(folder, report, "inverse"), "inverse transform").Downcast(),
+        transform=sitk.CompositeTransform(read_transform(_file(folder, report, "transform"), "transform", own=True)),
+        inverse=read_transform(_file(folder, report, "inverse"), "inverse transform", own=True).Downcast(),
         fixed_on_grid=volume("fixed_on_grid"),
         moving_aligned=volume("moving_aligned"),
         moving_registered=volume("moving_registered"),
@@ -179,7 +180,7 @@ def read_outcome(folder: Path) -> Outcome:
         fixed_labels=labels(job.fixed_labels, fixed, "fixed labels"),
         moving_labels=labels(job.moving_labels, moving, "moving labels"),
         warped_labels=volume("warped_labels") if "warped_labels" in state.grids else None,
-        label_names={int(label): name for label, name in state.label_names.items()},
+        label_names=_label_names(state, folder),
         curves=None if state.curves is None else _curves(state.curves, f"the file '{folder / STATE_NAME}'", _AGAIN),
     )
 
@@ -189,12 +190,19 @@ def _read_records(folder: Path) -> tuple[_State, Report]:
     what = f"the file '{path}'"
     data = _object(_text(path, _AGAIN), what)
     _check_version(data, what)
-    state = from_plain(_State, data, _cap(what))
+    state = from_plain(_State, data, _cap(what), any_number=True)
     # What was still unknown when the state was written: the files of later writers, the time that writing took.
     path = folder / _REPORT_NAME
     whole = _object(_text(path, _AGAIN), f"the report '{path}'")
     late = {name: whole.get(name) for name in ("outputs", "seconds", "warnings")}
-    return state, from_plain(Report, data["report"] | late, f"The report '{path}'")
+    return state, from_plain(Report, data["report"] | late, f"The report '{path}'", any_number=True)
+
+
+def _label_names(state: _State, folder: Path) -> dict[int, str]:
+    try:
+        return {int(label): name for label, name in state.label_names.items()}
+    except ValueError as error:
+        raise InputError(f"The file '{folder / STATE_NAME}' has a label that is no number: {_AGAIN}.") from error
 
 
 def _check_unchanged(report: Report) -> None:
@@ -268,7 +276,7 @@ def _curves(plain: Any, what: str, remedy: str) -> Curves:
         if len(labels) != len(structures):
             raise ValueError("as many labels as structures are needed")
         return Curves(names, values, structures, labels, band("dice", len(structures), n), **bands)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{_cap(what)} has damaged curves ({type(error).__name__}: {error}): {remedy}.") from error
 
 
@@ -279,10 +287,7 @@ def _text(path: Path, remedy: str) -> str:
 
 
 def _object(text: str, what: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{_cap(what)} is not valid JSON ({error}).") from error
+    data = parsed_json(text, _cap(what), any_number=True)
     if not isinstance(data, dict):
         raise InputError(f"{_cap(what)} should be a JSON object.")
     return data

@@ -36,25 +36,40 @@ _MOST_OWN_VOXELS = 120
 _FADING_BYTES = 72
 
 
-def read_transform(path: Path | str, role: str) -> sitk.Transform:
+def read_transform(path: Path | str, role: str, *, own: bool = False) -> sitk.Transform:
     """Read a 3-D transform (.h5, .tfm, .txt, .mat, .xfm) or a displacement field image (.nrrd, .mha, .nii.gz).
 
     The deformation and displacement fields of NiftyReg, and SPM's deformations, are known by their headers and converted.
+
+    Parameters
+    ----------
+    path : the file.
+    role : how to call it in an error, for example "transform".
+    own : whether this program wrote it, so that no time is spent on finding out whether a library would crash on it.
 
     Raises
     ------
     InputError : the file is missing, damaged or not a 3-D transform.
     """
-    return read_transform_noted(path, role)[0]
+    return read_transform_noted(path, role, own=own)[0]
 
 
-def read_transform_noted(path: Path | str, role: str) -> tuple[sitk.Transform, tuple[str, ...]]:
+def read_transform_noted(path: Path | str, role: str, *, own: bool = False) -> tuple[sitk.Transform, tuple[str, ...]]:
     """Read a transform as `read_transform` does, and return it with sentences on what was taken for granted."""
     check_input(path, role)
     path = Path(path)
     with named_in_errors(path, role):
-        check_transform_file(path, f"the {role} '{path}'")
-        transform, notes = _read_any(path, role)
+        if not own:
+            check_transform_file(path, f"the {role} '{path}'")
+        try:
+            transform, notes = _read_any(path, role)
+            _check_parts(transform, f"The {role} '{path}'")
+        except (KeyError, TypeError) as error:
+            # What SimpleITK raises for kinds that ITK knows and it does not.
+            raise InputError(
+                f"The {role} '{path}' is or holds a transform of a kind that SimpleITK does not know: export it as an affine "
+                "transform or a displacement field."
+            ) from error
     if transform.GetDimension() != 3:
         raise InputError(f"The {role} '{path}' is a {transform.GetDimension()}-D transform: a 3-D one is needed.")
     if not _is_finite(transform):
@@ -351,6 +366,25 @@ def _voxel_places(grid: Geometry) -> np.ndarray:
     """Return the position of each voxel, shape (k, j, i, 3), LPS mm."""
     k, j, i = np.indices(grid.size[::-1])
     return grid.to_lps(np.stack([i, j, k], axis=-1))
+
+
+def _check_parts(transform: sitk.Transform, what: str) -> None:
+    """Refuse what ITK reads but cannot mean anything: a list of transforms without any, a B-spline without a cell."""
+    if transform.GetTransformEnum() == sitk.sitkComposite:
+        parts = sitk.CompositeTransform(transform)
+        if not parts.GetNumberOfTransforms():
+            raise InputError(f"{what} is a composite of no transforms: export it again from the program that made it.")
+        for n in range(parts.GetNumberOfTransforms()):
+            _check_parts(parts.GetNthTransform(n), what)
+    elif transform.GetTransformEnum() == sitk.sitkBSplineTransform:
+        sizes = transform.GetFixedParameters()[: transform.GetDimension()]
+        order = sitk.BSplineTransform(transform).GetOrder()
+        if min(sizes) <= order:
+            stated = " x ".join(f"{size:g}" for size in sizes)
+            raise InputError(
+                f"{what} is a B-spline of {stated} points, but one of order {order} needs {order + 1} along each axis: export it "
+                "again from the program that made it."
+            )
 
 
 def _is_finite(transform: sitk.Transform) -> bool:

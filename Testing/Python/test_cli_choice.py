@@ -130,6 +130,15 @@ def test_the_users_names_of_structures_win(tmp_path: Path) -> None:
     assert structure_weights("anything", {}, {}) == {"anything": 1.0}
 
 
+def test_names_are_not_looked_for_in_a_header_that_ends_the_process(tmp_path: Path) -> None:
+    # ITK's reader of NRRD writes beyond a buffer for such a line.
+    lines = ("NRRD0004", "type: uchar", "dimension: 3", "sizes: 4 4 4", "encoding: raw", f"space units: {'x' * 100_000}", "", "")
+    (tmp_path / "a.nrrd").write_bytes("\n".join(lines).encode() + bytes(64))
+    assert user_names(None, str(tmp_path / "a.nrrd")) == {}
+    (tmp_path / "names.csv").write_text("label,name\n1,one\n")
+    assert user_names(str(tmp_path / "names.csv"), str(tmp_path / "a.nrrd")) == {1: "one"}
+
+
 def test_the_first_line_is_the_verdict(pair: Path, bundle: Path, tmp_path: Path) -> None:
     done = said_by(*words_of(pair, "register", tmp_path / "out", "--predictor", bundle, "--no-page"))
     assert done.exit_code == 0, done.exception

@@ -66,6 +66,7 @@ TOLD = [
     ("from HyperPredictRegLib.errors import Cancelled\nraise Cancelled('Enough.')", 130, "Enough."),
     ("from HyperPredictRegLib.errors import RegistrationError\nraise RegistrationError('It diverged.')", 1, "It diverged."),
     ("sys.exit(3)", 3, ""),
+    ("import warnings\nwarnings.warn('divide by zero')", 0, ""),
     ("import atexit, threading\nthreading.Thread(target=lambda: 1 / 0).start()", 0, ""),
 ]
 

@@ -197,3 +197,8 @@ def test_room_is_asked_for_without_leaving_anything(tmp_path: Path) -> None:
         file_words.require_room(tmp_path, 1 << 60)
     assert caught.value.errno in FULL
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_printed_does_not_command_a_terminal() -> None:
+    assert file_words.printable("λ ä 'x\u00a0y'\n\tz") == "λ ä 'x\u00a0y'\n\tz"
+    assert file_words.printable("\x1b[31mred\x07 \u202egnp.exe\r\0") == "\\x1b[31mred\\x07 \\u202egnp.exe\\r\\x00"

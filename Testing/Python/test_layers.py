@@ -19,7 +19,7 @@ LABORATORY = TOP / "HyperPredictRegLab"
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"curves", "errors", "lengths"}),
-    frozenset({"files", "geometry", "memory", "progress", "records", "threads", "trace"}),
+    frozenset({"files", "geometry", "interpreter", "memory", "progress", "records", "threads", "trace"}),
     frozenset({"reading"}),
     frozenset({"images", "intensity", "job", "labels", "points", "staging", "transforms"}),
     frozenset({"child", "grid", "inputs", "outcome", "prediction", "quality", "resampling", "selection"}),

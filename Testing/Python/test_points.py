@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from HyperPredictRegLib import points
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.points import read_point_file, read_points
 
@@ -102,6 +105,31 @@ def test_tables_that_are_not_clear_are_refused_with_a_sentence(tmp_path: Path, t
     with pytest.raises(InputError, match=r"The points '.*' could not be read as points: .*\.$") as caught:
         read_points(path, "points")
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no such files")
+@pytest.mark.parametrize("name", ["points.csv", "points.fcsv", "points.mrk.json"])
+def test_a_pipe_and_an_endless_file_are_refused_at_once(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="is a named pipe, not a file"):
+        read_points(tmp_path / name, "points")
+    (tmp_path / name).unlink()
+    with (tmp_path / name).open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(InputError, match="is longer than 50 MB"):
+        read_points(tmp_path / name, "points")
+
+
+def test_more_points_than_there_is_memory_for_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "points.csv", "x,y,z\n1,2,3\n")
+    monkeypatch.setattr(points, "available_bytes", lambda: 1000.0)
+    with pytest.raises(InputError, match=r"could need .* GB of memory, but only .* GB are free"):
+        read_points(path, "points")
+    monkeypatch.setattr(points, "available_bytes", lambda: None)
+    assert len(read_points(path, "points")) == 1
+    monkeypatch.setattr(points, "_MOST_LINES", 1)
+    with pytest.raises(InputError, match="has more than 1 lines"):
+        read_points(path, "points")
 
 
 @pytest.mark.parametrize("content", ["x,y,z\n1,2,3".encode("utf-16"), "x,y,z,Größe\n1,2,3,4".encode("latin-1"), b"\xff\xfe\x00"])

@@ -155,6 +155,17 @@ def test_rows_without_a_label_are_passed_over(tmp_path: Path, row: str) -> None:
     assert read_label_names(tmp_path / "names.csv") == {1: "liver"}
 
 
+@needs_posix
+def test_names_of_labels_are_not_read_without_end(tmp_path: Path) -> None:
+    with (tmp_path / "names.csv").open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"table of label names '.*' is longer than 8 MB"):
+        read_label_names(tmp_path / "names.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InputError, match="is a named pipe"):
+        read_label_names(tmp_path / "pipe.csv")
+
+
 @pytest.mark.parametrize("content", [b"1," + b"x" * 200_000 + b"\n", b"\xff\xfe1,a\n", b"name\n", b'1,"a\n' * 3])
 def test_a_table_that_is_none_is_refused_or_read(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "names.csv").write_bytes(content)
@@ -164,14 +175,11 @@ def test_a_table_that_is_none_is_refused_or_read(tmp_path: Path, content: bytes)
         assert "names.csv" in str(error)
 
 
-def test_a_segment_whose_label_is_no_number_is_told() -> None:
+def test_a_segment_without_a_number_has_no_name() -> None:
     image = sitk.Image(4, 4, 4, sitk.sitkUInt8)
     for key, value in (("0_Name", "Liver"), ("0_LabelValue", "one"), ("1_Name", "Spleen"), ("1_LabelValue", "2")):
         image.SetMetaData(f"Segment{key}", value)
-    with pytest.raises(InputError, match="'one' as the layer or label of a segment: give a whole number"):
-        embedded_label_names(image)
-    image.SetMetaData("Segment0_LabelValue", "7")
-    assert embedded_label_names(image) == {7: "Liver", 2: "Spleen"}
+    assert embedded_label_names(image) == {2: "Spleen"}
 
 
 def test_what_was_taken_for_granted_stands_in_the_report(files: Path, tmp_path: Path) -> None:

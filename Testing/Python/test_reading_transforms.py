@@ -10,6 +10,8 @@ import pytest
 import SimpleITK as sitk
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.images import read_image
+from HyperPredictRegLib.reading import transform_files
 from HyperPredictRegLib.transforms import field_transform, read_transform, read_transform_noted, transformed_points
 from reading_samples import IN_PLACE, SLANTED, UPRIGHT, Nifti, nrrd
 
@@ -209,3 +211,65 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path.write_bytes(top + b"Parameters: \xff\nFixedParameters:\n")
     with pytest.raises(InputError, match="could not be read"):
         read_transform(path, "transform")
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [("Euler3DTransform", "0 0 0 1 2 3 4"), ("Euler3DTransform", "0 0 0 1 2"), ("TranslationTransform", "1 2 3 4")],
+)
+def test_more_or_fewer_parameters_than_a_transform_has_are_refused(tmp_path: Path, kind: str, parameters: str) -> None:
+    match = f"its {kind}_double_3_3 has {len(parameters.split())} parameters instead of"
+    with pytest.raises(InputError, match=match):
+        read_transform(text(tmp_path / "a.tfm", kind, parameters, "0 0 0"), "transform")
+
+
+def test_every_linear_kind_has_the_parameters_that_are_asked_of_it(tmp_path: Path) -> None:
+    kinds = [
+        sitk.AffineTransform(3), sitk.Euler3DTransform(), sitk.ScaleSkewVersor3DTransform(), sitk.ScaleTransform(3),
+        sitk.ScaleVersor3DTransform(), sitk.Similarity3DTransform(), sitk.TranslationTransform(3), sitk.VersorRigid3DTransform(),
+        sitk.VersorTransform(), sitk.Transform(3, sitk.sitkIdentity),
+    ]  # fmt: skip
+    for kind in kinds:
+        sitk.WriteTransform(kind, str(tmp_path / "a.tfm"))
+        assert read_transform(tmp_path / "a.tfm", "transform").GetName() == kind.GetName()
+
+
+def test_a_kind_that_simpleitk_does_not_know_is_told(tmp_path: Path) -> None:
+    odd = sitk.ComposeScaleSkewVersor3DTransform()
+    for transform in (odd, sitk.CompositeTransform([sitk.AffineTransform(3), odd])):
+        sitk.WriteTransform(transform, str(tmp_path / "a.tfm"))
+        with pytest.raises(InputError, match="of a kind that SimpleITK does not know"):
+            read_transform(tmp_path / "a.tfm", "transform")
+
+
+def test_a_composite_of_nothing_is_not_taken_for_the_identity(tmp_path: Path) -> None:
+    for name in ("a.tfm", "a.h5"):
+        sitk.WriteTransform(sitk.CompositeTransform(3), str(tmp_path / name))
+        with pytest.raises(InputError, match="is a composite of no transforms"):
+            read_transform(tmp_path / name, "transform")
+
+
+@pytest.mark.parametrize("points", [1, 3])
+def test_a_spline_without_a_cell_is_refused(tmp_path: Path, points: int) -> None:
+    fixed = f"{points} {points} {points} 0 0 0 1 1 1 {AXES}"
+    path = text(tmp_path / "a.tfm", "BSplineTransform", " ".join(["0"] * (3 * points**3)), fixed)
+    with pytest.raises(InputError, match=f"B-spline of {points} x {points} x {points} points, but one of order 3 needs 4"):
+        read_transform(path, "transform")
+
+
+def test_damaged_hdf5_is_read_elsewhere_and_told_in_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sitk.WriteTransform(sitk.AffineTransform(3), str(tmp_path / "whole.h5"))
+    content = (tmp_path / "whole.h5").read_bytes()
+    (tmp_path / "half.h5").write_bytes(content[: len(content) // 2])
+    for reader in (read_transform, read_image):
+        with pytest.raises(InputError, match=r"half\.h5' is damaged: what it holds cannot be read"):
+            reader(tmp_path / "half.h5", "input")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_ends_the_trial_does_not_end_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sitk.WriteTransform(sitk.AffineTransform(3), str(tmp_path / "a.h5"))
+    monkeypatch.setattr(transform_files, "_TRIAL", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    with pytest.raises(InputError, match=r"a\.h5' is damaged"):
+        read_transform(tmp_path / "a.h5", "transform")
+    assert read_transform(tmp_path / "a.h5", "transform", own=True).IsLinear()

@@ -21,6 +21,7 @@ from HyperPredictRegLib.job import BandValue, Criterion, EngineUsed, Job, Predic
 from HyperPredictRegLib.outcome import Outcome
 from HyperPredictRegLib.outputs import REPORT_NAME, write_files
 from HyperPredictRegLib.prediction import Foresight, Prediction, StructureChoice
+from HyperPredictRegLib.records import from_json, to_json
 from HyperPredictRegLib.saved import foresight_from_json, foresight_to_json, read_foresight, read_outcome, write_rest
 
 
@@ -191,7 +192,7 @@ def test_no_name_is_taken_by_another_result(done: tuple[Outcome, Path]) -> None:
         (saved.STATE_NAME, b"[]", "should be a JSON object"),
         (saved.STATE_NAME, b"{}", "schema version"),
         (saved.STATE_NAME, b'{"schema_version": 1}', "lacks the field 'report'"),
-        (saved.STATE_NAME, b"\xff\xfe", "could not be read"),
+        (saved.STATE_NAME, b"\xff\xfe", "no UTF-8 text"),
         (REPORT_NAME, None, "holds no 'report.json'"),
         (REPORT_NAME, b'{"outputs": 3}', "should be an object"),
         ("warped.nrrd", None, "lack the file of 'warped'"),
@@ -212,6 +213,43 @@ def test_damage_is_told_in_a_sentence(
         (tmp_path / name).write_bytes(damage)
     with pytest.raises(InputError, match=said):
         read_outcome(tmp_path)
+
+
+def test_a_label_of_the_state_that_is_no_number_is_told(done: tuple[Outcome, Path], tmp_path: Path) -> None:
+    for path in done[1].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    state = tmp_path / saved.STATE_NAME
+    text = state.read_text(encoding="utf-8").replace('"label_names": {', '"label_names": {"first": "x", ')
+    state.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="has a label that is no number"):
+        read_outcome(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "put", "said"),
+    [
+        ('"names": [', '"names": ["\\ud800", ', "half a character"),
+        ('"labels": [', f'"labels": [1{"0" * 350}, ', "has damaged curves"),
+        ('"labels": [', '"labels": [Infinity, ', "has damaged curves"),
+        ('"values": [', f'"values": [[1{"0" * 350}], ', "has damaged curves"),
+        ('"lower": [', '"lower": [{"a": [1]}, ', "has damaged curves"),
+        ('"schema_version": 1', '"schema_version": 1, "schema_version": 1', "twice"),
+    ],
+)
+def test_a_foresight_with_a_damaged_part_is_told_in_a_sentence(job: Job, part: str, put: str, said: str) -> None:
+    text = foresight_to_json(foresight(job))
+    assert part in text
+    with pytest.raises(InputError, match=said):
+        foresight_from_json(text.replace(part, put), "the prediction in the scene")
+
+
+def test_a_report_with_numbers_that_json_has_no_word_for_is_read_again(done: tuple[Outcome, Path]) -> None:
+    measured = replace(done[0].report.measured, sd_log_jacobian=math.nan, jacobian_maximum=math.inf)
+    report = replace(done[0].report, measured=measured)
+    back = from_json(Report, to_json(report), "The report", any_number=True)
+    assert_same(back, replace(report, measured=replace(measured, jacobian_maximum=math.nan)))
+    with pytest.raises(InputError, match="sd_log_jacobian should be a number"):
+        from_json(Report, to_json(report), "The report")
 
 
 def test_half_a_volume_is_no_volume(done: tuple[Outcome, Path], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ script calls `Child.wait`. What the process does is told in `HyperPredictRegLib.
 """
 
 from HyperPredictRegLib.child.inbox import ChildEvent
-from HyperPredictRegLib.child.process import Child, Ending, this_python
+from HyperPredictRegLib.child.process import Child, Ending
 from HyperPredictRegLib.child.workplace import new_workplace, remove_workplace, tidy_results
 
-__all__ = ["Child", "ChildEvent", "Ending", "new_workplace", "remove_workplace", "this_python", "tidy_results"]
+__all__ = ["Child", "ChildEvent", "Ending", "new_workplace", "remove_workplace", "tidy_results"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 from HyperPredictRegLib.child.inbox import ChildEvent, Inbox
 from HyperPredictRegLib.child.workplace import tidy_results
+from HyperPredictRegLib.interpreter import this_python
 
 CANCEL = b"cancel\n"
 """What the worker reads when it should stop; the end of its input tells that nobody wants its result any more."""
@@ -201,21 +201,6 @@ class Child:
             remedy = "Most likely the memory ran out: close other programs, choose a coarser preset, or crop the images."
         sentence = f"The {self._word} ended unexpectedly ({_code_in_words(code)}), and nothing was kept. {remedy}"
         return Ending("failed", sentence, self.log, False)
-
-
-def this_python() -> str:
-    """Return the Python to run code with: Slicer's own inside Slicer, else that of this process.
-
-    Raises
-    ------
-    OSError : there is none.
-    """
-    # Slicer's own executable is no Python; the one beside it sets the same libraries up.
-    if getattr(sys.modules.get("slicer"), "app", None) is not None and (found := shutil.which("PythonSlicer")):
-        return found
-    if "python" in Path(sys.executable or "").name.lower():
-        return sys.executable
-    raise OSError("PythonSlicer was not found")
 
 
 def _started(command: list[str]) -> subprocess.Popen[bytes]:

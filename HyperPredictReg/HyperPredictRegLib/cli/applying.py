@@ -10,6 +10,7 @@ import typer
 from HyperPredictRegLib.cli import options
 from HyperPredictRegLib.cli.command import app
 from HyperPredictRegLib.cli.watching import watched
+from HyperPredictRegLib.files import printable
 
 
 @app.command()
@@ -31,12 +32,12 @@ def apply(  # noqa: PLR0913 - one parameter per option of the command
     task = application.Application(
         transform, out, tuple(image or ()), tuple(labels or ()), tuple(points or ()), reference, backward=inverse
     )
-    with watched(quiet or as_json) as (progress, cancelled):
+    with watched(quiet or as_json, abandoned=True) as (progress, cancelled):
         done = application.apply(task, overwrite=overwrite, progress=progress, cancelled=cancelled)
     if as_json:
         typer.echo(json.dumps({"files": done.files, "warnings": done.warnings}, indent=2, ensure_ascii=False))
         return
     for warning in done.warnings:
-        typer.echo(f"Warning: {warning}", err=True)
+        typer.echo(printable(f"Warning: {warning}"), err=True)
     for name in done.files:
-        typer.echo(f"Written: {name}")
+        typer.echo(printable(f"Written: {name}"))

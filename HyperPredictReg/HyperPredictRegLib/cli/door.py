@@ -14,13 +14,14 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from HyperPredictRegLib.errors import Cancelled, HyperPredictRegError, InputError
-from HyperPredictRegLib.files import reason, sentence_of, shown
+from HyperPredictRegLib.files import printable, reason, sentence_of, shown
 
 STOPPED = "Stopped."
 INTERRUPTED = 130
@@ -87,6 +88,9 @@ def _code() -> int:
         from HyperPredictRegLib.cli.commands import app
 
         # What threads and finalizers let fall would come after the last sentence.
+        if not sys.warnoptions:
+            # Libraries warn those who program with them.
+            warnings.simplefilter("ignore")
         threading.excepthook = lambda fallen: _unless_none(fallen.exc_value)
         sys.unraisablehook = lambda fallen: _unless_none(fallen.exc_value)
         app()
@@ -216,4 +220,4 @@ def _say(sentence: str) -> None:
         sys.stderr.flush()
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     with suppress(OSError, ValueError, LookupError):
-        os.write(2, f"{sentence}\n".encode(encoding, errors="replace"))
+        os.write(2, f"{printable(sentence)}\n".encode(encoding, errors="replace"))

@@ -9,6 +9,7 @@ import typer
 from HyperPredictRegLib.cli import options, showing
 from HyperPredictRegLib.cli.command import app
 from HyperPredictRegLib.cli.watching import watched
+from HyperPredictRegLib.files import printable
 
 
 @app.command()
@@ -46,7 +47,7 @@ def measure(  # noqa: PLR0913 - one parameter per option of the command
         grid = measurement.measuring_grid(inputs, found, preset)
         measured = measurement.measure(inputs, found, measurement.linear_start(found), grid).measured
     for note in (*inputs.notes, *notes):
-        typer.echo(f"Warning: {note}", err=True)
+        typer.echo(printable(f"Warning: {note}"), err=True)
     if as_json:
         typer.echo(to_json(measured), nl=False)
     else:

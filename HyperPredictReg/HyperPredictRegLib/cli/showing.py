@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from HyperPredictRegLib.files import printable
+
 if TYPE_CHECKING:
     from HyperPredictRegLib.job import BandValue, Measured, Predicted, Report, Verdict
     from HyperPredictRegLib.prediction import Prediction
@@ -99,6 +101,6 @@ def _show_light(verdict: Verdict) -> None:
 
 def _say(line: str) -> None:
     # The report's sentences hold no-break spaces, which some terminals show as a question mark.
-    line = line.replace("\u00a0", " ").rstrip()
+    line = printable(line.replace("\u00a0", " ")).rstrip()
     if line:
         typer.echo(line)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.reading.files import is_regular
 
 _MOST_DIGITS = 10
 
@@ -41,18 +43,19 @@ def structure_weights(text: str, named: Mapping[int, str], trained: Mapping[int,
 def user_names(label_names: str | None, moving_labels: str | None) -> dict[int, str]:
     """Return the names that the user's files give to labels, as `read_inputs` will find them; unreadable label maps give none."""
     from HyperPredictRegLib.labels import embedded_label_names, read_label_names
+    from HyperPredictRegLib.reading.volumes import stated_volume
 
     names: dict[int, str] = {}
-    if moving_labels is not None and Path(moving_labels).is_file():
+    if moving_labels is not None and is_regular(Path(moving_labels)):
         import SimpleITK as sitk
 
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(moving_labels)
-        try:
+        # Whoever reads all of it says what is wrong with it; here it must only not reach a library that it would crash.
+        with suppress(InputError, RuntimeError):
+            stated_volume(moving_labels, "moving labels")
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(moving_labels)
             reader.ReadImageInformation()
             names = embedded_label_names(reader)
-        except RuntimeError:  # whoever reads all of it says what is wrong with it
-            names = {}
     return names if label_names is None else names | read_label_names(label_names)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.files import read_bounded
+from HyperPredictRegLib.memory import available_bytes
 from HyperPredictRegLib.points.file import PointFile, PointProblem
 from HyperPredictRegLib.points.markups import parsed_markups
 from HyperPredictRegLib.points.tables import parsed_fcsv, parsed_table
@@ -18,7 +19,10 @@ from HyperPredictRegLib.reading.files import check_input
 
 __all__ = ["PointFile", "read_point_file", "read_points", "write_points"]
 
-_LARGEST_BYTES = 500_000_000
+_MOST_BYTES = 50_000_000
+_MOST_LINES = 2_000_000
+# Measured for short lines, with those that are written.
+_MEMORY_PER_BYTE = 120
 _PARSERS: dict[str, Callable[[str], PointFile]] = {".json": parsed_markups, ".fcsv": parsed_fcsv, ".csv": parsed_table}
 
 
@@ -68,8 +72,12 @@ def read_point_file(path: Path | str, role: str) -> PointFile:
     parse = _PARSERS.get(path.suffix.lower())
     if parse is None:
         raise InputError(f"{what} is not a point file that can be read: give .mrk.json, .fcsv or .csv.")
+    data = read_bounded(path, role, _MOST_BYTES)
+    _check_memory(len(data), what)
     try:
-        text = read_bounded(path, role, _LARGEST_BYTES).decode("utf-8")
+        text = data.decode("utf-8")
+        if max(text.count("\n"), text.count("\r")) > _MOST_LINES:
+            raise PointProblem(f"it has more than {_MOST_LINES:,} lines")
         if "\0" in text:
             raise PointProblem("it holds NUL characters, so it is no text file")
         return parse(text)
@@ -92,3 +100,12 @@ def write_points(points_lps: np.ndarray, path: Path) -> None:
         writer = csv.writer(stream)
         writer.writerow(["x", "y", "z"])
         writer.writerows([[repr(float(v)) for v in point] for point in points_lps])
+
+
+def _check_memory(size: int, what: str) -> None:
+    free = available_bytes()
+    if free is not None and size * _MEMORY_PER_BYTE > free:
+        raise InputError(
+            f"{what} is so long that reading it could need {size * _MEMORY_PER_BYTE / 1e9:.1f} GB of memory, but only "
+            f"{free / 1e9:.1f} GB are free: divide it, or close other programs."
+        )

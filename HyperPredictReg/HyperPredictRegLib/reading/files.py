@@ -40,7 +40,7 @@ def check_input(path: Path | str, role: str, *, folder: bool = False) -> None:
         found = Path(text).stat()
         if stat.S_ISDIR(found.st_mode):
             if not folder:
-                raise InputError(f"{what} is a folder: give a file.")
+                raise InputError(f"{what} is a folder: give a file, or check the path.")
             os.scandir(text).close()
             return
         if not stat.S_ISREG(found.st_mode):

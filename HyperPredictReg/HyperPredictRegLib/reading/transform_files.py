@@ -10,26 +10,33 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from HyperPredictRegLib.child import this_python
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.interpreter import exit_code_of
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _GRID = re.compile(rb"(BSpline|DisplacementField)Transform_[a-z]+_(\d)_\d")
 _LARGEST_MAT = 1 << 31
 _MOST_FIXED = 64
+_PARAMETERS = {
+    b"AffineTransform": 12, b"ComposeScaleSkewVersor3DTransform": 12, b"Euler3DTransform": 6, b"IdentityTransform": 0,
+    b"MatrixOffsetTransformBase": 12, b"QuaternionRigidTransform": 7, b"ScaleSkewVersor3DTransform": 15, b"ScaleTransform": 3,
+    b"ScaleVersor3DTransform": 9, b"Similarity3DTransform": 7, b"TranslationTransform": 3, b"VersorRigid3DTransform": 6,
+    b"VersorTransform": 3,
+}  # fmt: skip
+"""Of each linear kind in three dimensions; ITK takes the first of too many, and some kinds the whole of too few."""
 
-# Paths travel as arguments; the current folder might hold a file that takes the place of a library. Without a limit the
-# system may grant more memory than there is.
+# Without a limit the system may grant more memory than there is.
 _TRIAL = """
-import sys
-sys.path[:] = filter(None, sys.path)
 import SimpleITK
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
 except (ImportError, ValueError, OSError):
     pass
-SimpleITK.ReadTransform(sys.argv[1])
+try:
+    SimpleITK.ReadTransform(sys.argv[1])
+except RuntimeError:
+    SimpleITK.ReadImage(sys.argv[1])
 """
 _TRIAL_SECONDS = 120
 _TRIAL_BYTES = 1 << 33
@@ -37,7 +44,7 @@ _TRIAL_FACTOR = 20
 
 
 def check_transform_file(path: Path, what: str) -> None:
-    """Refuse a transform file that ITK would crash on.
+    """Refuse a transform file that ITK would crash on, or read as something else than it is.
 
     Parameters
     ----------
@@ -46,13 +53,13 @@ def check_transform_file(path: Path, what: str) -> None:
 
     Raises
     ------
-    InputError : the sizes that the file states cannot be true.
+    InputError : the sizes that the file states cannot be true, or it is an HDF5 file that cannot be read.
     OSError : the file cannot be read.
     """
     suffix = path.suffix.lower()
-    if _is_hdf5(path):
-        if _holds(path, b"BSplineTransform"):
-            _try_elsewhere(path, what)
+    if is_hdf5(path):
+        why = "the grid of its B-spline does not fit its parameters or the memory"
+        try_elsewhere(path, what, why if _holds(path, b"BSplineTransform") else "what it holds cannot be read")
     elif suffix == ".mat":
         _check_mat(path, what)
     elif suffix in (".tfm", ".txt"):
@@ -88,6 +95,9 @@ def _check_parts(kind: bytes | None, found: dict[bytes, list[bytes]], what: str)
     for name in (b"Parameters", b"FixedParameters"):
         if name not in found:
             raise _damaged(what, f"its {kind.decode('latin-1')[:40]} has no {name.decode()}")
+    wanted = _PARAMETERS.get(kind.partition(b"_")[0]) if kind.endswith(b"_3_3") else None
+    if wanted is not None and wanted != len(found[b"Parameters"]):
+        raise _damaged(what, f"its {kind.decode('latin-1')[:40]} has {len(found[b'Parameters'])} parameters instead of {wanted}")
     if match := _GRID.match(kind):
         _check_grid(found[b"FixedParameters"], int(match.group(2)), len(found[b"Parameters"]), what)
 
@@ -137,7 +147,7 @@ def _check_mat(path: Path, what: str) -> None:
             stream.seek(at)
 
 
-def _is_hdf5(path: Path) -> bool:
+def is_hdf5(path: Path) -> bool:
     """Tell whether a file has the signature of HDF5, which may stand at byte 0, 512, 1024, 2048 and so on."""
     with path.open("rb") as stream:
         at, total = 0, path.stat().st_size
@@ -159,21 +169,27 @@ def _holds(path: Path, word: bytes) -> bool:
     return False
 
 
-def _try_elsewhere(path: Path, what: str) -> None:
+def try_elsewhere(path: Path, what: str, why: str) -> None:
     """Read a file in a process of its own first, which may fail or crash.
 
-    A B-spline in HDF5 states its grid in a way that only that library can read, and ITK does not survive one that does not
-    fit into the memory.
+    The library for HDF5 does not survive every damaged file, nor ITK a grid of a B-spline that does not fit into the memory,
+    which only that library can read.
+
+    Parameters
+    ----------
+    what : see `check_transform_file`.
+    why : what is said where it cannot be read, as the part of a sentence.
+
+    Raises
+    ------
+    InputError : it cannot be read as a transform or an image.
     """
     limit = max(_TRIAL_BYTES, _TRIAL_FACTOR * path.stat().st_size)
     # Where no other process can be started, as in a Slicer without its Python, the file is read without a trial.
     with suppress(OSError):
         try:
-            ended = subprocess.run(
-                [this_python(), "-c", _TRIAL, str(path), str(limit)],
-                stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_TRIAL_SECONDS,
-            )  # fmt: skip
+            code = exit_code_of(_TRIAL, [str(path), str(limit)], _TRIAL_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise _damaged(what, f"it could not be read within {_TRIAL_SECONDS} seconds") from error
-        if ended.returncode:
-            raise _damaged(what, "the grid of its B-spline does not fit its parameters or the memory")
+        if code:
+            raise _damaged(what, why)

@@ -29,6 +29,7 @@ from HyperPredictRegLib.reading.nifti import (
     slanted_sentence,
 )
 from HyperPredictRegLib.reading.text_headers import DEFLATE_RATIO, TextHeader, check_text_header
+from HyperPredictRegLib.reading.transform_files import is_hdf5, try_elsewhere
 
 UNREADABLE = (RuntimeError, ValueError, EOFError, MemoryError, OverflowError, struct.error, zlib.error, gzip.BadGzipFile)
 """What ITK, its wrapping, and our own reading of headers raise for damaged files."""
@@ -165,6 +166,8 @@ def _checked_header(path: Path, role: str) -> tuple[TextHeader | None, NiftiHead
     what = f"the {role} '{path}'"
     if not states_true_lengths(path):
         raise InputError(f"The {role} '{path}' is a damaged DICOM file: copy or export it again.")
+    if is_hdf5(path):
+        try_elsewhere(path, what, "what it holds cannot be read")
     for partner in partners(path):
         check_input(partner, f"file that belongs to the {role}")
     try:

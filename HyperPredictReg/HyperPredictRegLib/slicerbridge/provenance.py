@@ -53,4 +53,4 @@ def add_warnings(node: Any, warnings: Sequence[str]) -> None:
 
 def read_report_node(node: Any) -> Report:
     """Return the report that `add_report_node` stored; raise `InputError` if the text is no such report."""
-    return from_json(Report, node.GetText() or "", f"The text '{node.GetName()}'")
+    return from_json(Report, node.GetText() or "", f"The text '{node.GetName()}'", any_number=True)
