@@ -186,8 +186,8 @@ def checked_path(text: str, what: str) -> str:
         raise InputError(f"The path of {what}, '{shown(text)}', is not valid UTF-8: rename it.") from error
     if max(map(len, names), default=0) > LONGEST_NAME_BYTES or sum(map(len, names)) + len(names) > _LONGEST_PATH_BYTES:
         raise InputError(
-            f"The path of {what}, '{shown(text)}', is too long: a name may have {LONGEST_NAME_BYTES} bytes, a path "
-            f"{_LONGEST_PATH_BYTES}."
+            f"The path of {what}, '{shown(text)}', is too long, longer than the file system allows: a name may have "
+            f"{LONGEST_NAME_BYTES} bytes, a path {_LONGEST_PATH_BYTES}."
         )
     return text
 

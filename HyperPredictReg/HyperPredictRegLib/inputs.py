@@ -15,7 +15,6 @@ from HyperPredictRegLib.job import InputUsed, Job
 from HyperPredictRegLib.labels import embedded_label_names, read_label_names
 from HyperPredictRegLib.memory import available_bytes, estimated_bytes
 from HyperPredictRegLib.points import read_points
-from HyperPredictRegLib.reading.files import named_in_errors
 from HyperPredictRegLib.transforms import read_transform_noted
 
 
@@ -109,10 +108,7 @@ def _read_side(name: str, image_path: str, mask_path: str | None, labels_path: s
     nothing: tuple[None, tuple[str, ...]] = (None, ())
     mask, mask_notes = nothing if mask_path is None else read_mask_noted(mask_path, grid, f"{name} mask")
     labels, labels_notes = nothing if labels_path is None else read_labels_noted(labels_path, grid, f"{name} labels")
-    landmarks = None
-    if landmarks_path is not None:
-        with named_in_errors(landmarks_path, f"{name} landmarks"):
-            landmarks = read_points(landmarks_path, f"{name} landmarks")
+    landmarks = None if landmarks_path is None else read_points(landmarks_path, f"{name} landmarks")
     notes = (*notes, *mask_notes, *labels_notes)
     padded = padding(image)
     known = image if padded is None else padded.filled

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.files import MOST_TEXT_BYTES, read_bounded
+from HyperPredictRegLib.files import read_text
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.reading.files import check_input
 
@@ -39,12 +39,10 @@ def read_label_names(path: Path | str) -> dict[int, str]:
     InputError : the file is missing, no regular file, too long, or has no such rows.
     """
     check_input(path, _ROLE)
-    path = Path(path)
-    data = read_bounded(path, _ROLE, MOST_TEXT_BYTES)
+    text = read_text(Path(path), _ROLE)
     try:
-        lines = io.StringIO(data.decode("utf-8-sig"), newline="")
-        rows = [row for row in csv.reader(lines) if len(row) >= 2]
-    except (UnicodeDecodeError, csv.Error) as error:
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if len(row) >= 2]
+    except csv.Error as error:
         raise InputError(f"The label names '{path}' are not a text table: give a CSV file of label,name.") from error
     names = {int(row[0]): row[1].strip() for row in rows if _LABEL.fullmatch(row[0].strip())}
     if not names:

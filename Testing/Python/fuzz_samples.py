@@ -1,5 +1,7 @@
 """Broken and hostile inputs of every kind, each made from a seed, and what becomes of them.
 
+Those in HDF5 differ a little from run to run, since such a file holds the time at which it was made.
+
 Used by `test_fuzz.py` with a few seeds and by `Testing/soak.py` with many. To see one again:
 
     python Testing/Python/fuzz_samples.py KIND SEED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,17 +202,16 @@ def test_work_that_does_not_hear_is_left(tmp_path: Path, number: signal.Signals)
 
 
 @posix
-def test_a_signal_while_results_are_moved_costs_neither_old_nor_new(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    path = write_small_job(tmp_path / "in", tmp_path / "out")
-    command = [*COMMAND, "register", "--job", str(path), "--quiet", "--no-page", "--overwrite"]
-    assert ended(command, tmp_path).returncode == 0
-    names = {found.name for found in (tmp_path / "out").iterdir()}
+def test_a_signal_while_results_are_moved_costs_neither_old_nor_new(events: tuple[Path, int, set[str]], tmp_path: Path) -> None:
+    folder, _, names = events
+    # Earlier results, of another run of the same job.
+    shutil.copytree(folder / "results" / "out", tmp_path / "out")
+    words = ("register", "--job", str(folder / "in" / "job.json"), "--out", str(tmp_path / "out"))
     code = (
         "import os, signal, time\nfrom HyperPredictRegLib import staging\nmove = staging._move\n"
         "def slow(*given):\n    os.kill(os.getpid(), signal.SIGTERM); time.sleep(2.0); move(*given)\nstaging._move = slow"
     )
-    done = ended(main_after(code, *command[3:]), tmp_path)
+    done = ended(main_after(code, *words, "--quiet", "--no-page", "--overwrite"), tmp_path)
     assert done.returncode in (0, 130) and "Traceback" not in done.stderr
     assert {found.name for found in (tmp_path / "out").iterdir()} == names
     read_report = (tmp_path / "out" / "report.json").read_text(encoding="utf-8")

@@ -94,7 +94,7 @@ UNCLEAR_TABLES = {
     "unknown status": "x,y,z,defined\n1,2,3,perhaps\n",
     "long field": f"x,y,z,name\n1,2,3,{'a' * 200_000}\n",
     "NUL": "x,y,z\n1,2\0,3\n",
-    "empty": "",
+    "empty": "\n",
     "one blank line": "\n",
 }
 
@@ -141,8 +141,10 @@ def test_other_encodings_are_refused_with_a_sentence(tmp_path: Path, name: str, 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
-    for name in ("folder.csv", "absent.csv", "a\0b.csv"):
-        with pytest.raises(InputError, match="check the path"):
+    (tmp_path / "nothing.csv").touch()
+    told = {"folder.csv": "is a folder", "absent.csv": "does not exist", "a\0b.csv": "NUL", "nothing.csv": r"empty \(0 bytes\)"}
+    for name, said in told.items():
+        with pytest.raises(InputError, match=said):
             read_points(tmp_path / name, "points")
 
 

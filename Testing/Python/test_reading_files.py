@@ -103,7 +103,7 @@ def test_a_pipe_in_place_of_half_a_pair_is_not_waited_for(tmp_path: Path, named:
 @pytest.mark.parametrize("reader", READERS, ids=["image", "header", "transform"])
 def test_no_path_is_not_the_current_folder(reader: Callable[[str], object]) -> None:
     for path in ("", " "):
-        with pytest.raises(InputError, match="No path was given for the fixed image"):
+        with pytest.raises(InputError, match="The path of the fixed image is empty"):
             reader(path)
 
 

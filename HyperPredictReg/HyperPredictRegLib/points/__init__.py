@@ -15,7 +15,7 @@ from HyperPredictRegLib.memory import available_bytes
 from HyperPredictRegLib.points.file import PointFile, PointProblem
 from HyperPredictRegLib.points.markups import parsed_markups
 from HyperPredictRegLib.points.tables import parsed_fcsv, parsed_table
-from HyperPredictRegLib.reading.files import check_input, is_regular
+from HyperPredictRegLib.reading.files import check_input
 
 __all__ = ["PointFile", "read_point_file", "read_points", "write_points"]
 
@@ -64,12 +64,11 @@ def read_point_file(path: Path | str, role: str) -> PointFile:
 
     Raises
     ------
-    InputError : the file is missing or damaged, or does not say clearly where its points are.
+    InputError : as `check_input`; or the file is too large or damaged, or does not say clearly where its points are.
     """
+    check_input(path, role)
     path = Path(path)
     what = f"The {role} '{path}'"
-    if not (is_regular(path) and path.stat().st_size == 0):
-        check_input(path, role)
     parse = _PARSERS.get(path.suffix.lower())
     if parse is None:
         raise InputError(f"{what} is not a point file that can be read: give .mrk.json, .fcsv or .csv.")

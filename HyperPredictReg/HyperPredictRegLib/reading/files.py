@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.files import checked_path
 
 _KINDS = (
     (stat.S_ISFIFO, "named pipe"),
@@ -30,18 +31,10 @@ def check_input(path: Path | str, role: str, *, folder: bool = False) -> None:
 
     Raises
     ------
-    InputError : there is no such file, it may not be read, or it is empty, a pipe, a socket, a device or a folder.
+    InputError : there is no such file, it may not be read, or it is empty, a pipe, a socket, a device or a folder; or no file can
+        have such a path.
     """
-    text = str(path)
-    if not text.strip():
-        raise InputError(f"No path was given for the {role}.")
-    if "\0" in text:
-        raise InputError(f"The path of the {role}, {text!r}, holds a NUL character, which no file name can: check the path.")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        # ITK would end the process.
-        raise InputError(f"The path of the {role}, {text!r}, is not valid UTF-8: rename it.") from error
+    text = checked_path(str(path), role)
     what = f"The {role} '{text}'"
     try:
         found = Path(text).stat()
