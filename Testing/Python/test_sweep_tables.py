@@ -16,7 +16,6 @@ from HyperPredictRegLib.cli import app
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.files import check_writable, writing_into
 from HyperPredictRegLib.predictor import bundle as bundles
-from HyperPredictRegLib.predictor import sweep_tables
 from HyperPredictRegLib.predictor.bundle import load_bundle, save_bundle
 from HyperPredictRegLib.predictor.paths import bundled
 from predictor_samples import planted_examples
@@ -31,6 +30,7 @@ from HyperPredictRegLab.sweep.design import Design
 from HyperPredictRegLab.sweep.manifest import read_manifest
 from HyperPredictRegLab.sweep.runs import SweepSettings
 from HyperPredictRegLab.synthesis.pairs import write_pairs
+from HyperPredictRegLab.training import sweep_tables
 from HyperPredictRegLab.training.building import Description, build
 from HyperPredictRegLab.training.examples import read_examples
 from HyperPredictRegLab.training.fitting import TrainingSettings
@@ -346,6 +346,14 @@ def test_errors_of_the_disk_become_sentences(tmp_path: Path) -> None:
 
 
 # ---- images for the paper's baseline -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system has no such files")
+def test_an_image_of_a_pair_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    os.mkfifo(image_path(tmp_path / FOLDER, "one"))
+    with pytest.raises(InputError, match="it is no file"):
+        read_paper_images(tmp_path, ("one",))
 
 
 def test_images_of_pairs_are_read_or_refused(tmp_path: Path) -> None:
