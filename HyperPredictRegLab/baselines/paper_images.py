@@ -10,7 +10,6 @@ import pandas as pd
 from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.files import writing_into
 from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
-from HyperPredictRegLib.reading.files import is_regular
 from HyperPredictRegLib.threads import threads
 
 from HyperPredictRegLab.baselines.paper import paper_image
@@ -85,8 +84,6 @@ def image_path(folder: Path, pair: str) -> Path:
 
 def _read_image(path: Path) -> np.ndarray:
     try:
-        if not is_regular(path):
-            raise ValueError("it is no file")
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it has {path.stat().st_size / 1e6:.0f} MB")
         # Mapped first: what the header says is compared with the file's size before memory is taken for it.

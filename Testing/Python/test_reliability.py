@@ -16,13 +16,12 @@ from HyperPredictRegLib.errors import InputError
 from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.job import Job, Verdict
 from HyperPredictRegLib.predictor import choosing
+from HyperPredictRegLib.predictor.bands import LEAST_FOLDING
 from HyperPredictRegLib.predictor.features import PairFeatures
 from HyperPredictRegLib.predictor.novelty import at_most, broken_rules
 from HyperPredictRegLib.predictor.predictor import LEAST_DICE_REACH, Predictor
 from HyperPredictRegLib.workflow.foresight import foresee
 from predictor_samples import small_bundle
-
-from HyperPredictRegLab.training.examples import LEAST_FOLDING
 
 GOOD = Likeness(0.5, 0.0, 0.0, (0.5, 0.5), 1.0)
 PAIR = {"hard": 0.0, "idle": 0.0, "foreground_overlap": 0.95}

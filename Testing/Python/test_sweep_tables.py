@@ -348,14 +348,6 @@ def test_errors_of_the_disk_become_sentences(tmp_path: Path) -> None:
 # ---- images for the paper's baseline -------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(os.name != "posix", reason="this system has no such files")
-def test_an_image_of_a_pair_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    (tmp_path / FOLDER).mkdir()
-    os.mkfifo(image_path(tmp_path / FOLDER, "one"))
-    with pytest.raises(InputError, match="it is no file"):
-        read_paper_images(tmp_path, ("one",))
-
-
 def test_images_of_pairs_are_read_or_refused(tmp_path: Path) -> None:
     folder = tmp_path / FOLDER
     folder.mkdir()
