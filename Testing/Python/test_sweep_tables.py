@@ -234,7 +234,7 @@ def test_manifests_that_cannot_be_used_are_refused(tmp_path: Path, name: str) ->
 def test_pipes_and_devices_are_no_manifests(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     for path in (tmp_path / "pipe.csv", Path("/dev/zero"), tmp_path):
-        with pytest.raises(InputError, match="give a (regular )?file"):
+        with pytest.raises(InputError, match=r"give a (regular )?file"):
             read_manifest(path)
 
 
