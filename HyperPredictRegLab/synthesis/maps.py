@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.reading.volumes import read_volume
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from scipy.special import ndtr
@@ -57,20 +58,18 @@ def head_map(path: Path) -> np.ndarray:
     ------
     InputError : the file cannot be read, its voxels are not 1 mm, or it holds none of the brain's codes.
     """
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"The label map {path} cannot be read: give a NIfTI or NRRD file that exists.") from error
+    image = read_volume(path, "label map").image
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"The label map {path} is not one 3-D volume of labels.")
     if not np.allclose(image.GetSpacing(), 1, atol=0.02):
         raise InputError(f"The label map {path} has voxels of {image.GetSpacing()} mm: resample it to 1 mm first.")
     codes = sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS")).astype(np.int64)
     unknown = _CODES.index(507)
-    table = np.full(max(int(codes.max()), max(_CODES)) + 1, 0, dtype=np.uint8)
+    # The last place stands for all codes beyond, of which there are billions.
+    table = np.full(max(500, *_CODES) + 2, 0, dtype=np.uint8)
     table[500:] = unknown
     table[list(_CODES)] = np.arange(len(_CODES))
-    ids = table[np.maximum(codes, 0)]
+    ids = table[np.clip(codes, 0, len(table) - 1)]
     brain = _IS_BRAIN[ids]
     if not brain.any():
         raise InputError(f"The label map {path} shows no brain: it needs FreeSurfer's codes, such as 2, 3, 41 and 42.")

@@ -109,7 +109,7 @@ def test_a_given_weight_leaves_nothing_to_choose(asked: list[Job], pair: Path, o
         (("--structures", "17:much"), "write NAME:NUMBER"),
         (("--structures", " , "), "names no structure"),
         (("--structures", "17:0"), "at least one of them above 0"),
-        (("--predictor", "absent"), "card.json' cannot be read"),
+        (("--predictor", "absent"), "card.json' could not be read"),
     ],
 )
 def test_choices_that_cannot_be_made(asked: list[Job], pair: Path, bundle: Path, words: tuple[str, str], match: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -297,7 +299,7 @@ def test_maps_that_cannot_be_used_are_refused_in_a_sentence(maps: list[Path], tm
     refused("no label maps", [])
     refused("shows no brain", [save(np.full((9, 9, 9), 600, np.uint16), tmp_path / "mud.nii.gz")])
     refused("voxels of", [save(toy_head(1.0), tmp_path / "coarse.nii.gz", spacing=2.0)])
-    refused("cannot be read", [tmp_path / "nobody.nii.gz"])
+    refused("does not exist", [tmp_path / "nobody.nii.gz"])
     refused("same file name", [maps[0], maps[0]])
     refused("kinds", maps, kinds={"usal": 1.0})
     refused("kinds", maps, kinds={"usual": 0.0})
@@ -309,3 +311,21 @@ def test_a_folder_of_another_seed_is_left_alone(pairs: Path, maps: list[Path]) -
     with pytest.raises(InputError, match="another seed"):
         write_pairs(maps, pairs.parent, count=8, seed=99)
     assert bytes_of(pairs) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no such files")
+def test_a_map_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nrrd")
+    with pytest.raises(InputError, match=r"label map '.*' is a named pipe"):
+        head_map(tmp_path / "pipe.nrrd")
+
+
+def test_codes_beyond_all_that_are_known_cost_no_memory(tmp_path: Path) -> None:
+    codes = np.zeros((12, 12, 12), dtype=np.uint32)
+    codes[4:8, 4:8, 4:8] = 2
+    sitk.WriteImage(sitk.GetImageFromArray(codes), str(tmp_path / "plain.nrrd"))
+    codes[5, 5, 5], codes[6, 6, 6] = 4_000_000_000, 600
+    sitk.WriteImage(sitk.GetImageFromArray(codes), str(tmp_path / "odd.nrrd"))
+    plain, odd = head_map(tmp_path / "plain.nrrd"), head_map(tmp_path / "odd.nrrd")
+    changed = odd[odd != plain]
+    assert len(changed) == 2 and len(set(changed.tolist())) == 1
