@@ -197,7 +197,8 @@ def _key_numbers(report: Report) -> list[KeyNumber]:
         course = f"{number(dice.mean_before, 3)} → {number(dice.mean, 3)}"
         numbers.append(KeyNumber("Mean Dice", course, f"{len(dice.structures)} structures, before → after"))
     if landmarks is not None:
-        course = f"{distance(landmarks_before.mean if landmarks_before else None)} → {distance(landmarks.mean)}"
+        before = distance(landmarks_before.mean if landmarks_before else None).removesuffix(" mm")
+        course = f"{before} → {distance(landmarks.mean)}"
         numbers.append(KeyNumber("Landmark error", course, "mean, before → after"))
     folding, inverse, moved = measured.folding_percent, measured.inverse_consistency_mm, measured.displacement_mm
     similarity = f"{number(measured.similarity_before, 3)} → {number(measured.similarity_after, 3)}"
