@@ -122,7 +122,7 @@ def test_a_job_says_so_and_leaves_padding_out_of_the_comparison(tmp_path: Path) 
     pair = AlignedPair.of(inputs, sitk.AffineTransform(3), "fast")
     there = pair.grid.resample(image_of(BEYOND.astype(np.uint8)), interpolator=sitk.sitkNearestNeighbor)
     assert not sitk.GetArrayViewFromImage(pair.fixed)[inside(there)].any()
-    assert not read_inputs(Job(names["plain"], names["plain"], "")).warnings
+    assert not read_inputs(Job(names["plain"], names["plain"], "")).notes
 
 
 def test_a_mask_does_not_bring_padding_back(tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ def test_a_file_system_that_takes_no_more_is_noticed(files: Path, tmp_path: Path
     command = [sys.executable, "-m", "HyperPredictRegLib.cli", "register", "--job", str(tmp_path / "job.json"), "--no-page", "-q"]
     done = subprocess.run(command, preexec_fn=limit, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("Error: The disk is full, so the results could not be written to")
+    assert done.stderr.startswith("Error: The disk is full (File too large), so the results could not be written to")
     assert [p.name for p in tmp_path.iterdir()] == ["job.json"]
 
 
