@@ -37,6 +37,7 @@ class Nifti:
     intent_p1: float = 0.0
     offset: float = 352.0
     dim: tuple[int, ...] | None = None
+    datatype: tuple[int, int] = (16, 32)
     magic: bytes = b"n+1\0"
     order: str = "<"
 
@@ -45,7 +46,7 @@ class Nifti:
         raw, o = bytearray(352), self.order
         dim = self.dim or (len(shape), *shape, *([1] * (7 - len(shape))))
         for kind, at, values in (
-            ("i", 0, (348,)), ("8h", 40, dim), ("f", 56, (self.intent_p1,)), ("h", 68, (self.intent,)), ("2h", 70, (16, 32)),
+            ("i", 0, (348,)), ("8h", 40, dim), ("f", 56, (self.intent_p1,)), ("h", 68, (self.intent,)), ("2h", 70, self.datatype),
             ("8f", 76, (1.0, *self.pixdim, 1, 1, 1, 1)), ("f", 108, (self.offset,)), ("2f", 112, (self.slope, self.intercept)),
         ):  # fmt: skip
             struct.pack_into(o + kind, raw, at, *values)

@@ -69,6 +69,8 @@ def test_where_a_nifti_file_lies_is_heeded_and_said(
         (Nifti(dim=(3, 7, 5, 7, 1, 1, 1, 1)), "is cut short .* 1192 bytes where its header promises 1332"),
         (Nifti(dim=(3, -6, 5, 7, 1, 1, 1, 1)), "could not be read"),
         (Nifti(dim=(9, 6, 5, 7, 1, 1, 1, 1)), "could not be read"),
+        (Nifti(dim=(5, 6, 5, 7, 1, 3, 1, 1), datatype=(128, 24)), "several colors in each voxel"),
+        (Nifti(dim=(4, 6, 5, 7, 2, 1, 1, 1), datatype=(2304, 32)), "several colors in each voxel"),
         (Nifti(intent=1006), "vectors, though of one value"),
         (Nifti(intent=1005), "could not be read"),
     ],

@@ -283,7 +283,7 @@ def test_foreseen_and_measured_stand_side_by_side(outcome: Outcome) -> None:
     assert rows[4][1:] == ["Folding of the foreground", "0.10 % (0.03 % to 0.30 %)", "0.21 %", "inside the band"]
     assert rows[6][-1] == "below the band"
     hardly = table_of(render_with_curves(with_choice(outcome, (trial(4.0, 0.0008),))), "choice")
-    assert hardly[1][1:] == ["Folding of the foreground", "under 0.01 % (at most 0.01 %)", "under 0.01 %", "inside the band"]
+    assert hardly[1][1:] == ["Folding of the foreground", "under 0.01 %", "under 0.01 %", "inside the band"]
 
 
 def test_dice_is_compared_only_over_structures_that_were_foreseen(outcome: Outcome) -> None:

@@ -275,7 +275,7 @@ def test_ordinary_numbers_read_as_before() -> None:
 @pytest.mark.parametrize(
     ("band", "share", "words"),
     [
-        (BandValue(0.0, 0.0, 0.0), True, "under 0.01 % (at most 0.01 %)"),
+        (BandValue(0.0, 0.0, 0.0), True, "under 0.01 %"),
         (BandValue(0.004, 0.001, 0.3), True, "under 0.01 % (at most 0.30 %)"),
         (BandValue(0.1, 0.03, 0.3), True, "0.10 % (0.03 % to 0.30 %)"),
         (BandValue(0.5, 0.5, 0.5), True, "0.50 % (band unknown)"),

@@ -286,8 +286,8 @@ def flat(dice: float, folding: tuple[float, float, float]) -> Any:
         ((12.4, 3.0, 40.0), "foreground", "Dice 0.74 (0.71 to 0.77), folding 12.40 % (3.00 % to 40.00 %)"),
         ((12.4, 3.0, 40.0), "box", "Dice 0.74 (0.71 to 0.77), folding 1.24 % (0.30 % to 4.00 %)"),
         ((0.03, 0.002, 0.09), "foreground", "Dice 0.74 (0.71 to 0.77), folding 0.03 % (at most 0.09 %)"),
-        ((0.0004, 0.0, 0.0009), "foreground", "Dice 0.74 (0.71 to 0.77), folding under 0.01 % (at most 0.01 %)"),
-        ((0.0, 0.0, 0.0), "foreground", "Dice 0.74 (0.71 to 0.77), folding under 0.01 % (at most 0.01 %)"),
+        ((0.0004, 0.0, 0.0009), "foreground", "Dice 0.74 (0.71 to 0.77), folding under 0.01 %"),
+        ((0.0, 0.0, 0.0), "foreground", "Dice 0.74 (0.71 to 0.77), folding under 0.01 %"),
     ],
 )
 def test_one_setting_in_words(folding, domain, words) -> None:

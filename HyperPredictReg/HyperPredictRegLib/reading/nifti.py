@@ -17,6 +17,7 @@ import numpy as np
 from HyperPredictRegLib.errors import InputError
 
 _BITS = {2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64, 2304: 32}
+_COLORS = (128, 2304)
 _UNITS = {1: ("meters", 1000.0), 2: ("millimeters", 1.0), 3: ("micrometers", 0.001)}
 _HEADER_BYTES = 540
 _TOLERATED_VOXELS = 0.1
@@ -33,6 +34,7 @@ class NiftiHeader:
     is_analyze : the older format, which states neither position nor orientation.
     one_file : the voxels follow the header in the same file.
     sizes : along each stated dimension.
+    datatype : code of what one number of a voxel is.
     bits : of one voxel.
     offset : of the first voxel in its file, in bytes, as stated.
     spacing : along the first three dimensions, in the file's unit.
@@ -46,6 +48,7 @@ class NiftiHeader:
     is_analyze: bool
     one_file: bool
     sizes: tuple[int, ...]
+    datatype: int
     bits: int
     offset: float
     spacing: tuple[float, ...]
@@ -113,6 +116,9 @@ def check_nifti(header: NiftiHeader, what: str) -> tuple[str, ...]:
     lowest = 0 if not header.one_file else 348
     if not math.isfinite(header.offset) or not (header.offset == 0 or header.offset >= lowest):
         raise InputError(f"{_cap(what)} is damaged: its header puts the voxels at byte {header.offset:g}. Export it again.")
+    if header.datatype in _COLORS and any(n > 1 for n in header.sizes[3:]):
+        # ITK writes such voxels beyond its own memory.
+        raise InputError(f"{_cap(what)} has several colors in each voxel: give a file with numbers.")
     slope_is_set = math.isfinite(header.slope) and header.slope != 0
     if not slope_is_set and math.isfinite(header.intercept) and header.intercept != 0:
         raise InputError(
@@ -254,6 +260,7 @@ def _first_version(raw: bytes, order: str) -> NiftiHeader:
         is_analyze=is_analyze,
         one_file=raw[344:348] == b"n+1\0",
         sizes=_sizes(get("8h", 40)),
+        datatype=int(get("h", 70)[0]),
         bits=_BITS.get(int(get("h", 70)[0]), int(get("h", 72)[0])),
         offset=get("f", 108)[0],
         spacing=_spacing(get("8h", 40), pixdim),
@@ -280,6 +287,7 @@ def _second_version(raw: bytes, order: str) -> NiftiHeader:
         is_analyze=False,
         one_file=raw[4:7] == b"n+2",
         sizes=_sizes(get("8q", 16)),
+        datatype=int(get("h", 12)[0]),
         bits=_BITS.get(int(get("h", 12)[0]), int(get("h", 14)[0])),
         offset=float(get("q", 168)[0]),
         spacing=_spacing(get("8q", 16), pixdim),

@@ -62,7 +62,9 @@ def banded(value: BandValue, digits: int = 3) -> str:
 
 
 def banded_percent(value: BandValue) -> str:
-    """Return a predicted share in percent and, in brackets, its 90 % band."""
+    """Return a predicted share in percent and, in brackets, its 90 % band; all below the least share is said by that alone."""
+    if 0 <= value.value <= value.upper < LEAST_PERCENT:
+        return predicted_percent(value.value)
     return _with_band(predicted_percent(value.value), percent_band(value))
 
 
