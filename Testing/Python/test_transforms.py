@@ -171,7 +171,7 @@ def test_inverse_points_that_lead_nowhere_say_so(oblique: Geometry) -> None:
 
 def test_a_transform_that_moves_its_border_out_of_sight_has_no_inverse(oblique: Geometry) -> None:
     vectors = np.full((*oblique.size[::-1], 3), 1e9)
-    with pytest.raises(InputError, match="moves the border of its grid by 17"):
+    with pytest.raises(InputError, match=r"moves the border of its grid by 1\.7e\+9 mm"):
         tr.faded(oblique.apply_to(sitk.GetImageFromArray(vectors, isVector=True)))
     vectors[:] = np.inf
     with pytest.raises(InputError, match="moves the border"):
