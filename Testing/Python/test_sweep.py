@@ -154,7 +154,7 @@ def test_a_manifest_without_its_columns_is_refused(tmp_path: Path, text: str, ma
     (tmp_path / "pairs.csv").write_text(text)
     with pytest.raises(InputError, match=match):
         read_manifest(tmp_path / "pairs.csv")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="could not be read"):
         read_manifest(tmp_path / "absent.csv")
 
 
@@ -168,7 +168,8 @@ def test_names_and_groups_may_be_left_out_and_paths_are_the_manifests(folder: Pa
     ("words", "match"),
     [
         (("--values", "0.7", "--count", "3"), "leave out one of the two"),
-        (("--values", ""), "names no λ"),
+        (("--values", ","), "names no λ"),
+        (("--values", ""), "--values is empty"),
         (("--values", "0.7,x"), "should be numbers"),
         (("--values", "0.01"), "choose a value from"),
         (("--count", "1"), "show no curve"),
