@@ -22,7 +22,7 @@ demo-real: $(VENV)/.demo
 	$(BIN)/python examples/demo_real.py
 
 test: $(VENV)/.test
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(VENV)/.test
 	$(BIN)/python Testing/soak.py $(SOAK_MINUTES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,10 @@ from HyperPredictRegLib.geometry import Geometry
 from HyperPredictRegLib.job import Job, Report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+# A shell lets what it starts in the background ignore Ctrl+C, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--set-alignment", "multi_start=false", "--reproducible", "--weight", "0.9", "--scene", "scene.mrb",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (folder / "stdout.json").write_text(done.stdout)
+    (folder / "stdout.json").write_text(done.stdout, encoding="utf-8")
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,13 @@ assert not strangers, strangers
 print("opened and tested")
 """
 
+# Processes that the module starts read .pth files, but shall find the installed library alone.
+NO_EDITABLE_INSTALL = """
+import sys
+
+sys.meta_path[:] = [finder for finder in sys.meta_path if not getattr(finder, "__module__", "").startswith("__editable__")]
+"""
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _tools() -> None:
@@ -51,15 +59,17 @@ def _tools() -> None:
     pytest.importorskip("PySide6.QtWidgets", reason="PySide6, or a library that it needs, is missing", exc_type=ImportError)
 
 
-def open_module(installed: Path) -> subprocess.CompletedProcess[str]:
+def open_module(installed: Path, scratch: Path) -> subprocess.CompletedProcess[str]:
     """Open the installed module in a fresh process that knows only it, the stand-in for Slicer and the libraries."""
     argument = json.dumps([str(installed), libraries(), str(TOP / "Testing")])
     command = [sys.executable, "-I", "-S", "-c", OPEN_MODULE, argument]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=300)
+    (scratch / "sitecustomize.py").write_text(NO_EDITABLE_INSTALL, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(scratch)}
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=600, env=environment)
 
 
 def test_the_installed_module_opens_and_tests_itself(tmp_path: Path) -> None:
-    done = open_module(install(TOP, tmp_path))
+    done = open_module(install(TOP, tmp_path), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "opened and tested"
 
@@ -77,6 +87,6 @@ def test_the_installed_module_opens_and_tests_itself(tmp_path: Path) -> None:
 def test_a_file_that_was_forgotten_is_found_out(name: str, message: str, tmp_path: Path) -> None:
     source = copy_of_the_extension(tmp_path)
     forget(source, name)
-    done = open_module(install(source, tmp_path))
+    done = open_module(install(source, tmp_path), tmp_path)
     assert done.returncode != 0, f"nobody misses {name}"
     assert message in done.stderr, done.stderr

@@ -59,13 +59,15 @@ def test_a_scene_imported_on_top_of_itself_holds_two_results(scene, nodes, tmp_p
     (second,) = [node for node in (scene.GetNodeByID(one) for one in new) if node.GetName() == nodes.report.GetName()]
     first = read_back(scene, nodes.report).by_role()
     back = read_back(scene, second)
-    assert set(back.by_role()) == set(first) and {node.GetID() for node in back.all()} <= new
+    # The inverse is not saved with a scene: the transform leads both ways.
+    assert set(back.by_role()) == set(first) - {"inverse"} and {node.GetID() for node in back.all()} <= new
     assert not {node.GetID() for node in first.values()} & new
     assert (back.jacobian is None) == gone
     assert checkerboard(nodes.fixed, nodes.warped, scene) is board
     assert checkerboard(back.fixed, back.warped, scene).GetID() in new
     assert show_deformation(nodes.transform, nodes.fixed, scene) is alone
-    assert show_deformation(back.transform, back.fixed, scene).GetID() in new
+    # Nor is the grid's own field saved: the second result gets one of its own.
+    assert show_deformation(back.transform, back.fixed, scene).GetID() not in before
     texts = [scene.GetNthNodeByClass(n, "vtkMRMLTextNode") for n in range(scene.GetNumberOfNodesByClass("vtkMRMLTextNode"))]
     (other,) = [one for one in texts if one.GetName() == prediction.report.GetName() and one is not prediction.report]
     assert {node.GetID() for node in foresight_nodes_of(other).all()} <= new

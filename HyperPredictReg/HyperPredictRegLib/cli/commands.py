@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+from contextlib import suppress
 from typing import Any
 
 from typer.core import TyperCommand
@@ -64,9 +65,10 @@ def _check(value: Any, written: str, *, is_path: bool) -> None:
         raise InputError(f"{written} is too large: give a whole number of at most {LARGEST_WHOLE}.")
 
 
-# Other installed packages enter commands of their own, such as the laboratory.
+# Other installed packages enter commands of their own, such as the laboratory; one that cannot be loaded takes none of ours away.
 for _entry in importlib.metadata.entry_points(group="hyperpredictreg.commands"):
-    _entry.load()
+    with suppress(ImportError):
+        _entry.load()
 
 for _command in app.registered_commands:
     _command.cls = CheckedCommand
