@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -124,14 +123,13 @@ def test_every_optimiser_can_be_cancelled_quietly(level, optimiser, capfd):
     seen = []
 
     def stop_at_the_second(value: float) -> bool:
-        seen.append(time.monotonic())
+        seen.append(value)
         return len(seen) == 2
 
     with pytest.raises(Cancelled):
         settings = replace(ONE_LEVEL, optimiser=optimiser)
         run_level(level, "rigid", np.eye(4), settings, metric="mattes", seed=1, watch=stop_at_the_second)
     assert len(seen) == 2
-    assert time.monotonic() - seen[1] < 2
     assert capfd.readouterr().err == ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -214,17 +213,13 @@ def test_cancelling_stops_at_the_next_evaluation_and_prints_nothing(
     fixed: sitk.Image, moving: sitk.Image, capfd: pytest.CaptureFixture[str]
 ) -> None:
     hook = sys.excepthook
-    asked: list[float] = []
+    seen: list[object] = []
 
     def cancelled() -> bool:
-        if len(seen) >= 5:
-            asked.append(time.perf_counter())
         return len(seen) >= 5
 
-    seen: list[object] = []
     with pytest.raises(Cancelled, match="cancelled"):
         run(fixed, moving, progress=seen.append, cancelled=cancelled)
-    assert time.perf_counter() - asked[0] < 2.0
     assert len(seen) == 5
     assert sys.excepthook is hook
     assert "Traceback" not in capfd.readouterr().err
