@@ -10,6 +10,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 SOAK_MINUTES ?= 10
 
+# Two processes share the cores; threads of their own would wait for each other.
+ONE_THREAD := OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
+
 SWEEPS := benchmarks/results/sweeps
 STRANGERS := mouse hippocampus lesion-like other-contrast
 
@@ -22,7 +25,7 @@ demo-real: $(VENV)/.demo
 	$(BIN)/python examples/demo_real.py
 
 test: $(VENV)/.test
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(VENV)/.test
 	$(BIN)/python Testing/soak.py $(SOAK_MINUTES)
