@@ -152,7 +152,7 @@ BAD = [
     (("register", "fixed.nii.gz", "moving.nii.gz", "--out", "x", "--set-engine", "speed=3"), "unknown field 'speed'"),
     (("register", "fixed.nii.gz", "moving.nii.gz", "--out", "fixed.nii.gz"), "is a file"),
     (("register", "--job", "absent.json"), "could not be read"),
-    (("register", "--job", "fixed.nii.gz"), "not valid JSON"),
+    (("register", "--job", "fixed.nii.gz"), "is no UTF-8 text: check which file"),
     (("register", "--job", "done/report.json", "fixed.nii.gz"), "cannot stand beside --job"),
     (("register", "--job", "done/report.json", "--weight", "2"), "cannot stand beside --job"),
     (("measure", "fixed.nii.gz", "moving.nii.gz", "--transform", "fixed.nii.gz"), "three values per voxel"),
