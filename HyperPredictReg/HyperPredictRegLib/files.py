@@ -67,29 +67,6 @@ def writing_into(folder: Path, what: str, kept: str = "Nothing was kept.") -> It
         raise InputError(f"{_writing_failed(error, folder, what)} {kept}".rstrip()) from error
 
 
-@contextmanager
-def reading(what: str, path: Path | str | None = None) -> Iterator[None]:
-    """Turn an `OSError` of a block that reads into an `InputError` that says what to do.
-
-    Parameters
-    ----------
-    what : what is read, for example "job" or "input".
-    path : of it; the file that the error names unless given.
-
-    Raises
-    ------
-    InputError : in place of an `OSError`.
-    """
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        named = path if path is not None else _named_file(error)
-        where = "" if named is None else f" '{shown(named)}'"
-        raise InputError(f"The {what}{where} could not be read ({reason(error)}): {_remedy(error)}.") from error
-
-
 def sentence_of(error: OSError) -> str | None:
     """Return a sentence about an `OSError` whose origin is unknown; None where it tells nothing of a file."""
     if error.errno in _FULL:
@@ -129,7 +106,7 @@ def read_bounded(path: Path, what: str, most_bytes: int) -> bytes:
     InputError : it is missing, no regular file, too long, or cannot be read.
     """
     checked_path(str(path), what)
-    with reading(what, path):
+    try:
         # Without O_NONBLOCK, a named pipe would be waited for; its kind is asked of the open file, which nobody can exchange.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as stream:
@@ -140,6 +117,8 @@ def read_bounded(path: Path, what: str, most_bytes: int) -> bytes:
                 raise InputError(f"The {what} '{shown(path)}' is a device or a pipe and could not be read: give a regular file.")
             # One more than there should be: it may grow meanwhile. Not `most_bytes`, for which memory would be reserved.
             data = stream.read(min(status.st_size, most_bytes) + 1)
+    except OSError as error:
+        raise InputError(f"The {what} '{shown(path)}' could not be read ({reason(error)}): {_remedy(error)}.") from error
     if len(data) > most_bytes:
         raise InputError(f"The {what} '{shown(path)}' is longer than {most_bytes / 1e6:.3g} MB: give the right file.")
     return data
