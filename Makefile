@@ -14,7 +14,7 @@ SOAK_MINUTES ?= 10
 ONE_THREAD := OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 
 SWEEPS := benchmarks/results/sweeps
-STRANGERS := mouse hippocampus lesion-like other-contrast
+OOD_SETS := mouse hippocampus lesion-like other-contrast
 
 .PHONY: demo demo-real test soak lint bench evaluation system clean
 
@@ -39,7 +39,7 @@ bench: $(VENV)/.bench
 
 evaluation: $(VENV)/.bench
 	$(BIN)/hyperpredictreg evaluate $(SWEEPS)/training $(SWEEPS)/real-people --out docs --overwrite \
-	    --bundle HyperPredictReg/Resources/Models/demons-fast $(foreach name,$(STRANGERS),--stranger $(SWEEPS)/$(name))
+	    --bundle HyperPredictReg/Resources/Models/demons-fast $(foreach name,$(OOD_SETS),--ood $(SWEEPS)/$(name))
 
 system:
 	@sh Testing/system-packages.sh

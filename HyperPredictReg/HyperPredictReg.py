@@ -29,10 +29,10 @@ class HyperPredictReg(ScriptedLoadableModule):
         self.parent.dependencies = []
         self.parent.contributors = ["The HyperPredictReg developers"]
         self.parent.helpText = _("""
-Brings a moving volume into line with a fixed one: first by an affine transform, then by bending it smoothly
-(deformable registration). How stiff the bending must be differs from pair to pair: the module foresees for every stiffness λ
-how well structures will overlap and how much will fold, suggests the best λ, registers, measures the folding, and
-corrects λ until your limit holds.
+Registers a moving volume to a fixed one: first by an affine transform, then by a smooth deformation. How strongly
+regularized that must be differs from pair to pair: the module predicts for every regularization weight λ how well
+structures will overlap and how much will fold, suggests the best λ, registers, measures the folding, and corrects λ
+until your limit holds.
 See the <a href="https://github.com/HyperPredictReg/SlicerHyperPredictReg">module documentation</a>.
 Not a medical device: for research only.
 """)
@@ -217,10 +217,10 @@ class HyperPredictRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
-    """Foresees, registers and carries over nodes of the scene; works without the panel.
+    """Predicts, registers and transforms nodes of the scene; works without the panel.
 
     Calls that wait (`suggest`, `process`) take `progress`, which is called with each
-    `HyperPredictRegLib.child.ChildEvent`; `begin` returns at once, for those who poll.
+    `HyperPredictRegLib.worker.ChildEvent`; `begin` returns at once, for those who poll.
     """
 
     def __init__(self):
@@ -246,10 +246,11 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
         Parameters
         ----------
         fixedVolume, movingVolume : vtkMRMLScalarVolumeNode.
-        movingSegmentation : vtkMRMLSegmentationNode to carry over to the fixed volume, segment by segment, or None.
-        choices : fixedSegmentation, initialTransform (nodes), fixedMask, movingMask (a segmentation or label map node, or a
-            pair of a segmentation node and a segment id), and fields of `HyperPredictRegLib.job.Job`, for example
-            preset="standard", hyperparameters={"regularization_weight": 0.9}, criterion=Criterion(rule="maximum").
+        movingSegmentation : vtkMRMLSegmentationNode to transform to the fixed volume, segment by segment, or None.
+        choices : fixedSegmentation, initialTransform, prediction (nodes; the last is the text of a finished prediction),
+            fixedMask, movingMask (a segmentation or label map node, or a pair of a segmentation node and a segment id), and
+            fields of `HyperPredictRegLib.results.job.Job`, for example
+            preset="standard", setting={"regularization_weight": 0.9}, criterion=Criterion(rule="maximum").
 
         Raises
         ------
@@ -269,6 +270,7 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
             moving_segmentation=movingSegmentation,
             fixed_segmentation=choices.pop("fixedSegmentation", None),
             initial_transform=choices.pop("initialTransform", None),
+            prediction=choices.pop("prediction", None),
             options=choices,
             **masks,
         )
@@ -291,31 +293,31 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
         return Task(kind, request)
 
     def suggest(self, fixedVolume, movingVolume, movingSegmentation=None, *, progress=None, addToScene=True, **choices):
-        """Foresee the result of a registration for every λ, without registering.
+        """Predict the result of a registration for every λ, without registering.
 
         Parameters are those of `process`, except those on the transform; addToScene says whether curves and charts go into
         the scene.
 
         Returns
         -------
-        HyperPredictRegLib.prediction.Foresight, with λ* in ``prediction.hyperparameters`` and the curves in ``curves``.
+        HyperPredictRegLib.results.prediction.Prediction, with λ* in ``choice.setting`` and the curves in ``surface``.
 
         Raises
         ------
-        ValueError : an input cannot be used, or nothing can be foreseen, for example without PyTorch.
+        ValueError : an input cannot be used, or nothing can be predicted, for example without PyTorch.
         RuntimeError : the volumes could not be aligned.
         """
-        from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight
+        from HyperPredictRegLib.slicerbridge.task import deliver_prediction
 
         task = self.begin("predict", self.request(fixedVolume, movingVolume, movingSegmentation, **choices))
         try:
             task.wait(progress)
-            foresight = task.foresight()
+            prediction = task.prediction()
         finally:
             task.close()
         if addToScene:
-            deliver_foresight(foresight, task)
-        return foresight
+            deliver_prediction(prediction, task)
+        return prediction
 
     def process(
         self, fixedVolume, movingVolume, movingSegmentation=None, *, progress=None, transformAs="composite", fieldSpacing=None,
@@ -323,27 +325,27 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
     ):  # fmt: skip
         """Register two volumes and add all that came out to the scene, in one subject hierarchy folder.
 
-        The transform goes on the moving volume to bring it onto the fixed one. Inputs are not changed; a linear parent
-        transform on one of them counts as part of where it lies. λ is foreseen and corrected unless `hyperparameters` gives it.
+        The transform goes on the moving volume to align it with the fixed one. Inputs are not changed; a linear parent
+        transform on one of them counts as part of where it lies. λ is predicted and corrected unless `setting` gives it.
 
         Parameters
         ----------
         fixedVolume, movingVolume, movingSegmentation, choices : see `request`.
         progress : called with each ChildEvent.
-        transformAs : "composite" (affine and bending, exact) or "field" (one displacement field).
+        transformAs : "composite" (affine, then deformable; exact) or "field" (one displacement field).
         fieldSpacing : mm between the points of that field; by default the spacing that was registered on.
 
         Returns
         -------
-        HyperPredictRegLib.slicerbridge.scene.OutcomeNodes, the new nodes by role, such as `warped` and `transform`.
+        HyperPredictRegLib.slicerbridge.outcome_nodes.OutcomeNodes, the new nodes by role, such as `warped` and `transform`.
 
         Raises
         ------
         ValueError : an input cannot be used; the message says which and why.
         RuntimeError : no valid result came out.
         """
-        from HyperPredictRegLib.slicerbridge.delivery import deliver_outcome
-        from HyperPredictRegLib.slicerbridge.storing import check_storage
+        from HyperPredictRegLib.slicerbridge.outcome_nodes import check_storage
+        from HyperPredictRegLib.slicerbridge.task import deliver_outcome
         from HyperPredictRegLib.slicerbridge.volumes import volume_geometry
 
         task = self.begin("register", self.request(fixedVolume, movingVolume, movingSegmentation, **choices))
@@ -355,11 +357,11 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
             task.close()
 
     @staticmethod
-    def carry(nodes, result, backward=False):
-        """Carry volumes, segmentations, models and points over by a result; see `slicerbridge.carrying.carry`."""
-        from HyperPredictRegLib.slicerbridge.carrying import carry
+    def apply_to_nodes(nodes, result, backward=False):
+        """Apply the transform of a result to volumes, segmentations, models and points; see `slicerbridge.applying`."""
+        from HyperPredictRegLib.slicerbridge.applying import apply_to_nodes
 
-        return carry(slicer.mrmlScene, nodes, result, backward=backward)
+        return apply_to_nodes(slicer.mrmlScene, nodes, result, backward=backward)
 
 
 class HyperPredictRegTest(SelfTest, ScriptedLoadableModuleTest):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.files import read_text
+import numpy as np
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.files import read_text
 
 REQUIRED = ("fixed", "moving", "fixed_labels", "moving_labels", "fixed_subject", "moving_subject")
 
@@ -141,3 +143,24 @@ def _is_there(file: str) -> bool:
         return Path(file).is_file() or Path(file).is_dir()
     except (OSError, ValueError):
         return False
+
+
+CV_FOLDS = 5
+CV_SEED = 20240901
+
+
+def subject_cv_folds(subjects: Iterable[str], count: int = CV_FOLDS, seed: int = CV_SEED) -> dict[str, int]:
+    """Deal subjects into `count` CV folds of as equal size as can be; the same names and seed give the same CV folds.
+
+    Raises
+    ------
+    InputError : there are fewer than two subjects per CV fold, so that no pair would lie inside one.
+    """
+    names = sorted(set(subjects))
+    if count < 2 or len(names) < 2 * count:
+        raise InputError(
+            f"{len(names)} subjects are too few for {count} CV folds: at least {2 * max(count, 2)} are needed, two per CV fold, "
+            "so that each CV fold holds pairs of people whom its model has not seen."
+        )
+    order = np.random.default_rng(seed).permutation(len(names))
+    return {names[n]: place % count for place, n in enumerate(order.tolist())}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "Python"))
 
-from child_samples import kill_at_random_moments
 from fuzz_samples import KINDS, try_all
+from worker_samples import kill_at_random_moments
 
 PER_KIND = 200
 FIRST = 1000
@@ -50,8 +50,8 @@ def _kills(seed: int) -> int:
         except AssertionError as error:
             print(f"WRONG kills of seed {seed}: {error}", flush=True)
             return 1
-    said = ", ".join(f"{endings.count(ending)} {ending}" for ending in sorted(set(endings)))
-    print(f"kills: seed {seed}, {len(endings)} kills: {said}", flush=True)
+    message = ", ".join(f"{endings.count(ending)} {ending}" for ending in sorted(set(endings)))
+    print(f"kills: seed {seed}, {len(endings)} kills: {message}", flush=True)
     return 0
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from HyperPredictRegLib.alignment import AlignmentSettings, align, foreground_points, stability
-from HyperPredictRegLib.intensity import foreground
-from HyperPredictRegLib.threads import threads
+from HyperPredictRegLib.core.resources import threads
+from HyperPredictRegLib.preprocessing.intensity import foreground
 
 
 def main() -> None:

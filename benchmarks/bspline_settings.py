@@ -21,16 +21,17 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from HyperPredictRegLib.aligned_pair import AlignedPair
 from HyperPredictRegLib.alignment import AlignmentSettings, align
+from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
+from HyperPredictRegLib.core.resources import threads
 from HyperPredictRegLib.engines import get_engine
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.inputs import read_inputs
-from HyperPredictRegLib.job import Job
-from HyperPredictRegLib.measurement import nearest
-from HyperPredictRegLib.quality import dice_coefficients, folding_percent, jacobian_determinant
-from HyperPredictRegLib.threads import threads
-from HyperPredictRegLib.transforms import composed, displacement_field
+from HyperPredictRegLib.engines.base import RegistrationTask
+from HyperPredictRegLib.preprocessing.image_set import read_inputs
+from HyperPredictRegLib.quality.measurement import nearest
+from HyperPredictRegLib.quality.metrics import dice_coefficients, folding_percent, jacobian_determinant
+from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import composed, displacement_field
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("HYPERPREDICTREG_DATA", REPOSITORY.parent / "shared" / "data")) / "brain-t1-nmm"
@@ -71,12 +72,11 @@ def measure_pair(fixed_id: str, moving_id: str, candidates: list[tuple[str, dict
         for name, values in candidates:
             engine = get_engine(name)
             started = time.process_time()
-            found = engine.register(pair.fixed, image, values, engine.settings_type(), seed=SEED)
+            found = engine.register(RegistrationTask(pair.fixed, image, values, engine.settings_type(), SEED))
             seconds = time.process_time() - started
             jacobian = jacobian_determinant(displacement_field(found.transform, pair.grid))
-            shown = ", ".join(f"{engine.hyperparameters[0].symbol} {value:g}" for value in values.values())
             measured = [dice(composed(alignment, found.transform)), folding_percent(jacobian, foreground).foreground, seconds]
-            rows.append((f"{name} {shown}, {contrast} contrast", measured))
+            rows.append((f"{name} {engine.info.search_space.text(values)}, {contrast} contrast", measured))
     return rows
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from HyperPredictRegLib.alignment import Alignment, AlignmentSettings, align
-from HyperPredictRegLib.images import read_image
-from HyperPredictRegLib.intensity import foreground, normalised
+from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
+from HyperPredictRegLib.spatial.images import read_image
 
 DATA = Path(os.environ.get("HYPERPREDICTREG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 QUICK = AlignmentSettings(
@@ -48,7 +48,7 @@ class Pair:
     """Two images below the data folder, without their ending, and what is known of them."""
 
     group: str
-    wanted: str
+    expected: str
     fixed: str
     moving: str
     remap: str = ""
@@ -122,13 +122,13 @@ def main() -> None:
             continue
         found = judged(pair, options.data)
         like = found.likeness
-        counts[pair.wanted, found.contrast] = counts.get((pair.wanted, found.contrast), 0) + 1
+        counts[pair.expected, found.contrast] = counts.get((pair.expected, found.contrast), 0) + 1
         print(
-            f"{pair.group:34s}{pair.wanted:11s}{found.contrast:11s}{like.explained:10.2f}{like.reversed:10.2f}"
+            f"{pair.group:34s}{pair.expected:11s}{found.contrast:11s}{like.explained:10.2f}{like.reversed:10.2f}"
             f"{like.opposed:9.2f}{found.correlation:7.2f}",
             flush=True,
         )
-    print(", ".join(f"{wanted} called {called}: {count}" for (wanted, called), count in sorted(counts.items())))
+    print(", ".join(f"{expected} called {called}: {count}" for (expected, called), count in sorted(counts.items())))
 
 
 if __name__ == "__main__":

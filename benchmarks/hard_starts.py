@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from HyperPredictRegLib.alignment import AlignmentSettings, align, foreground_points, matrix_of
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.intensity import foreground
-from HyperPredictRegLib.threads import threads
+from HyperPredictRegLib.alignment import AlignmentSettings, align, foreground_points
+from HyperPredictRegLib.core.resources import threads
+from HyperPredictRegLib.preprocessing.intensity import foreground
+from HyperPredictRegLib.spatial.geometry import Geometry
 from scipy.spatial.transform import Rotation
 
 TUNING = ("1000", "1001", "1002", "1006", "1007")
@@ -73,7 +73,7 @@ def run(fixed: Subject, moving: Subject, settings: AlignmentSettings) -> tuple[n
     result = align(
         fixed.image, moving.image, settings, seed=SEED, fixed_foreground=fixed.mask, moving_foreground=moving.mask
     )
-    return matrix_of(result.transform), time.perf_counter() - began
+    return result.matrix, time.perf_counter() - began
 
 
 def mean_distance(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:

@@ -22,16 +22,17 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from HyperPredictRegLib.aligned_pair import AlignedPair
 from HyperPredictRegLib.alignment import AlignmentSettings, align
+from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
+from HyperPredictRegLib.core.errors import HyperPredictRegError
 from HyperPredictRegLib.engines import engine_settings, get_engine
-from HyperPredictRegLib.errors import HyperPredictRegError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.inputs import read_inputs
-from HyperPredictRegLib.job import Job
-from HyperPredictRegLib.measurement import nearest
-from HyperPredictRegLib.quality import dice_coefficients, folding_percent, jacobian_determinant, sd_log_jacobian
-from HyperPredictRegLib.transforms import displacement_field
+from HyperPredictRegLib.engines.base import RegistrationTask
+from HyperPredictRegLib.preprocessing.image_set import read_inputs
+from HyperPredictRegLib.quality.measurement import nearest
+from HyperPredictRegLib.quality.metrics import dice_coefficients, folding_percent, jacobian_determinant, sd_log_jacobian
+from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import displacement_field
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("HYPERPREDICTREG_DATA", REPOSITORY.parent / "shared" / "data")) / "brain-t1-nmm"
@@ -39,7 +40,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 TUNED_ON = ("1000", "1001", "1002", "1006", "1007")
 STRUCTURES = (2, 3, 4, 7, 8, *range(10, 19), 24, 26, 28, 41, 42, 43, 46, 47, *range(49, 55), 58, 60)
 WEIGHTS = {"demons": (0.45, 0.6, 0.7, 0.9, 1.2, 2.0), "bspline": (20.0,)}
-COLUMNS = ("fixed", "moving", "weight", "dice", "dice_grid", "foreground", "box", "sd_log_jacobian", "seconds", "dice_affine")
+COLUMNS = ("fixed", "moving", "weight", "dice", "dice_grid", "foreground", "grid", "sd_log_jacobian", "seconds", "dice_affine")
 SEED = 20240901
 
 
@@ -83,13 +84,9 @@ def sweep_pair(task: tuple[str, str, str, tuple[float, ...], str]) -> list[dict[
         row: dict[str, object] = {"fixed": fixed_id, "moving": moving_id, "weight": weight, "dice_affine": round(affine, 5)}
         started = time.process_time()
         try:
-            found = engine.register(
-                pair.fixed,
-                pair.moving,
-                {engine.hyperparameters[0].name: weight},
-                engine_settings(engine, json.loads(settings)),
-                seed=SEED,
-            )
+            chosen = engine_settings(engine, json.loads(settings))
+            setting = {engine.info.search_space.first.name: weight}
+            found = engine.register(RegistrationTask(pair.fixed, pair.moving, setting, chosen, SEED))
         except HyperPredictRegError as error:
             print(f"{fixed_id} {moving_id} {weight}: {error}", flush=True)
             continue
@@ -101,7 +98,7 @@ def sweep_pair(task: tuple[str, str, str, tuple[float, ...], str]) -> list[dict[
             "dice": mean_dice(fixed.labels, nearest(moving.labels, native, transform)),
             "dice_grid": mean_dice(coarse_labels, nearest(moving.labels, pair.grid, transform)),
             "foreground": folding.foreground,
-            "box": folding.box,
+            "grid": folding.grid,
             "sd_log_jacobian": sd_log_jacobian(jacobian, foreground),
             "seconds": seconds,
         }
@@ -136,8 +133,8 @@ def table(path: Path, like: Path | None) -> None:
     """Print means over all pairs and over the held-out pairs, one line per weight; only over pairs that `like` holds, too."""
     rows = read(path)
     if like is not None:
-        wanted = {(row["fixed"], row["moving"]) for row in read(like)}
-        rows = [row for row in rows if (row["fixed"], row["moving"]) in wanted]
+        expected = {(row["fixed"], row["moving"]) for row in read(like)}
+        rows = [row for row in rows if (row["fixed"], row["moving"]) in expected]
     for title, chosen in (
         ("ordered pairs", lambda row: True),
         ("held-out pairs", lambda row: row["fixed"] not in TUNED_ON and row["moving"] not in TUNED_ON),
@@ -151,12 +148,12 @@ def table(path: Path, like: Path | None) -> None:
         first = next(iter(by_weight.values()))
         affine = np.mean([float(row["dice_affine"]) for row in first])
         print(f"\n{path.stem}: {len(first)} {title}; mean Dice after the affine step {affine:.4f}")
-        print("  weight   Dice 1 mm   Dice 2 mm   fold fg %   fold box %   over 0.5 %   SD log J   CPU s")
+        print("  weight   Dice 1 mm   Dice 2 mm   fold fg %   fold grid %   over 0.5 %   SD log J   CPU s")
         for weight, runs in sorted(by_weight.items()):
             mean = {name: np.mean([float(row[name]) for row in runs]) for name in COLUMNS[3:]}
             over = sum(float(row["foreground"]) > 0.5 for row in runs)
             dice = f"{mean['dice']:9.4f}   {mean['dice_grid']:9.4f}"
-            folding = f"{mean['foreground']:9.3f}   {mean['box']:10.3f}   {over:6d}/{len(runs):<3d}"
+            folding = f"{mean['foreground']:9.3f}   {mean['grid']:10.3f}   {over:6d}/{len(runs):<3d}"
             print(f"  {weight:6.2f}   {dice}   {folding}   {mean['sd_log_jacobian']:8.3f}   {mean['seconds']:5.2f}")
 
 

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from HyperPredictRegLib.core.resources import estimated_bytes
 from HyperPredictRegLib.engines import get_engine
-from HyperPredictRegLib.memory import estimated_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("HYPERPREDICTREG_DATA", REPOSITORY.parent / "shared" / "data")) / "brain-t1-nmm"
@@ -40,7 +40,7 @@ def job(out: Path, threads: int, *words: str) -> dict:
 def estimate_mb(report: dict) -> float:
     """Return the peak memory that the library expected of the job."""
     voxels = sum(int(np.prod(used["size"])) for used in report["inputs"])
-    engine_bytes = get_engine(report["engine"]["name"]).extra_bytes
+    engine_bytes = get_engine(report["engine"]["name"]).info.extra_bytes
     return estimated_bytes(voxels, int(np.prod(report["working_grid"]["size"])), engine_bytes) / 1e6
 
 

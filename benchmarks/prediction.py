@@ -14,17 +14,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
+from HyperPredictRegLib.core.progress import never, silent
+from HyperPredictRegLib.core.resources import threads
 from HyperPredictRegLib.engines import engine_settings, get_engine
-from HyperPredictRegLib.job import Job
+from HyperPredictRegLib.predictor.card import bundled
 from HyperPredictRegLib.predictor.features import PairFeatures, pair_features
-from HyperPredictRegLib.predictor.paths import bundled
 from HyperPredictRegLib.predictor.predictor import Predictor
-from HyperPredictRegLib.progress import never, silent
+from HyperPredictRegLib.results.job import Job
 from HyperPredictRegLib.selection import choose
-from HyperPredictRegLib.threads import threads
-from HyperPredictRegLib.workflow.plan import Clock, Plan, Ready, made_ready
+from HyperPredictRegLib.workflow.planning import Plan
+from HyperPredictRegLib.workflow.preparing import Clock, Prepared, prepare
 
 DATA = Path(os.environ.get("HYPERPREDICTREG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "brain-t1-nmm"
 FIXED, MOVING = "1008", "1013"
@@ -42,7 +42,7 @@ def least_ms(work: Callable[[], object], runs: int = RUNS) -> float:
     return 1000 * min(times)
 
 
-def real_pair() -> Ready | None:
+def real_pair() -> Prepared | None:
     """Return two people after the affine step, or None without the data."""
     if not DATA.is_dir():
         return None
@@ -50,7 +50,7 @@ def real_pair() -> Ready | None:
         str(DATA / f"nmm_{FIXED}_t1.nii.gz"), str(DATA / f"nmm_{MOVING}_t1.nii.gz"), "",
         moving_labels=str(DATA / f"nmm_{MOVING}_aseg.nii.gz"),
     )  # fmt: skip
-    return made_ready(Plan.of(job), Clock(), silent, never)
+    return prepare(Plan.of(job), Clock(), silent, never)
 
 
 def main() -> None:
@@ -64,23 +64,23 @@ def main() -> None:
     print(f"bundle: {size:.2f} MB, loaded in {1000 * (time.perf_counter() - started):.0f} ms")
     engine = get_engine("demons")
     settings = engine_settings(engine, {})
-    ready = real_pair()
+    prepared = real_pair()
     features = PairFeatures({}, {})
-    if ready is not None:
-        features = pair_features(ready.inputs, ready.pair, ready.alignment.transform, engine, settings, seed=1)
+    if prepared is not None:
+        features = pair_features(prepared.inputs, prepared.pair, prepared.affine, engine, settings, seed=1)
     members = predictor.bundle.ensemble.network.settings.members
     structures = len(features.tokens) or len(predictor.bundle.ensemble.labels)
-    card = predictor.bundle.card
+    space = predictor.bundle.card.space
     print(f"curves of {structures} structures by {members} networks, with bands")
     for count in (1, 200, 8000, 40000):
-        values = np.geomspace(card.lower, card.upper, count)
+        values = space.grid(count)
         for workers in (1, 2):
             torch.set_num_threads(workers)
-            milliseconds = least_ms(partial(predictor.forecast, features, values))
+            milliseconds = least_ms(partial(predictor.predict, features, values))
             print(f"  {count:6d} λ, {workers} threads: {milliseconds:7.1f} ms")
-    curves = predictor.forecast(features, np.geomspace(card.lower, card.upper, 8000)).curves
-    print(f"  choosing λ* among 8000: {least_ms(lambda: choose(curves, Job('', '', '').criterion)):7.2f} ms")
-    if ready is None:
+    surface = predictor.predict(features, space.grid(8000))[0]
+    print(f"  choosing λ* among 8000: {least_ms(lambda: choose(surface, Job('', '', '').criterion)):7.2f} ms")
+    if prepared is None:
         print("features and probes were not timed: the data are not here.")
         return
     for workers in (1, 2):
@@ -88,8 +88,8 @@ def main() -> None:
         with threads(workers):
 
             def whole() -> None:
-                found = pair_features(ready.inputs, ready.pair, ready.alignment.transform, engine, settings, seed=1)
-                choose(predictor.forecast(found).curves, Job("", "", "").criterion)
+                found = pair_features(prepared.inputs, prepared.pair, prepared.affine, engine, settings, seed=1)
+                choose(predictor.predict(found)[0], Job("", "", "").criterion)
 
             print(f"features, probes, curves, choice after the affine step, {workers} threads: {least_ms(whole, 3) / 1000:.2f} s")
 

@@ -15,6 +15,7 @@ DATA = Path(os.environ.get("HYPERPREDICTREG_DATA", REPOSITORY.parent / "shared" 
 BENCHMARKS = (
     ("one_pair.py",),
     ("prediction.py",),
+    ("slider.py",),
     ("hard_starts.py", "--data", str(DATA)),
     ("alignment_reproducibility.py", "--data", str(DATA)),
     ("lambda_table.py", "table", "--engine", "demons"),

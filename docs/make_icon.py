@@ -1,4 +1,4 @@
-"""Draw the extension's icon: a bent grid under the curve of quality against λ, its best point marked.
+"""Draw the extension's icon: a deformed grid under the curve of quality against λ, its best point marked.
 
 Run `python docs/make_icon.py` from anywhere; it writes the icon of the extension and of the module, 128 x 128 pixels.
 """
@@ -21,7 +21,7 @@ PIXELS = 128
 NIGHT, MIST, AMBER = "#14304f", "#8fc4e8", "#ffb632"
 
 
-def bent(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def deformed(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Move points of the unit square by a smooth swirl that fades to nothing at the border.
 
     Parameters
@@ -34,11 +34,11 @@ def bent(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_grid(axes: Axes, lines: int = 6) -> None:
-    """Draw the bent grid inside the tile."""
+    """Draw the deformed grid inside the tile."""
     along = np.linspace(0.0, 1.0, 200)
     for position in np.linspace(0.0, 1.0, lines):
         across = np.full_like(along, position)
-        for x, y in (bent(along, across), bent(across, along)):
+        for x, y in (deformed(along, across), deformed(across, along)):
             axes.plot(0.12 + 0.76 * x, 0.12 + 0.76 * y, color=MIST, linewidth=1.5, alpha=0.85, solid_capstyle="round")
 
 

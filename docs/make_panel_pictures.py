@@ -57,8 +57,8 @@ def main(out: Path = OUT) -> None:
             if "ventricle" in ui.structuresTable.item(row, 0).text():
                 ui.structuresTable.item(row, 0).setCheckState(Qt.CheckState.Checked)
         ui.weightSlider.setValue(120)
-        picture("3-by-hand", "best")
-        ui.byHandCheckBox.setChecked(False)
+        picture("3-manual", "best")
+        ui.manualCheckBox.setChecked(False)
         for row in range(ui.structuresTable.rowCount):
             ui.structuresTable.item(row, 0).setCheckState(Qt.CheckState.Unchecked)
         ui.criterionCollapsibleButton.setCollapsed(True)
@@ -73,7 +73,7 @@ def main(out: Path = OUT) -> None:
             if items.item(row).text() in ("BrainMoving", "BrainMovingSegmentation"):
                 items.item(row).setCheckState(Qt.CheckState.Checked)
         host.let_qt_work()
-        ui.carryButton.click()
+        ui.applyButton.click()
         picture("6-apply", "apply")
         picture("dark", "inputs", "best", "register", dark=True)
         picture("whole", *SECTIONS)

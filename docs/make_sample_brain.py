@@ -90,11 +90,11 @@ def main() -> None:
         inside = np.flatnonzero((t1 > 0.02).any(axis=tuple(a for a in range(3) if a != 2 - axis)))
         low.append(int(max(0, inside[0] - MARGIN_VOXELS)))
         high.append(int(min(t1.shape[2 - axis], inside[-1] + 1 + MARGIN_VOXELS)))
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    grid = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     for name, voxels in (("brain", np.rint(BRIGHTEST * np.clip(t1, 0, 1)).astype(np.uint8)), ("brain-labels", labels)):
         image = sitk.GetImageFromArray(voxels)
         image.CopyInformation(brain)
-        sitk.WriteImage(image[box], str(TARGET / f"{name}.nrrd"), useCompression=True)
+        sitk.WriteImage(image[grid], str(TARGET / f"{name}.nrrd"), useCompression=True)
 
 
 if __name__ == "__main__":

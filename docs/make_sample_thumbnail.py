@@ -10,8 +10,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import SimpleITK as sitk
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.sample import made_pair
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.workflow.sample import made_pair
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

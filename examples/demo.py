@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import SimpleITK as sitk
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.sample import error_against, fixed_scan, moving_scan, true_warp
-from HyperPredictRegLib.transforms import inverted, read_transform
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import inverted, read_transform
+from HyperPredictRegLib.workflow.sample import error_against, fixed_scan, moving_scan, true_warp
 from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
 
 OUT = Path("demo-output")
@@ -25,14 +25,14 @@ MOVING_SPACING_MM = 1.1
 
 
 def template(folder: Path) -> tuple[sitk.Image, sitk.Image]:
-    """Return the MNI152 T1 template and its grey (1) and white matter (2) as labels, both at 1 mm."""
+    """Return the MNI152 T1 template and its gray (1) and white matter (2) as labels, both at 1 mm."""
     images = []
     for name, load in (("t1", load_mni152_template), ("gm", load_mni152_gm_template), ("wm", load_mni152_wm_template)):
         path = folder / f"{name}.nii.gz"
         load(resolution=1).to_filename(path)
         images.append(sitk.ReadImage(str(path), sitk.sitkFloat32))
-    brain, grey, white = images
-    labels = sitk.Cast(grey > 0.5, sitk.sitkUInt8) + 2 * sitk.Cast(sitk.And(white > 0.5, grey <= 0.5), sitk.sitkUInt8)
+    brain, gray, white = images
+    labels = sitk.Cast(gray > 0.5, sitk.sitkUInt8) + 2 * sitk.Cast(sitk.And(white > 0.5, gray <= 0.5), sitk.sitkUInt8)
     return brain, labels
 
 
@@ -52,7 +52,7 @@ def main() -> int:
     images = {"fixed": fixed, "fixed-labels": fixed_labels, "moving": moving, "moving-labels": moving_labels}
     for name, image in images.items():
         sitk.WriteImage(image, str(pair / f"{name}.nrrd"), useCompression=True)
-    (pair / "names.csv").write_text("label,name\n1,grey matter\n2,white matter\n")
+    (pair / "names.csv").write_text("label,name\n1,gray matter\n2,white matter\n")
 
     result = OUT / "result"
     command = ["register", str(pair / "fixed.nrrd"), str(pair / "moving.nrrd"), "--out", str(result)]

@@ -1,4 +1,4 @@
-"""Register two different people whose brains were labelled by hand, and see how well the labels agree.
+"""Register two different people whose brains experts have labeled, and see how well the labels agree.
 
 Run it with `make demo-real`. The data (brain-t1-nmm: OASIS-1 scans, Neuromorphometrics labels, CC BY-NC) is not part of this
 repository: set HYPERPREDICTREG_DATA to the folder that holds it.

@@ -60,8 +60,8 @@ def register(folder, results):
 
 def earlier_report(target):
     """Return the report in a case's folder of results."""
-    from HyperPredictRegLib.job import Report
-    from HyperPredictRegLib.records import from_json
+    from HyperPredictRegLib.core.json_records import from_json
+    from HyperPredictRegLib.results.report import Report
 
     file = target / "report.json"
     try:
@@ -76,10 +76,10 @@ def note_of(report):
     """Return what to note of a case that is done."""
     dice = report.measured.dice
     return {
-        "lambda": report.hyperparameters,
+        "setting": report.setting,
         "folding_percent": report.measured.folding_percent.foreground,
         "dice": None if dice is None else dice.mean,
-        "light": None if report.verdict is None else report.verdict.light,
+        "reliability": None if report.reliability is None else report.reliability.level,
         "warnings": list(report.warnings),
     }
 

@@ -1,4 +1,4 @@
-"""Which λ each method takes, what it then gets, and the sets of pairs that it is judged on."""
+"""Which value of the parameter each method takes, what it then gets, and the sets of pairs that it is judged on."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from HyperPredictRegLib.curves import Curves
-from HyperPredictRegLib.engines import get_engine
-from HyperPredictRegLib.job import Criterion, FoldingPercent, Trial
-from HyperPredictRegLib.predictor.probes import probe_values
-from HyperPredictRegLib.progress import CancelCheck, Progress, never, silent
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, never, silent
+from HyperPredictRegLib.core.search_space import SearchSpace, Setting
+from HyperPredictRegLib.predictor.probes import probe_settings
+from HyperPredictRegLib.results.job import Criterion
+from HyperPredictRegLib.results.prediction import PredictionSurface
+from HyperPredictRegLib.results.report import FoldingPercent, Trial
 from HyperPredictRegLib.selection import choose, corrected, within_limit
 
-from HyperPredictRegLab.evaluation.measured import Foretold, Measured, joined, quiet_mean
+from HyperPredictRegLab.evaluation.measured import Measured, PredictedPairs, joined, quiet_mean
 from HyperPredictRegLab.evaluation.methods import (
     MAIN,
     OurMethod,
     PaperTraining,
-    foretell,
-    foretell_held_out,
     is_probe,
     only_weight,
-    paper_foretells,
+    paper_predicts,
+    predict,
+    predict_held_out,
     ridge,
 )
 from HyperPredictRegLab.evaluation.tables import Resampling
-from HyperPredictRegLab.training.examples import Examples
-from HyperPredictRegLab.training.population import MOST_OVER_LIMIT
+from HyperPredictRegLab.training.examples import MOST_OVER_LIMIT, Examples
 
 
 @dataclass(frozen=True)
@@ -72,44 +72,45 @@ def settled(values: np.ndarray) -> Decision:
     return Decision(values, values, np.zeros(len(values)))
 
 
-def decide(foretold: Foretold, measured: Measured, criterion: Criterion, fixed: np.ndarray, loop: bool = True) -> Decision:
+def decide(predicted: PredictedPairs, measured: Measured, criterion: Criterion, fixed: np.ndarray, loop: bool = True) -> Decision:
     """Choose by the product's own criterion, then repeat while measured folding exceeds the limit, as the product does.
 
     Parameters
     ----------
-    fixed : λ of those who do not predict, shape (P,): taken under a red light, and where the counted structure is not foretold.
+    fixed : λ of those who do not predict, shape (P,): taken where a prediction is unreliable or lacks the counted structure.
     """
     first, final, extra = (np.zeros(len(fixed)) for _ in range(3))
-    name = measured.examples.hyperparameter
+    name = measured.parameter.name
     for row in range(len(fixed)):
-        curves: Curves | None = foretold.curves(measured, row)
+        surface: PredictionSurface | None = predicted.surface(measured, row)
         named = set(criterion.structures)
-        if foretold.lights[row] == "red" or not named <= set(curves.structures):  # type: ignore[union-attr]
-            curves = None
-        first[row] = fixed[row] if curves is None else choose(curves, criterion).hyperparameters[name]
-        final[row], extra[row] = _looped(measured, row, first[row], curves, criterion) if loop else (first[row], 0)
+        if predicted.reliabilities[row] == "unreliable" or not named <= set(surface.structures):  # type: ignore[union-attr]
+            surface = None
+        first[row] = fixed[row] if surface is None else choose(surface, criterion).setting[name]
+        final[row], extra[row] = _looped(measured, row, first[row], surface, criterion) if loop else (first[row], 0)
     return Decision(first, final, extra)
 
 
 def with_loop(values: np.ndarray, measured: Measured, criterion: Criterion) -> Decision:
-    """Start from given λ (P,) and repeat as the product does where nothing was foretold."""
+    """Start from given λ (P,) and repeat as the product does where nothing was predicted."""
     ends = [_looped(measured, row, float(value), None, criterion) for row, value in enumerate(values)]
     return Decision(np.asarray(values, float), np.array([e[0] for e in ends]), np.array([float(e[1]) for e in ends]))
 
 
-def _looped(measured: Measured, row: int, first: float, curves: Curves | None, criterion: Criterion) -> tuple[float, int]:
-    x = np.log(measured.wide)
-    name = measured.examples.hyperparameter
-    bounds = {h.name: (h.lower, h.upper) for h in get_engine(measured.examples.engine).hyperparameters}
+def _looped(
+    measured: Measured, row: int, first: float, surface: PredictionSurface | None, criterion: Criterion
+) -> tuple[float, int]:
+    parameter = measured.parameter
+    x = parameter.strength(measured.wide)
     trials: list[Trial] = []
-    values: dict[str, float] | None = {name: first}
+    values: Setting | None = {parameter.name: first}
     while values is not None:
-        at = np.log(values[name])
-        folding = FoldingPercent(*(float(np.interp(at, x, c[row])) for c in (measured.foreground, measured.box)))
+        at = parameter.strength(values[parameter.name])
+        folding = FoldingPercent(*(float(np.interp(at, x, c[row])) for c in (measured.foreground, measured.grid)))
         sd = float(np.interp(at, x, measured.sd[row]))
         trials.append(Trial(dict(values), folding, sd, within_limit(folding, criterion), 0.0))
-        values = corrected(curves, criterion, trials, bounds)
-    return trials[-1].hyperparameters[name], len(trials) - 1
+        values = corrected(surface, criterion, trials, SearchSpace((parameter,)))
+    return trials[-1].setting[parameter.name], len(trials) - 1
 
 
 def outcome(measured: Measured, at: np.ndarray, criterion: Criterion, structure: int | None = None) -> Outcome:
@@ -145,12 +146,12 @@ def for_structure(criterion: Criterion, name: str) -> Criterion:
 BISECTIONS = 4
 """Registrations of the search by measuring."""
 
-FACTORS = np.geomspace(0.4, 2.5, 61)
-"""By which the probes' λ may be scaled."""
+SHIFTS = np.linspace(-0.378575, 0.378575, 61)
+"""By which the probes' onset may be shifted, in shares of the engine's range; a λ from 0.4 to 4.5 is so scaled by 0.4 to 2.5."""
 
 
 def fixed_for(train: Measured, criterion: Criterion, structure: int | None = None) -> float:
-    """Return the λ of highest average Dice that keeps the limit in nearly all pairs, as `population.fixed_value` does.
+    """Return the λ of highest average Dice that keeps the limit in nearly all pairs, as `fixed_value` of the examples does.
 
     Parameters
     ----------
@@ -173,26 +174,28 @@ def bisected(measured: Measured, criterion: Criterion) -> Decision:
     The best λ that kept the limit is the result; if none did, one more registration at the upper end is.
     """
     count = len(measured.examples.pairs)
-    low, high = (np.full(count, np.log(end)) for end in (measured.values[0], measured.values[-1]))
-    best, first = np.full(count, np.nan), np.exp((low + high) / 2)
+    strength, value = measured.parameter.strength, measured.parameter.from_strength
+    end = float(strength(measured.values[-1]))
+    low, high = np.full(count, float(strength(measured.values[0]))), np.full(count, end)
+    best, first = np.full(count, np.nan), value((low + high) / 2)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        over = outcome(measured, np.exp(middle), criterion).over
+        over = outcome(measured, value(middle), criterion).over
         best = np.where(over, best, middle)
         low, high = np.where(over, middle, low), np.where(over, high, middle)
     failed = np.isnan(best)
-    final = np.exp(np.where(failed, np.log(measured.values[-1]), best))
+    final = value(np.where(failed, end, best))
     return Decision(first, final, np.where(failed, float(BISECTIONS), BISECTIONS - 1.0))
 
 
 def probe_onsets(examples: Examples, criterion: Criterion) -> np.ndarray:
-    """Return the λ at which the coarse probes' folding falls to the limit, shape (P,); NaN without probes.
+    """Return the value at which the coarse probes' folding falls to the limit, shape (P,); NaN without probes.
 
-    Folding between probes is linear in ln λ on its logarithmic scale; beyond them, the outermost probe's λ stands.
+    Between probes the logarithm of folding is linear on the parameter's scale; beyond them, the outermost probe stands.
     """
-    engine = get_engine(examples.engine)
-    at = np.log([value[examples.hyperparameter] for value in probe_values(engine)])
-    suffix = "folding" if criterion.domain == "foreground" else "folding_box"
+    parameter = examples.parameter
+    at = parameter.strength(np.array([probe[parameter.name] for probe in probe_settings(SearchSpace((parameter,)))]))
+    suffix = "folding" if criterion.domain == "foreground" else "folding_grid"
     names = [f"probe{n}_{suffix}" for n in range(len(at))]
     if not set(names) <= set(examples.feature_names):
         return np.full(len(examples.pairs), np.nan)
@@ -200,20 +203,21 @@ def probe_onsets(examples: Examples, criterion: Criterion) -> np.ndarray:
     limit = np.log((criterion.folding_limit or 0.5) + 1e-2)
     # Interpolation wants a rising sequence; folding falls with λ but for noise.
     falling = np.minimum.accumulate(np.nan_to_num(logs, nan=limit), axis=1) - 1e-9 * np.arange(len(at))
-    return np.exp([np.interp(-limit, -row, at) for row in falling])
+    return parameter.from_strength(np.array([np.interp(-limit, -row, at) for row in falling]))
 
 
 def probe_rule(train: Measured, measured: Measured, criterion: Criterion) -> np.ndarray:
-    """Scale the probes' onset of folding by the factor that suits the training pairs: λ per pair (P,), NaN without probes."""
-    onsets, own = probe_onsets(train.examples, criterion), probe_onsets(measured.examples, criterion)
+    """Shift the probes' onset of folding by what suits the training pairs: λ per pair (P,), NaN without probes."""
+    parameter = measured.parameter
+    onsets, own = (parameter.strength(probe_onsets(one.examples, criterion)) for one in (train, measured))
     if np.isnan(onsets).any() or np.isnan(own).any():
         return np.full(len(own), np.nan)
-    ends = (measured.values[0], measured.values[-1])
-    found = [outcome(train, np.clip(onsets * factor, *ends), criterion) for factor in FACTORS]
+    ends, shifts = parameter.strength(measured.values[[0, -1]]), parameter.span * SHIFTS
+    found = [outcome(train, parameter.from_strength(np.clip(onsets + shift, *ends)), criterion) for shift in shifts]
     dice = np.array([np.nanmean(o.dice) for o in found])
     allowed = np.array([o.over.mean() for o in found]) <= MOST_OVER_LIMIT
-    best = np.argmax(np.where(allowed, dice, -np.inf)) if allowed.any() else len(FACTORS) - 1
-    return np.clip(own * FACTORS[best], *ends)
+    best = np.argmax(np.where(allowed, dice, -np.inf)) if allowed.any() else len(SHIFTS) - 1
+    return parameter.from_strength(np.clip(own + shifts[best], *ends))
 
 
 OURS, UNSEGMENTED = "ours", "ours, no moving segmentation"
@@ -253,13 +257,13 @@ class PairSet:
     Attributes
     ----------
     measured : what came out.
-    foretold : curves by method; "ours at 80 %" has narrower bands.
+    predicted : curves by method; "ours at 80 %" has narrower bands.
     choosing : λ by method.
     resampling : for intervals.
     """
 
     measured: Measured
-    foretold: dict[str, Foretold]
+    predicted: dict[str, PredictedPairs]
     choosing: Choosing
     resampling: Resampling
 
@@ -271,14 +275,14 @@ class PairSet:
         measured = self.measured.chosen(rows, name)
         return PairSet(
             measured,
-            {method: f.chosen(rows) for method, f in self.foretold.items()},
+            {method: f.chosen(rows) for method, f in self.predicted.items()},
             Choosing(overall, each),
             Resampling.of(measured.examples.subjects, draws),
         )
 
 
 @dataclass(frozen=True)
-class Setting:
+class Conditions:
     """What all sets are judged by.
 
     Attributes
@@ -307,57 +311,57 @@ class Setting:
         return replace(self.criterion, rule="maximum", cautious=False)
 
 
-def held_out_set(ours: OurMethod, setting: Setting, name: str, paper: bool) -> PairSet:
-    """Judge on the training pairs within folds; every method learns from pairs that show nobody of the fold."""
+def held_out_set(ours: OurMethod, conditions: Conditions, name: str, paper: bool) -> PairSet:
+    """Judge on the training pairs within CV folds; every method learns from pairs that show nobody of the CV fold."""
     examples = ours.held_out.examples
-    whole = Measured.of(name, ours.examples, setting.values, ours.examples.labels)
-    measured = Measured.of(name, examples, setting.values, ours.examples.labels)
-    of = np.array([ours.trained.folds[a] for a, _ in examples.subjects])
+    whole = Measured.of(name, ours.examples, conditions.values, ours.examples.labels)
+    measured = Measured.of(name, examples, conditions.values, ours.examples.labels)
+    of = np.array([ours.trained.cv_folds[a] for a, _ in examples.subjects])
     places = {pair: n for n, pair in enumerate(ours.examples.pairs)}
     numbers = np.array([places[pair] for pair in examples.pairs])
-    told: dict[str, list[Foretold]] = {}
+    told: dict[str, list[PredictedPairs]] = {}
     decided: list[dict[str, Decision]] = []
     alone: list[dict[int, Decision]] = []
-    for fold in sorted(set(of.tolist())):
-        rows = np.flatnonzero(of == fold)
+    for cv_fold in sorted(set(of.tolist())):
+        rows = np.flatnonzero(of == cv_fold)
         part = measured.chosen(rows)
-        train = whole.chosen(np.flatnonzero((ours.folds_of_pairs != fold).all(axis=1)))
-        curves = baseline_curves(train, part)
-        if paper and setting.train_images is not None:
-            own = setting.train_images[numbers[rows]]
-            curves |= _paper(ours, setting, part, own, fold)
-        for method, found in curves.items():
+        train = whole.chosen(np.flatnonzero((ours.cv_folds_of_pairs != cv_fold).all(axis=1)))
+        surface = baseline_curves(train, part)
+        if paper and conditions.train_images is not None:
+            own = conditions.train_images[numbers[rows]]
+            surface |= _paper(ours, conditions, part, own, cv_fold)
+        for method, found in surface.items():
             told.setdefault(method, []).append(found)
-        decided.append(_searches(train, part, setting))
-        alone.append(_fixed_by_structure(train, part, setting))
-    foretold = {
-        OURS: foretell_held_out(ours, measured),
-        UNSEGMENTED: foretell_held_out(ours, measured, segmented=False),
-        "ours at 80 %": foretell_held_out(ours, measured, level=0.8),
+        decided.append(_searches(train, part, conditions))
+        alone.append(_fixed_by_structure(train, part, conditions))
+    predicted = {
+        OURS: predict_held_out(ours, measured),
+        UNSEGMENTED: predict_held_out(ours, measured, segmented=False),
+        "ours at 80 %": predict_held_out(ours, measured, level=0.8),
         **{method: joined(parts) for method, parts in told.items()},
     }
     overall = {m: joined_decisions([d[m] for d in decided]) for m in decided[0]}
     each = {s: joined_decisions([a[s] for a in alone]) for s in alone[0]}
-    return _with_decisions(measured, foretold, overall, each, setting)
+    return _with_decisions(measured, predicted, overall, each, conditions)
 
 
-def external_set(ours: OurMethod, setting: Setting, measured: Measured, images: np.ndarray | None) -> PairSet:
+def external_set(ours: OurMethod, conditions: Conditions, measured: Measured, images: np.ndarray | None) -> PairSet:
     """Judge on people that no method has seen, by the whole ensemble and baselines of all training pairs."""
-    train = Measured.of("training", ours.examples, setting.values, ours.examples.labels)
-    foretold = {
-        OURS: foretell(ours.whole(), measured),
-        UNSEGMENTED: foretell(ours.whole(), measured, segmented=False),
-        "ours at 80 %": foretell(ours.whole(0.8), measured),
+    train = Measured.of("training", ours.examples, conditions.values, ours.examples.labels)
+    predicted = {
+        OURS: predict(ours.whole(), measured),
+        UNSEGMENTED: predict(ours.whole(), measured, segmented=False),
+        "ours at 80 %": predict(ours.whole(0.8), measured),
         **baseline_curves(train, measured),
     }
-    if images is not None and setting.train_images is not None:
-        foretold |= _paper(ours, setting, measured, images, None)
-    searches, each = _searches(train, measured, setting), _fixed_by_structure(train, measured, setting)
-    return _with_decisions(measured, foretold, searches, each, setting)
+    if images is not None and conditions.train_images is not None:
+        predicted |= _paper(ours, conditions, measured, images, None)
+    searches, each = _searches(train, measured, conditions), _fixed_by_structure(train, measured, conditions)
+    return _with_decisions(measured, predicted, searches, each, conditions)
 
 
-def baseline_curves(train: Measured, measured: Measured) -> dict[str, Foretold]:
-    """Return what the simple predictors foretell, by name."""
+def baseline_curves(train: Measured, measured: Measured) -> dict[str, PredictedPairs]:
+    """Return what the simple predictors predict, by name."""
     found = {B0: only_weight(train, measured)}
     names = train.examples.feature_names
     if any(not is_probe(name) for name in names):
@@ -367,15 +371,17 @@ def baseline_curves(train: Measured, measured: Measured) -> dict[str, Foretold]:
     return found
 
 
-def _paper(ours: OurMethod, setting: Setting, measured: Measured, images: np.ndarray, fold: int | None) -> dict[str, Foretold]:
-    if setting.train_images is None:
+def _paper(
+    ours: OurMethod, conditions: Conditions, measured: Measured, images: np.ndarray, cv_fold: int | None
+) -> dict[str, PredictedPairs]:
+    if conditions.train_images is None:
         return {}
-    given = PaperTraining(ours.examples, setting.train_images, ours.folds_of_pairs, fold)
-    return {name: paper_foretells(given, measured, images, settings, setting.cancelled) for name, settings in MAIN.items()}
+    given = PaperTraining(ours.examples, conditions.train_images, ours.cv_folds_of_pairs, cv_fold)
+    return {name: paper_predicts(given, measured, images, settings, conditions.cancelled) for name, settings in MAIN.items()}
 
 
-def _searches(train: Measured, measured: Measured, setting: Setting) -> dict[str, Decision]:
-    criterion = setting.criterion
+def _searches(train: Measured, measured: Measured, conditions: Conditions) -> dict[str, Decision]:
+    criterion = conditions.criterion
     fixed = np.full(len(measured.examples.pairs), fixed_for(train, criterion))
     found = {
         B1: settled(fixed),
@@ -390,41 +396,45 @@ def _searches(train: Measured, measured: Measured, setting: Setting) -> dict[str
     return found
 
 
-def _fixed_by_structure(train: Measured, measured: Measured, setting: Setting) -> dict[int, Decision]:
+def _fixed_by_structure(train: Measured, measured: Measured, conditions: Conditions) -> dict[int, Decision]:
     """Return a decision per structure with the loop; a structure that no training pair has takes the λ for the mean."""
     found = {}
     labels = train.examples.labels
     for row, label in enumerate(measured.examples.labels):
         place = labels.index(label) if label in labels else None
-        values = np.full(len(measured.examples.pairs), fixed_for(train, setting.criterion, place))
-        found[row] = with_loop(values, measured, setting.criterion)
+        values = np.full(len(measured.examples.pairs), fixed_for(train, conditions.criterion, place))
+        found[row] = with_loop(values, measured, conditions.criterion)
     return found
 
 
 def _with_decisions(
-    measured: Measured, foretold: dict[str, Foretold], searches: dict[str, Decision], each: dict[int, Decision], setting: Setting
+    measured: Measured,
+    predicted: dict[str, PredictedPairs],
+    searches: dict[str, Decision],
+    each: dict[int, Decision],
+    conditions: Conditions,
 ) -> PairSet:
     fixed = searches[B1].first
     overall = {
-        OURS: decide(foretold[OURS], measured, setting.criterion, fixed),
-        UNSEGMENTED: decide(foretold[UNSEGMENTED], measured, setting.criterion, fixed),
-        MAXIMUM: decide(foretold[OURS], measured, setting.maximum, fixed),
-        NO_MARGIN: decide(foretold[OURS], measured, setting.plain, fixed),
+        OURS: decide(predicted[OURS], measured, conditions.criterion, fixed),
+        UNSEGMENTED: decide(predicted[UNSEGMENTED], measured, conditions.criterion, fixed),
+        MAXIMUM: decide(predicted[OURS], measured, conditions.maximum, fixed),
+        NO_MARGIN: decide(predicted[OURS], measured, conditions.plain, fixed),
     }
-    for method in foretold:
+    for method in predicted:
         if method.startswith("B3"):
-            overall[method] = decide(foretold[method], measured, setting.plain, fixed, loop=False)
+            overall[method] = decide(predicted[method], measured, conditions.plain, fixed, loop=False)
         elif method in (B4, B5):
-            overall[method] = decide(foretold[method], measured, setting.maximum, fixed)
+            overall[method] = decide(predicted[method], measured, conditions.maximum, fixed)
     structures: dict[str, dict[int, Decision]] = {B9: each, B2: {}, OURS: {}, MAXIMUM: {}, B8: {}}
     for row, name in enumerate(measured.names):
         structures[B2][row] = searches[B2]
-        structures[OURS][row] = decide(foretold[OURS], measured, for_structure(setting.criterion, name), fixed)
-        structures[MAXIMUM][row] = decide(foretold[OURS], measured, for_structure(setting.maximum, name), fixed)
-        structures[B8][row] = settled(oracle(measured, setting.criterion, row))
-    resampling = Resampling.of(measured.examples.subjects, setting.draws)
+        structures[OURS][row] = decide(predicted[OURS], measured, for_structure(conditions.criterion, name), fixed)
+        structures[MAXIMUM][row] = decide(predicted[OURS], measured, for_structure(conditions.maximum, name), fixed)
+        structures[B8][row] = settled(oracle(measured, conditions.criterion, row))
+    resampling = Resampling.of(measured.examples.subjects, conditions.draws)
     ordered = dict(sorted((overall | searches).items(), key=lambda item: (not item[0].startswith(OURS), item[0][:2])))
-    return PairSet(measured, foretold, Choosing(ordered, structures), resampling)
+    return PairSet(measured, predicted, Choosing(ordered, structures), resampling)
 
 
 def without_people(found: PairSet, people: Sequence[str], name: str) -> PairSet | None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from HyperPredictRegLib.curves import Band
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.predictor.bands import LEAST_FOLDING
-from HyperPredictRegLib.predictor.novelty import Novelty
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING
+from HyperPredictRegLib.predictor.ood import OodDetector
+from HyperPredictRegLib.results.prediction import LEVELS, Band
 
 from HyperPredictRegLab.evaluation.decisions import (
     B0,
@@ -23,13 +23,13 @@ from HyperPredictRegLab.evaluation.decisions import (
     OURS,
     UNSEGMENTED,
     WHOLE,
+    Conditions,
     Decision,
     Outcome,
     PairSet,
-    Setting,
     outcome,
 )
-from HyperPredictRegLab.evaluation.measured import Foretold, Measured, quiet_mean
+from HyperPredictRegLab.evaluation.measured import Measured, PredictedPairs, quiet_mean
 from HyperPredictRegLab.evaluation.tables import Cell, Estimate, Table, counts, holm, per_person_test
 from HyperPredictRegLab.sweep.tables import check_columns, check_text, read_table, with_labels, with_numbers
 
@@ -45,7 +45,7 @@ class Errors:
     ----------
     dice_over, dice_at : of mean Dice.
     structure_over, structure_at : of single structures' Dice, averaged.
-    foreground_over, foreground_at, box_over, box_at : of folding in percent.
+    foreground_over, foreground_at, grid_over, grid_at : of folding in percent.
     logs, counted : sum of absolute errors of ln(folding) in `WINDOW`, and how many λ lie there.
     sd_over : of SD log-Jacobian.
     """
@@ -56,8 +56,8 @@ class Errors:
     structure_at: np.ndarray
     foreground_over: np.ndarray
     foreground_at: np.ndarray
-    box_over: np.ndarray
-    box_at: np.ndarray
+    grid_over: np.ndarray
+    grid_at: np.ndarray
     logs: np.ndarray
     counted: np.ndarray
     sd_over: np.ndarray
@@ -65,12 +65,12 @@ class Errors:
 
 def errors(found: PairSet, method: str) -> Errors:
     """Return a method's absolute errors."""
-    m, told = found.measured, found.foretold[method]
+    m, told = found.measured, found.predicted[method]
     at = found.choosing.overall[OURS].first
     dice = np.abs(told.mean.value - m.mean[:, m.choice])
     structure = np.abs(told.dice.value - m.dice[..., m.choice])[:, m.counted]
     foreground = np.abs(told.foreground.value - m.foreground[:, m.choice])
-    box = np.abs(told.box.value - m.box[:, m.choice])
+    grid = np.abs(told.grid.value - m.grid[:, m.choice])
     log_error = np.abs(log_folding(told.foreground.value) - log_folding(m.foreground[:, m.choice]))
     inside = in_window(m)
     return Errors(
@@ -80,8 +80,8 @@ def errors(found: PairSet, method: str) -> Errors:
         structure_at=quiet_mean(m.read(structure, at), axis=1),
         foreground_over=quiet_mean(foreground, axis=1),
         foreground_at=m.read(foreground, at),
-        box_over=quiet_mean(box, axis=1),
-        box_at=m.read(box, at),
+        grid_over=quiet_mean(grid, axis=1),
+        grid_at=m.read(grid, at),
         logs=np.where(inside, log_error, 0).sum(axis=1),
         counted=inside.sum(axis=1).astype(float),
         sd_over=quiet_mean(np.abs(told.sd.value - m.sd[:, m.choice]), axis=1),
@@ -100,15 +100,15 @@ def in_window(measured: Measured) -> np.ndarray:
 
 
 def explained(told: np.ndarray, true: np.ndarray, within: bool) -> float:
-    """Return R² of curves (P, n): the share of variance that is foretold, over all λ or among the pairs at each λ."""
-    centre = quiet_mean(true, axis=0) if within else float(np.nanmean(true))
-    total = np.nansum((true - centre) ** 2)
+    """Return R² of curves (P, n): the share of variance that is predicted, over all λ or among the pairs at each λ."""
+    center = quiet_mean(true, axis=0) if within else float(np.nanmean(true))
+    total = np.nansum((true - center) ** 2)
     return float(1 - np.nansum((told - true) ** 2) / total) if total > 0 and np.isfinite(told).any() else float("nan")
 
 
-def foretelling(found: PairSet) -> list[str]:
-    """Return the methods that foretell curves, ours first."""
-    return [method for method in found.foretold if method != "ours at 80 %"]
+def predicting(found: PairSet) -> list[str]:
+    """Return the methods that predict curves, ours first."""
+    return [method for method in found.predicted if method != "ours at 80 %"]
 
 
 _NOTE = (
@@ -123,13 +123,13 @@ def dice_table(sets: Sequence[PairSet]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for found in sets:
         base, r, m = errors(found, B0), found.resampling, found.measured
-        for method in foretelling(found):
-            e, told = errors(found, method), found.foretold[method]
-            curves = (told.mean.value, m.mean[:, m.choice])
+        for method in predicting(found):
+            e, told = errors(found, method), found.predicted[method]
+            surface = (told.mean.value, m.mean[:, m.choice])
             rows.append((
                 m.name, method, r.mean(e.dice_over), _sd(e.dice_over), r.mean(e.dice_at), _sd(e.dice_at),
                 r.mean(e.structure_over), r.mean(e.structure_at),
-                explained(*curves, within=False), explained(*curves, within=True),
+                explained(*surface, within=False), explained(*surface, within=True),
                 r.skill(e.dice_over, base.dice_over), r.skill(e.dice_at, base.dice_at),
             ))  # fmt: skip
     columns = (
@@ -148,20 +148,20 @@ def folding_table(sets: Sequence[PairSet]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for found in sets:
         base, r, m = errors(found, B0), found.resampling, found.measured
-        for method in foretelling(found):
-            e, told = errors(found, method), found.foretold[method].foreground.value
-            curves = (log_folding(told), log_folding(m.foreground[:, m.choice]))
+        for method in predicting(found):
+            e, told = errors(found, method), found.predicted[method].foreground.value
+            surface = (log_folding(told), log_folding(m.foreground[:, m.choice]))
             rows.append((
-                m.name, method, r.mean(e.box_over), r.mean(e.box_at), _sd(e.box_at), r.mean(e.foreground_over),
-                r.mean(e.foreground_at), r.ratio(e.logs, e.counted), explained(*curves, within=False),
-                explained(*curves, within=True), r.skill(e.logs, base.logs), r.mean(e.sd_over),
+                m.name, method, r.mean(e.grid_over), r.mean(e.grid_at), _sd(e.grid_at), r.mean(e.foreground_over),
+                r.mean(e.foreground_at), r.ratio(e.logs, e.counted), explained(*surface, within=False),
+                explained(*surface, within=True), r.skill(e.logs, base.logs), r.mean(e.sd_over),
             ))  # fmt: skip
     columns = (
-        "pairs", "method", "MAE % of box, all λ", "MAE % of box at λ*", "SD of it", "MAE % of foreground, all λ",
+        "pairs", "method", "MAE % of grid, all λ", "MAE % of grid at λ*", "SD of it", "MAE % of foreground, all λ",
         "MAE % of foreground at λ*", f"ln MAE, {WINDOW[0]:g}–{WINDOW[1]:g} %", "R² of ln", "R² of ln within λ", "skill of ln",
         "SD log-Jacobian MAE, all λ",
     )  # fmt: skip
-    note = _NOTE + "The paper reports 0.028 ± 0.026 % of the box at λ* for cLapIRN; its network foretells the box alone."
+    note = _NOTE + "The paper reports 0.028 ± 0.026 % of the grid at λ* for cLapIRN; its network predicts the grid alone."
     return Table("t1-folding", "T1b. Accuracy of folding", columns, tuple(rows), note)
 
 
@@ -171,7 +171,7 @@ def _sd(values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Bland-Altman figures of differences foretold − measured (P,)."""
+    """Bland-Altman figures of differences predicted − measured (P,)."""
 
     bias: Estimate
     lower: float
@@ -180,7 +180,7 @@ class Agreement:
 
 
 def agreement(found: PairSet, told: np.ndarray, true: np.ndarray) -> Agreement:
-    """Compare foretold and measured values of each pair (P,).
+    """Compare predicted and measured values of each pair (P,).
 
     The limits of agreement hold between-people variance as pairs that share a person have it: the variance of the differences is
     the bootstrap's average, corrected for its own shrinkage by (n / (n - 1)) per role, as for repeated measures.
@@ -205,14 +205,14 @@ def agreement(found: PairSet, told: np.ndarray, true: np.ndarray) -> Agreement:
     return Agreement(bias, bias.value - 1.96 * spread, bias.value + 1.96 * spread, Estimate(slope, *ends))
 
 
-def at_choice(found: PairSet, told: Foretold) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return foretold and measured values at our λ* by what they are of."""
+def at_choice(found: PairSet, told: PredictedPairs) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return predicted and measured values at our λ* by what they are of."""
     m, at = found.measured, found.choosing.overall[OURS].first
-    foreground, box = (m.read(b.value, at) for b in (told.foreground, told.box))
-    true_foreground, true_box = m.read(m.foreground, at), m.read(m.box, at)
+    foreground, grid = (m.read(b.value, at) for b in (told.foreground, told.grid))
+    true_foreground, true_grid = m.read(m.foreground, at), m.read(m.grid, at)
     return {
         "mean Dice": (m.read(told.mean.value, at), m.read(m.mean, at)),
-        "folding, % of box": (box, true_box),
+        "folding, % of grid": (grid, true_grid),
         "folding, % of foreground": (foreground, true_foreground),
         "ln folding in foreground": (log_folding(foreground), log_folding(true_foreground)),
     }
@@ -222,16 +222,15 @@ def agreement_table(sets: Sequence[PairSet]) -> Table:
     """Return T2."""
     rows: list[tuple[Cell, ...]] = []
     for found in sets:
-        for what, (told, true) in at_choice(found, found.foretold[OURS]).items():
+        for what, (told, true) in at_choice(found, found.predicted[OURS]).items():
             a = agreement(found, told, true)
             rows.append((found.measured.name, what, a.bias, a.lower, a.upper, a.slope))
-    columns = ("pairs", "of", "bias, foretold − measured", "lower 95 % limit", "upper 95 % limit", "slope over the mean")
+    columns = ("pairs", "of", "bias, predicted − measured", "lower 95 % limit", "upper 95 % limit", "slope over the mean")
     note = "At our λ*. Limits of agreement are corrected for people who occur in several pairs."
     return Table("t2-agreement", "T2. Bland-Altman at λ*", columns, tuple(rows), note)
 
 
-LIGHTS = ("green", "amber", "red")
-_LEVELS = ((OURS, 90), ("ours at 80 %", 80), (UNSEGMENTED, 90))
+_BANDS = ((OURS, 90), ("ours at 80 %", 80), (UNSEGMENTED, 90))
 
 
 def covered(band: Band, true: np.ndarray, folding: bool = False) -> np.ndarray:
@@ -241,14 +240,14 @@ def covered(band: Band, true: np.ndarray, folding: bool = False) -> np.ndarray:
     return np.where(np.isfinite(true) & np.isfinite(band.upper), inside, np.nan)
 
 
-def quantities(told: Foretold, measured: Measured) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def quantities(told: PredictedPairs, measured: Measured) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield the name of each quantity, where its band covers, and its width, with pairs first and λ last."""
     m = measured
     for name, band, true, folding in (
         ("mean Dice", told.mean, m.mean, False),
         ("Dice of structures", told.dice[:, m.counted], m.dice[:, m.counted], False),
         ("folding in foreground", told.foreground, m.foreground, True),
-        ("folding in box", told.box, m.box, True),
+        ("folding in grid", told.grid, m.grid, True),
         ("SD log-Jacobian", told.sd, m.sd, False),
     ):
         width = np.where(np.isfinite(band.value), band.upper - band.lower, np.nan)
@@ -262,30 +261,32 @@ def calibration_table(sets: Sequence[PairSet]) -> Table:
         r, m = found.resampling, found.measured
         thirds = np.array_split(np.arange(len(m.values)), 3)
         at = found.choosing.overall[OURS].first
-        for method, level in _LEVELS:
-            told = found.foretold[method]
+        for method, level in _BANDS:
+            told = found.predicted[method]
             for name, inside, width in quantities(told, m):
                 per_pair = _mean_rest(inside)
-                by_light = [_percent(per_pair[told.lights == light]) for light in LIGHTS]
+                by_reliability = [_percent(per_pair[told.reliabilities == level]) for level in LEVELS]
                 rows.append((
                     m.name, method.removesuffix(" at 80 %"), name, level,
                     r.mean(100 * per_pair), *(_percent(inside[..., third]) for third in thirds),
-                    r.mean(100 * _mean_rest(_nearest(m, inside, at)[..., None])), *by_light,
+                    r.mean(100 * _mean_rest(_nearest(m, inside, at)[..., None])), *by_reliability,
                     float(np.nanmean(width)), float(np.nanmean(m.read(width, at))),
                 ))  # fmt: skip
     columns = (
-        "pairs", "method", "of", "level, %", "covered, %", "small λ", "middle λ", "large λ", "at λ*", "green", "amber", "red",
+        "pairs", "method", "of", "level, %", "covered, %", "small λ", "middle λ", "large λ", "at λ*",
+        "reliable", "uncertain", "unreliable",
         "width", "width at λ*",
     )  # fmt: skip
     note = (
-        "Share of measured values inside their bands. Bands of held-out maps were calibrated on the people of the other folds. "
-        "Where both foretold and measured folding are less than can be told from none, the band covers."
+        "Share of measured values inside their bands. Bands of held-out maps were calibrated on people of the other CV folds. "
+        "Where both predicted and measured folding are less than can be told from none, the band covers."
     )
     return Table("t4-calibration", "T4. Calibration", columns, tuple(rows), note)
 
 
 def _nearest(measured: Measured, inside: np.ndarray, at: np.ndarray) -> np.ndarray:
-    place = np.abs(np.log(measured.values) - np.log(at)[:, None]).argmin(axis=1)
+    strength = measured.parameter.strength
+    place = np.abs(strength(measured.values) - strength(at)[:, None]).argmin(axis=1)
     return np.take_along_axis(inside, place.reshape(-1, *[1] * (inside.ndim - 1)), axis=-1)[..., 0]
 
 
@@ -315,25 +316,25 @@ class Results:
     regret: np.ndarray
 
 
-def results(found: PairSet, setting: Setting, method: str, structure: int | None = None) -> Results:
+def results(found: PairSet, conditions: Conditions, method: str, structure: int | None = None) -> Results:
     """Read off what a method's decisions gave for the mean Dice or for one structure by its row."""
     choosing = found.choosing
     decision = choosing.overall[method] if structure is None else choosing.structures[method][structure]
     best = choosing.overall[B8] if structure is None else choosing.structures[B8][structure]
     first, final, ideal = (
-        outcome(found.measured, at, setting.criterion, structure) for at in (decision.first, decision.final, best.final)
+        outcome(found.measured, at, conditions.criterion, structure) for at in (decision.first, decision.final, best.final)
     )
     return Results(decision, first, final, ideal.dice - first.dice, ideal.dice - final.dice)
 
 
-def decision_table(sets: Sequence[PairSet], setting: Setting) -> Table:
+def decision_table(sets: Sequence[PairSet], conditions: Conditions) -> Table:
     """Return T3."""
     rows: list[tuple[Cell, ...]] = []
     for found in sets:
         r = found.resampling
-        base, looped, search = (results(found, setting, name) for name in (B1, B2, B7))
+        base, looped, search = (results(found, conditions, name) for name in (B1, B2, B7))
         for method in found.choosing.overall:
-            own = results(found, setting, method)
+            own = results(found, conditions, method)
             rows.append((
                 found.measured.name, method, r.mean(own.final.dice), r.mean(own.regret), r.ratio(own.regret, base.regret),
                 r.ratio(own.regret, looped.regret), r.mean(own.final.dice - base.final.dice),
@@ -348,36 +349,37 @@ def decision_table(sets: Sequence[PairSet], setting: Setting) -> Table:
         "p against B2", "regret before loop", "over limit before loop, %", "over limit at the end, %", "extra registrations",
         "folding, %", "SD log-Jacobian", "median λ", "at the end of the range, %",
     )  # fmt: skip
-    limit = setting.criterion.folding_limit
-    kept = "there is no limit" if limit is None else f"the limit is {limit:g} % of the {setting.criterion.domain}"
-    note = f"Measured at each method's λ, after the loop where it has one; {kept}. " + (
+    limit = conditions.criterion.folding_limit
+    retained = "there is no limit" if limit is None else f"the limit is {limit:g} % of the {conditions.criterion.domain}"
+    note = f"Measured at each method's λ, after the loop where it has one; {retained}. " + (
         "Regret is the Dice lost against the oracle, which knows the measured curves and keeps the limit; a λ over the limit can "
         "have negative regret. "
         '"ours" is the product\'s default, which gives up to its tolerance of Dice for a smoother field; "rule maximum" does '
         "not, like the fixed λ. B3 decides as in the paper: no margin, no loop. p: Wilcoxon on the mean differences of the fixed "
         "subjects. Negative regret of the oracle up to the engine's bound is what the range costs. The loop is the product's "
-        "own code, run on the measured curves; a warm start can differ from them slightly."
+        "own code, run on the measured curves."
     )
     return Table("t3-decision", "T3. Decision", columns, tuple(rows), note)
 
 
 def share_at_end(found: PairSet, values: np.ndarray) -> float:
-    """Return the percentage of pairs whose λ is the largest of the range or beyond: for them the range is too short."""
-    return float(100 * (values >= found.measured.values[-1] * (1 - 1e-6)).mean())
+    """Return the percentage of pairs whose λ is the most regularized one or beyond: for them the range is too short."""
+    strength = found.measured.parameter.strength
+    return float(100 * (strength(values) >= strength(found.measured.values[-1]) - 1e-6).mean())
 
 
-def counts_table(sets: Sequence[PairSet], setting: Setting) -> Table:
+def counts_table(sets: Sequence[PairSet], conditions: Conditions) -> Table:
     """Return the better, equal and worse pairs of T3, as in the paper's Figure 5."""
     rows: list[tuple[Cell, ...]] = []
     for found in sets:
         for method in found.choosing.overall:
             if method in (B1, B2, B8, WHOLE):
                 continue
-            own = results(found, setting, method)
+            own = results(found, conditions, method)
             for rival in (B1, B2, B7):
                 if rival == method:
                     continue
-                other = results(found, setting, rival)
+                other = results(found, conditions, rival)
                 dice = counts(own.final.dice - other.final.dice, EQUAL_DICE, True)
                 folding = counts(own.final.folding - other.final.folding, EQUAL_FOLDING, False)
                 rows.append((found.measured.name, method, rival, *dice, *folding))
@@ -399,27 +401,27 @@ class StructureGains:
     oracle: np.ndarray
 
 
-def structure_gains(found: PairSet, setting: Setting) -> StructureGains:
+def structure_gains(found: PairSet, conditions: Conditions) -> StructureGains:
     """Return the gains of choosing λ for each structure in turn."""
     rows = range(len(found.measured.names))
     parts = {
-        method: quiet_mean(np.array([gain(found, setting, method, row) for row in rows]), axis=0)
+        method: quiet_mean(np.array([gain(found, conditions, method, row) for row in rows]), axis=0)
         for method in (OURS, MAXIMUM, B9, B8)
     }
     return StructureGains(parts[OURS], parts[MAXIMUM], parts[B9], parts[B8])
 
 
-def gain(found: PairSet, setting: Setting, method: str, row: int, over: str = B2) -> np.ndarray:
+def gain(found: PairSet, conditions: Conditions, method: str, row: int, over: str = B2) -> np.ndarray:
     """Return what a method's λ for one structure gains of its Dice over another's, after the loop, shape (P,)."""
-    own: Results = results(found, setting, method, row)
-    return own.final.dice - results(found, setting, over, row).final.dice
+    own: Results = results(found, conditions, method, row)
+    return own.final.dice - results(found, conditions, over, row).final.dice
 
 
-def structure_table(sets: Sequence[PairSet], setting: Setting) -> Table:
+def structure_table(sets: Sequence[PairSet], conditions: Conditions) -> Table:
     """Return T5."""
     rows: list[tuple[Cell, ...]] = []
     for found in sets:
-        rows += _rows(found, setting)
+        rows += _rows(found, conditions)
     columns = (
         "pairs", "structure", "known", "Dice MAE, all λ", "Dice MAE at its λ*", "median λ*", "quartiles of λ*",
         "oracle's median λ", "fixed λ (B9)", "gain", "gain, rule maximum", "gain of B9", "gain of oracle",
@@ -429,33 +431,33 @@ def structure_table(sets: Sequence[PairSet], setting: Setting) -> Table:
     note = (
         "λ is chosen for one structure at a time. Gains are of that structure's Dice over the fixed λ for the mean, all with the "
         "closed loop. p: the gain of rule maximum, Wilcoxon on the means of the fixed subjects, corrected for the number of "
-        "structures after Holm. A structure that the predictor does not know is foretold from its tokens."
+        "structures after Holm. A structure that the predictor does not know is predicted from its tokens."
     )
     return Table("t5-structures", "T5. Structures", columns, tuple(rows), note)
 
 
-def _rows(found: PairSet, setting: Setting) -> list[tuple[Cell, ...]]:
+def _rows(found: PairSet, conditions: Conditions) -> list[tuple[Cell, ...]]:
     m, r = found.measured, found.resampling
-    told = found.foretold[OURS].dice.value
-    tests = [per_person_test(gain(found, setting, MAXIMUM, row), m.examples.subjects) for row in range(len(m.names))]
+    told = found.predicted[OURS].dice.value
+    tests = [per_person_test(gain(found, conditions, MAXIMUM, row), m.examples.subjects) for row in range(len(m.names))]
     rows: list[tuple[Cell, ...]] = []
     every: Cell
     for row, (name, p) in enumerate(zip(m.names, holm(tests), strict=True)):
         error = np.abs(told[:, row] - m.dice[:, row][:, m.choice])
-        own = results(found, setting, MAXIMUM, row)
+        own = results(found, conditions, MAXIMUM, row)
         chosen = own.decision.first
         low, high = np.quantile(chosen, (0.25, 0.75))
         oracle, fixed = found.choosing.structures[B8][row].first, found.choosing.structures[B9][row].first
         rows.append((
             m.name, name, "yes" if m.counted[row] else "no", r.mean(quiet_mean(error, axis=1)), r.mean(m.read(error, chosen)),
             float(np.median(chosen)), f"{low:.2f}–{high:.2f}", float(np.median(oracle)), float(np.median(fixed)),
-            *(r.mean(gain(found, setting, method, row)) for method in (OURS, MAXIMUM, B9, B8)),
-            r.mean(gain(found, setting, MAXIMUM, row, B9)), float(p),
+            *(r.mean(gain(found, conditions, method, row)) for method in (OURS, MAXIMUM, B9, B8)),
+            r.mean(gain(found, conditions, MAXIMUM, row, B9)), float(p),
             float(100 * own.final.over.mean()), r.mean(own.decision.extra),
         ))  # fmt: skip
-    gains = structure_gains(found, setting)
+    gains = structure_gains(found, conditions)
     every = Estimate(float("nan"))
-    overs = [results(found, setting, MAXIMUM, row) for row in range(len(m.names))]
+    overs = [results(found, conditions, MAXIMUM, row) for row in range(len(m.names))]
     rows.append((
         m.name, "**all, averaged**", "", every, every, float("nan"), "", float("nan"), float("nan"),
         *(r.mean(part) for part in (gains.ours, gains.maximum, gains.by_structure, gains.oracle)),
@@ -482,51 +484,51 @@ def group_sets(found: PairSet) -> list[PairSet]:
     return sets
 
 
-def group_table(sets: Sequence[PairSet], setting: Setting) -> Table:
+def group_table(sets: Sequence[PairSet], conditions: Conditions) -> Table:
     """Return T8: every set by the groups of its pairs."""
     rows: list[tuple[Cell, ...]] = []
     for whole in sets:
         for found in [*group_sets(whole), whole]:
-            own, most, base, looped = (results(found, setting, name) for name in (OURS, MAXIMUM, B1, B2))
+            own, most, base, looped = (results(found, conditions, name) for name in (OURS, MAXIMUM, B1, B2))
             e, blind, r = errors(found, OURS), errors(found, B0), found.resampling
-            lights = found.foretold[OURS].lights
+            reliabilities = found.predicted[OURS].reliabilities
             rows.append((
-                whole.measured.name, "all" if found is whole else found.measured.name, len(lights), r.mean(e.dice_at),
+                whole.measured.name, "all" if found is whole else found.measured.name, len(reliabilities), r.mean(e.dice_at),
                 r.skill(e.dice_over, blind.dice_over), r.skill(e.logs, blind.logs), r.mean(own.regret), r.mean(most.regret),
                 r.mean(base.regret), r.mean(looped.regret),
                 r.ratio(own.regret, looped.regret), r.ratio(most.regret, looped.regret),
                 float(100 * own.first.over.mean()), float(100 * looped.first.over.mean()), float(100 * own.final.over.mean()),
-                *(float(100 * (lights == light).mean()) for light in LIGHTS),
+                *(float(100 * (reliabilities == level).mean()) for level in LEVELS),
             ))  # fmt: skip
     columns = (
         "pairs", "group", "count", "Dice MAE at λ*", "skill Dice, all λ", "skill ln folding", "regret, ours",
         "regret, rule maximum", "regret, B1", "regret, B2", "ours / B2", "rule maximum / B2",
         "over limit before loop, ours, %", "B1, %",
-        "over limit at the end, %", "green, %", "amber, %", "red, %",
+        "over limit at the end, %", "reliable, %", "uncertain, %", "unreliable, %",
     )  # fmt: skip
     note = "Intervals are left out where a group has fewer than five subjects in either role."
     return Table("t8-groups", "T8. Groups of pairs, and other people", columns, tuple(rows), note)
 
 
-def lights_of(novelty: Novelty, features: Features) -> dict[str, float]:
-    """Return the percentage of pairs under each light."""
-    found = np.array([novelty.verdict(named).light for named in features])
-    return {light: float(100 * (found == light).mean()) if len(found) else float("nan") for light in LIGHTS}
+def reliabilities_of(ood: OodDetector, features: Features) -> dict[str, float]:
+    """Return the percentage of pairs at each level of reliability."""
+    found = np.array([ood.reliability(named).level for named in features])
+    return {level: float(100 * (found == level).mean()) if len(found) else float("nan") for level in LEVELS}
 
 
-def lights_table(novelty: Novelty, strangers: Mapping[str, Features]) -> Table:
-    """Return the traffic light's verdicts on features of pairs without measurements."""
+def reliability_table(ood: OodDetector, ood_sets: Mapping[str, Features]) -> Table:
+    """Return T8b: how reliable predictions are called for pairs of which only the features are known."""
     rows: list[tuple[Cell, ...]] = []
-    for name, features in strangers.items():
-        table = np.array([[named.get(f, np.nan) for f in novelty.features] for named in features]).reshape(len(features), -1)
-        distances = novelty.distance(table)
-        rows.append((name, len(features), *lights_of(novelty, features).values(), float(np.median(distances)), novelty.red))
-    columns = ("pairs", "count", "green, %", "amber, %", "red, %", "median distance", "red from")
-    note = "Pairs that were described but need not have been registered; red means that no suggestion is made."
-    return Table("t8-lights", "T8b. Unusual pairs under the traffic light", columns, tuple(rows), note)
+    for name, features in ood_sets.items():
+        table = np.array([[named.get(f, np.nan) for f in ood.features] for named in features]).reshape(len(features), -1)
+        distances = ood.distance(table)
+        rows.append((name, len(features), *reliabilities_of(ood, features).values(), float(np.median(distances)), ood.unreliable))
+    columns = ("pairs", "count", "reliable, %", "uncertain, %", "unreliable, %", "median distance", "unreliable from")
+    note = "Pairs that were described but need not have been registered; where a prediction is unreliable, no suggestion is made."
+    return Table("t8-reliability", "T8b. Reliability of unusual pairs", columns, tuple(rows), note)
 
 
-def read_strangers(table: Path | str) -> Features:
+def read_ood_sets(table: Path | str) -> Features:
     """Read pairs' features from a sweep's ``features.parquet``.
 
     Raises

@@ -8,33 +8,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from HyperPredictRegLib.curves import Band
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.predictor.bands import LEAST_FOLDING, LEVEL, BandWidths
-from HyperPredictRegLib.predictor.bundle import Bundle, load_bundle
-from HyperPredictRegLib.predictor.ensemble import CLIP, Ensemble
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, never, silent
+from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING, LEVEL, Bundle, load_bundle
 from HyperPredictRegLib.predictor.features import PairFeatures
-from HyperPredictRegLib.predictor.network import CurveNetwork
+from HyperPredictRegLib.predictor.network import CLIP, CurveNetwork, Ensemble
 from HyperPredictRegLib.predictor.predictor import Predictor
-from HyperPredictRegLib.progress import CancelCheck, Progress, never, silent
+from HyperPredictRegLib.results.prediction import Band
 
-from HyperPredictRegLab.baselines.paper import FROZEN, PUBLISHED, train_paper
-from HyperPredictRegLab.baselines.paper_network import PaperSettings
-from HyperPredictRegLab.cv_folds import COUNT, subject_folds
-from HyperPredictRegLab.evaluation.measured import Foretold, Measured, joined, quiet_mean, without_bands
-from HyperPredictRegLab.training.building import Description, Trained, build, novelty_for, train_by_folds
-from HyperPredictRegLab.training.calibration import (
-    HeldOut,
-    band_widths,
-    curve_scores,
-    dice_scores,
-    subject_quantile,
-)
+from HyperPredictRegLab.baselines import FROZEN, PUBLISHED, PaperSettings, train_paper
+from HyperPredictRegLab.evaluation.measured import Measured, PredictedPairs, joined, quiet_mean, rising, without_bands
+from HyperPredictRegLab.manifest import CV_FOLDS, subject_cv_folds
+from HyperPredictRegLab.training.building import Description, Trained, build, ood_for, train_by_cv_folds
+from HyperPredictRegLab.training.calibration import HeldOut, band_widths
 from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples
 from HyperPredictRegLab.training.fitting import TrainingSettings
 
 PENALTIES = np.geomspace(1, 1e5, 11)
-INNER_FOLDS = 4
+INNER_CV_FOLDS = 4
 _EDGE = 1e-3
 
 
@@ -43,18 +34,18 @@ def is_probe(name: str) -> bool:
     return name.startswith("probe")
 
 
-def only_weight(train: Measured, measured: Measured) -> Foretold:
-    """Foretell every pair alike, by the training pairs' median curves: the best in absolute error without looking (B0)."""
+def only_weight(train: Measured, measured: Measured) -> PredictedPairs:
+    """Predict every pair alike, by the training pairs' median curves: the best in absolute error without looking (B0)."""
     count = len(measured.examples.pairs)
 
-    def same(curves: np.ndarray) -> np.ndarray:
-        return np.repeat(np.nanmedian(curves, axis=0)[None, ..., train.choice], count, axis=0)
+    def same(surface: np.ndarray) -> np.ndarray:
+        return np.repeat(np.nanmedian(surface, axis=0)[None, ..., train.choice], count, axis=0)
 
     places = [train.examples.labels.index(n) if n in train.examples.labels else -1 for n in measured.examples.labels]
     known = np.where(np.isfinite(train.dice).any(axis=(0, 2))[:, None], np.nan_to_num(_median(train.dice)), np.nan)
     dice = np.stack([known[place] if place >= 0 else np.full(known.shape[1], np.nan) for place in places])[:, train.choice]
-    foreground, box, sd = (same(part) for part in (train.foreground, train.box, train.sd))
-    return without_bands(measured, np.repeat(dice[None], count, axis=0), foreground, box, sd)
+    foreground, grid, sd = (same(part) for part in (train.foreground, train.grid, train.sd))
+    return without_bands(measured, np.repeat(dice[None], count, axis=0), foreground, grid, sd)
 
 
 def _median(dice: np.ndarray) -> np.ndarray:
@@ -66,15 +57,15 @@ def _median(dice: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Standard:
-    """Standardised features of some names."""
+    """Standardized features of some names."""
 
     columns: list[int]
     mean: np.ndarray
     sd: np.ndarray
 
     @classmethod
-    def of(cls, train: Measured, wanted: Callable[[str], bool]) -> _Standard:
-        columns = [n for n, name in enumerate(train.examples.feature_names) if wanted(name)]
+    def of(cls, train: Measured, expected: Callable[[str], bool]) -> _Standard:
+        columns = [n for n, name in enumerate(train.examples.feature_names) if expected(name)]
         features = train.examples.features[:, columns]
         return cls(columns, quiet_mean(features, axis=0), np.maximum(np.nanstd(features, axis=0), 1e-6))
 
@@ -82,30 +73,30 @@ class _Standard:
         return np.clip(np.nan_to_num((measured.examples.features[:, self.columns] - self.mean) / self.sd), -CLIP, CLIP)
 
 
-def ridge(train: Measured, measured: Measured, wanted: Callable[[str], bool]) -> Foretold:
+def ridge(train: Measured, measured: Measured, expected: Callable[[str], bool]) -> PredictedPairs:
     """Regress curves on features: the logit of Dice and the logarithms of folding and SD log-Jacobian, at every λ (B4, B5).
 
-    The penalty is chosen, and the margin above the folding curve taken, from folds of the training subjects: the margin is the
-    90 % quantile of the absolute residuals of ln(folding) where anything folds, so that it means what the product's band means.
+    The penalty is chosen, and the margin above the folding curve taken, from CV folds of the training subjects: the margin is the
+    90 % quantile of the absolute residuals of ln(folding) where there is any, so that it means what the product's band means.
 
     Parameters
     ----------
-    wanted : tells by its name whether a feature may be looked at.
+    expected : tells by its name whether a feature may be looked at.
     """
-    standard = _Standard.of(train, wanted)
+    standard = _Standard.of(train, expected)
     inputs, own = standard(train), standard(measured)
     counts = train.choice.stop
     dice, others = _targets(train)
     penalty = [_penalty(inputs, part, train.examples.subjects) for part in (dice, others)]
-    foretold_dice = _regressed(inputs, dice, own, penalty[0]).reshape(len(own), -1, counts)
-    curves = _regressed(inputs, others, own, penalty[1]).reshape(len(own), 3, counts)
-    curves[:, :2] = np.minimum.accumulate(curves[:, :2], axis=-1)
+    predicted_dice = _regressed(inputs, dice, own, penalty[0]).reshape(len(own), -1, counts)
+    surface = _regressed(inputs, others, own, penalty[1]).reshape(len(own), 3, counts)
+    surface[:, :2] = np.minimum.accumulate(surface[:, :2], axis=-1)
     margin = _margin(inputs, others[:, : 2 * counts], train.examples.subjects, penalty[1])
-    foreground, box, sd = np.exp(curves).transpose(1, 0, 2)
+    foreground, grid, sd = np.exp(surface).transpose(1, 0, 2)
     places = [train.examples.labels.index(n) if n in train.examples.labels else -1 for n in measured.examples.labels]
-    probability = 1 / (1 + np.exp(-foretold_dice))
+    probability = 1 / (1 + np.exp(-predicted_dice))
     dice_out = np.stack([probability[:, p] if p >= 0 else np.full(foreground.shape, np.nan) for p in places], axis=1)
-    return without_bands(measured, dice_out, _none_below(foreground), _none_below(box), sd, margin)
+    return without_bands(measured, dice_out, _none_below(foreground), _none_below(grid), sd, margin)
 
 
 def _none_below(folding: np.ndarray) -> np.ndarray:
@@ -117,27 +108,27 @@ def _targets(train: Measured) -> tuple[np.ndarray, np.ndarray]:
     dice = np.clip(train.dice[..., train.choice], _EDGE, 1 - _EDGE)
     logit = np.log(dice / (1 - dice))
     logit = np.where(np.isfinite(logit), logit, np.nan_to_num(quiet_mean(logit, axis=0))[None])
-    folding = [np.log(np.maximum(part[:, train.choice], LEAST_FOLDING)) for part in (train.foreground, train.box)]
+    folding = [np.log(np.maximum(part[:, train.choice], LEAST_FOLDING)) for part in (train.foreground, train.grid)]
     others = np.concatenate([*folding, np.log(np.maximum(train.sd[:, train.choice], 1e-3))], axis=1)
     return logit.reshape(len(logit), -1), others
 
 
 def _regressed(inputs: np.ndarray, targets: np.ndarray, own: np.ndarray, penalty: float) -> np.ndarray:
     mean = targets.mean(axis=0)
-    centre = inputs.mean(axis=0)
-    shifted = inputs - centre
+    center = inputs.mean(axis=0)
+    shifted = inputs - center
     weights = np.linalg.solve(shifted.T @ shifted + penalty * np.eye(inputs.shape[1]), shifted.T @ (targets - mean))
-    return (own - centre) @ weights + mean
+    return (own - center) @ weights + mean
 
 
 def _inner(subjects: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return masks of pairs to learn from and to predict, for folds of the subjects; none if they are too few."""
+    """Return masks of pairs to learn from and to predict, for CV folds of the subjects; none if they are too few."""
     people = sorted(set(subjects.ravel().tolist()))
-    if len(people) < 2 * INNER_FOLDS:
+    if len(people) < 2 * INNER_CV_FOLDS:
         return []
-    folds = subject_folds(people, INNER_FOLDS)
-    of = np.array([[folds[a], folds[b]] for a, b in subjects])
-    masks = [((of != fold).all(axis=1), (of == fold).all(axis=1)) for fold in range(INNER_FOLDS)]
+    cv_folds = subject_cv_folds(people, INNER_CV_FOLDS)
+    of = np.array([[cv_folds[a], cv_folds[b]] for a, b in subjects])
+    masks = [((of != cv_fold).all(axis=1), (of == cv_fold).all(axis=1)) for cv_fold in range(INNER_CV_FOLDS)]
     return [(learn, predict) for learn, predict in masks if learn.sum() > 1 and predict.any()]
 
 
@@ -162,8 +153,8 @@ def _margin(inputs: np.ndarray, logs: np.ndarray, subjects: np.ndarray, penalty:
     if not splits:
         return 1.0
     residuals = np.abs(_residuals(inputs, logs, splits, penalty))
-    folds = np.concatenate([logs[b] for _, b in splits]) > np.log(LEAST_FOLDING)
-    return float(np.exp(np.quantile(residuals[folds], LEVEL))) if folds.any() else 1.0
+    anything = np.concatenate([logs[b] for _, b in splits]) > np.log(LEAST_FOLDING)
+    return float(np.exp(np.quantile(residuals[anything], LEVEL))) if anything.any() else 1.0
 
 
 @dataclass(frozen=True)
@@ -173,9 +164,9 @@ class OurMethod:
     Attributes
     ----------
     bundle : as the product loads it.
-    trained : its ensemble with the folds of its subjects.
+    trained : its ensemble with the CV folds of its subjects.
     examples : that it was trained on.
-    held_out : of those, the pairs within folds, with predictions by members that saw neither person.
+    held_out : of those, the pairs within CV folds, with predictions by members that saw neither person.
     """
 
     bundle: Bundle
@@ -210,33 +201,34 @@ class OurMethod:
 
     @classmethod
     def from_trained(cls, examples: Examples, trained: Trained, like: Bundle) -> OurMethod:
-        """Wrap an ensemble that was trained otherwise; card and features' novelty are those of the bundle `like`."""
+        """Wrap an ensemble that was trained otherwise; card and features' OOD distance are those of the bundle `like`."""
         held_out = trained.held_out(examples)
         widths = like.widths if trained.ensemble is like.ensemble else band_widths(held_out)
         return cls(replace(like, ensemble=trained.ensemble, widths=widths), trained, examples, held_out)
 
     @property
-    def folds_of_pairs(self) -> np.ndarray:
+    def cv_folds_of_pairs(self) -> np.ndarray:
         """Fold of both subjects of each training pair, shape (P, 2)."""
-        return np.array([[self.trained.folds[a], self.trained.folds[b]] for a, b in self.examples.subjects])
+        return np.array([[self.trained.cv_folds[a], self.trained.cv_folds[b]] for a, b in self.examples.subjects])
 
-    def without_fold(self, fold: int, level: float | None = None) -> Predictor:
-        """Return a predictor that knows nobody of a fold: neither its members, nor its bands, nor its novelty."""
-        members = np.flatnonzero(self.trained.member_folds == fold)
-        of = np.array([[self.trained.folds[a], self.trained.folds[b]] for a, b in self.held_out.examples.subjects])
-        others = _some(self.held_out, np.flatnonzero((of != fold).all(axis=1)))
-        outside = (self.folds_of_pairs != fold).all(axis=1)
-        novelty = novelty_for(self.examples.chosen(outside), self.folds_of_pairs[outside])
-        widths = band_widths(others) if level is None else widths_at(others, level)
+    def without_cv_fold(self, cv_fold: int, level: float = LEVEL) -> Predictor:
+        """Return a predictor that knows nobody of a CV fold: neither its members, nor its bands, nor its OOD distance."""
+        members = np.flatnonzero(self.trained.member_cv_folds == cv_fold)
+        of = np.array([[self.trained.cv_folds[a], self.trained.cv_folds[b]] for a, b in self.held_out.examples.subjects])
+        others = _some(self.held_out, np.flatnonzero((of != cv_fold).all(axis=1)))
+        outside = (self.cv_folds_of_pairs != cv_fold).all(axis=1)
+        ood = ood_for(self.examples.chosen(outside), self.cv_folds_of_pairs[outside])
+        widths = band_widths(others, level)
         some = _members(self.trained.ensemble, members)
         # What is assumed of real labels does not hold for labels whose noise was drawn.
         card = replace(self.bundle.card, assumed={})
-        return Predictor(replace(self.bundle, card=card, ensemble=some, widths=widths, novelty=novelty))
+        return Predictor(replace(self.bundle, card=card, ensemble=some, widths=widths, ood=ood))
 
-    def whole(self, level: float | None = None) -> Predictor:
+    def whole(self, level: float = LEVEL) -> Predictor:
         """Return the predictor as it is shipped, with bands of another level if one is given."""
-        bundle = self.bundle if level is None else replace(self.bundle, widths=widths_at(self.held_out, level))
-        return Predictor(bundle)
+        if level == LEVEL:
+            return Predictor(self.bundle)
+        return Predictor(replace(self.bundle, widths=band_widths(self.held_out, level)))
 
 
 def variant(
@@ -252,62 +244,50 @@ def variant(
     if features is not None:
         columns = [examples.feature_names.index(name) for name in features]
         examples = replace(examples, features=examples.features[:, columns], feature_names=features)
-    trained = train_by_folds(examples, settings, replicas=replicas, cancelled=cancelled)
+    trained = train_by_cv_folds(examples, settings, replicas=replicas, cancelled=cancelled)
     return OurMethod.from_trained(examples, trained, like)
 
 
-def foretell(predictor: Predictor, measured: Measured, segmented: bool = True) -> Foretold:
-    """Ask the product for the curves of every pair, as a user would; structures it does not know are foretold apart."""
+def predict(predictor: Predictor, measured: Measured, segmented: bool = True) -> PredictedPairs:
+    """Ask the product for the curves of every pair, as a user would; structures it does not know are predicted apart."""
     examples = measured.examples
     known = {label for label, counts in zip(examples.labels, measured.counted, strict=True) if counts}
-    found, lights = [], []
+    order = rising(measured.parameter)
+    values, names = measured.values[order, None], dict(zip(examples.labels, measured.names, strict=True))
+    found, reliabilities = [], []
     for row in range(len(examples.pairs)):
         pair = dict(zip(examples.feature_names, examples.features[row].tolist(), strict=True))
         pair.pop(LABEL_NOISE, None)
         tokens = _tokens(examples, row) if segmented else {}
         usual = {label: token for label, token in tokens.items() if label in known}
-        forecast = predictor.forecast(PairFeatures(pair, usual), measured.values)
-        known_dice = _by_label(examples, forecast.curves.labels, forecast.curves.dice)
+        c, reliability, _ = predictor.predict(PairFeatures(pair, usual), values, names)
+        known_dice = _by_label(examples, c.labels, c.dice)
         strange = {label: token for label, token in tokens.items() if label not in known}
         if strange:
-            other = predictor.forecast(PairFeatures(pair, strange), measured.values).curves
+            other = predictor.predict(PairFeatures(pair, strange), values, names)[0]
             apart = _by_label(examples, other.labels, other.dice)
             known_dice = [np.where(np.isnan(a), b, a) for a, b in zip(known_dice, apart, strict=True)]
-        c = forecast.curves
-        others = (c.mean_dice, c.folding_foreground, c.folding_box, c.sd_log_jacobian)
+        others = (c.mean_dice, c.folding_foreground, c.folding_grid, c.sd_log_jacobian)
         found.append((known_dice, *([band.value, band.lower, band.upper] for band in others)))
-        lights.append(forecast.verdict.light)
-    dice, mean, foreground, box, sd = (
-        Band(*(np.stack([pair[part][end] for pair in found]) for end in range(3))) for part in range(5)
+        reliabilities.append(reliability.level)
+    dice, mean, foreground, grid, sd = (
+        Band(*(np.stack([pair[part][end][..., order] for pair in found]) for end in range(3))) for part in range(5)
     )
-    return Foretold(dice, mean, foreground, box, sd, np.array(lights))
+    return PredictedPairs(dice, mean, foreground, grid, sd, np.array(reliabilities))
 
 
-def foretell_held_out(ours: OurMethod, measured: Measured, segmented: bool = True, level: float | None = None) -> Foretold:
-    """Foretell pairs within folds, each by a predictor that knows neither person; they must be in the order of the folds."""
-    of = np.array([ours.trained.folds[a] for a, _ in measured.examples.subjects])
+def predict_held_out(ours: OurMethod, measured: Measured, segmented: bool = True, level: float = LEVEL) -> PredictedPairs:
+    """Predict pairs within CV folds, each by a predictor that knows neither person; they must be in the order of the CV folds."""
+    of = np.array([ours.trained.cv_folds[a] for a, _ in measured.examples.subjects])
     parts = []
-    for fold in sorted(set(of.tolist())):
-        parts.append(foretell(ours.without_fold(fold, level), measured.chosen(np.flatnonzero(of == fold)), segmented))
+    for cv_fold in sorted(set(of.tolist())):
+        parts.append(predict(ours.without_cv_fold(cv_fold, level), measured.chosen(np.flatnonzero(of == cv_fold)), segmented))
     return joined(parts)
-
-
-def widths_at(held_out: HeldOut, level: float) -> BandWidths:
-    """Calibrate bands of another level, in the way of `band_widths`."""
-    examples = held_out.examples
-    found = {}
-    for name, foreseen in (("", held_out.segmented), ("_unsegmented", held_out.unsegmented)):
-        dice, mean = dice_scores(foreseen, examples)
-        found[f"dice{name}"] = subject_quantile(dice, examples.subjects, level)
-        found[f"mean_dice{name}"] = subject_quantile(mean, examples.subjects, level)
-    scores = curve_scores(held_out.segmented, examples)
-    one, two, three = (subject_quantile(scores[:, n], examples.subjects, level) for n in range(3))
-    return BandWidths(**found, curves=(one, two, three), subjects=len(set(examples.subjects.ravel().tolist())))
 
 
 def _trained(bundle: Bundle) -> Trained:
     members = bundle.ensemble.network.settings.members
-    return Trained(bundle.ensemble, dict(bundle.card.subjects), np.repeat(np.arange(COUNT), members // COUNT))
+    return Trained(bundle.ensemble, dict(bundle.card.subjects), np.repeat(np.arange(CV_FOLDS), members // CV_FOLDS))
 
 
 def _members(ensemble: Ensemble, members: np.ndarray) -> Ensemble:
@@ -322,8 +302,8 @@ def _members(ensemble: Ensemble, members: np.ndarray) -> Ensemble:
 
 def _some(held_out: HeldOut, rows: np.ndarray) -> HeldOut:
     parts = []
-    for foreseen in (held_out.segmented, held_out.unsegmented):
-        parts.append(replace(foreseen, **{name: getattr(foreseen, name)[rows] for name in foreseen.__dataclass_fields__}))
+    for predicted in (held_out.segmented, held_out.unsegmented):
+        parts.append(replace(predicted, **{name: getattr(predicted, name)[rows] for name in predicted.__dataclass_fields__}))
     return HeldOut(held_out.examples.chosen(rows), *parts)
 
 
@@ -336,7 +316,7 @@ def _tokens(examples: Examples, row: int) -> dict[int, dict[str, float]]:
 
 
 def _by_label(examples: Examples, labels: tuple[int, ...], dice: Band) -> list[np.ndarray]:
-    """Arrange foretold Dice (s, n) in the examples' order: value, lower and upper end (S, n), NaN where there is none."""
+    """Arrange predicted Dice (s, n) in the examples' order: value, lower and upper end (S, n), NaN where there is none."""
     places = {label: n for n, label in enumerate(labels)}
     empty = np.full(dice.value.shape[1], np.nan)
     ends = (dice.value, dice.lower, dice.upper)
@@ -365,24 +345,24 @@ class PaperTraining:
     Attributes
     ----------
     examples, images : P training pairs, see `paper_image`.
-    folds : of both subjects of each, shape (P, 2); the pairs inside one fold tell when to stop, nobody of it is learned from.
-    held_out : the fold that must not be seen at all.
+    cv_folds : of both subjects of each, shape (P, 2); pairs inside one CV fold tell when to stop, nobody of it is learned from.
+    held_out : the CV fold that must not be seen at all.
     """
 
     examples: Examples
     images: np.ndarray
-    folds: np.ndarray
+    cv_folds: np.ndarray
     held_out: int | None = None
 
 
-def paper_foretells(
+def paper_predicts(
     given: PaperTraining, measured: Measured, images: np.ndarray, settings: PaperSettings, cancelled: CancelCheck = never
-) -> Foretold:
-    """Train the paper's predictor and let it foretell the measured pairs, whose images are given."""
-    train, folds, held_out = given.examples, given.folds, given.held_out
-    last = COUNT - 1 if held_out is None else (held_out + 1) % COUNT
-    usable = np.ones(len(folds), bool) if held_out is None else (folds != held_out).all(axis=1)
-    learn, stop = usable & (folds != last).all(axis=1), usable & (folds == last).all(axis=1)
+) -> PredictedPairs:
+    """Train the paper's predictor and let it predict the measured pairs, whose images are given."""
+    train, cv_folds, held_out = given.examples, given.cv_folds, given.held_out
+    last = CV_FOLDS - 1 if held_out is None else (held_out + 1) % CV_FOLDS
+    usable = np.ones(len(cv_folds), bool) if held_out is None else (cv_folds != held_out).all(axis=1)
+    learn, stop = usable & (cv_folds != last).all(axis=1), usable & (cv_folds == last).all(axis=1)
     predictor = train_paper(train, given.images, learn, stop, settings, cancelled=cancelled)
     dice, folding = predictor.predict(images, measured.values)
     places = [train.labels.index(label) if label in train.labels else -1 for label in measured.examples.labels]
@@ -390,8 +370,8 @@ def paper_foretells(
     arranged = np.stack([dice[:, place] if place >= 0 else nothing for place in places], axis=1).astype(float)
     folding = folding.astype(float)
     known = {settings.domain: folding}
-    # It foretells folding of one domain only; the other one is that times the training pairs' ratio.
-    ratio = float(np.nansum(train.folding_foreground) / max(np.nansum(train.folding_box), 1e-9))
+    # It predicts folding of one domain only; the other one is that times the training pairs' ratio.
+    ratio = float(np.nansum(train.folding_foreground) / max(np.nansum(train.folding_grid), 1e-9))
     foreground = known.get("foreground", folding * ratio)
-    box = known.get("box", folding / max(ratio, 1e-9))
-    return without_bands(measured, arranged, foreground, box, np.full(folding.shape, np.nan))
+    grid = known.get("grid", folding / max(ratio, 1e-9))
+    return without_bands(measured, arranged, foreground, grid, np.full(folding.shape, np.nan))

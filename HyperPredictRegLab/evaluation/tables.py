@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import wilcoxon
 
 SEED = 20240901
 DRAWS, QUICK_DRAWS = 2000, 300
@@ -87,6 +86,8 @@ class Resampling:
 
 def per_person_test(differences: np.ndarray, subjects: np.ndarray) -> float:
     """Return Wilcoxon's two-sided p for the mean difference (P,) of each fixed subject, NaN with too few of them."""
+    from scipy.stats import wilcoxon  # slow to load, and needed here only
+
     people = np.unique(subjects[:, 0])
     means = [np.nanmean(d) for person in people if np.isfinite(d := differences[subjects[:, 0] == person]).any()]
     means = [mean for mean in means if mean != 0]

@@ -1,4 +1,4 @@
-"""What carries the prediction, how long it takes, and which targets are reached."""
+"""What a prediction rests on, how long it takes, and which targets are reached."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from HyperPredictRegLib.core.progress import CancelCheck, ProgressEvent, stop_if
 from HyperPredictRegLib.predictor.bundle import save_bundle
 from HyperPredictRegLib.predictor.features import PairFeatures
-from HyperPredictRegLib.predictor.novelty import Novelty
-from HyperPredictRegLib.progress import CancelCheck, ProgressEvent, stop_if
+from HyperPredictRegLib.predictor.ood import OodDetector
 
 from HyperPredictRegLab.evaluation.decisions import (
     B0,
@@ -24,8 +24,8 @@ from HyperPredictRegLab.evaluation.decisions import (
     OURS,
     UNSEGMENTED,
     Choosing,
+    Conditions,
     PairSet,
-    Setting,
     decide,
 )
 from HyperPredictRegLab.evaluation.judging import (
@@ -35,21 +35,21 @@ from HyperPredictRegLab.evaluation.judging import (
     errors,
     explained,
     group_sets,
-    lights_of,
     log_folding,
     quantities,
+    reliabilities_of,
     results,
     structure_gains,
 )
-from HyperPredictRegLab.evaluation.measured import Foretold
+from HyperPredictRegLab.evaluation.measured import PredictedPairs
 from HyperPredictRegLab.evaluation.methods import (
     OTHERS,
     OurMethod,
     PaperTraining,
-    foretell,
-    foretell_held_out,
     is_probe,
-    paper_foretells,
+    paper_predicts,
+    predict,
+    predict_held_out,
     variant,
 )
 from HyperPredictRegLab.evaluation.tables import Cell, Estimate, Table
@@ -57,7 +57,7 @@ from HyperPredictRegLab.training.building import Trained
 from HyperPredictRegLab.training.fitting import TrainingSettings, train
 
 EPOCHS = 150
-"""Of every variant, the reference too; and one member per fold instead of the product's two."""
+"""Of every variant, the reference too; and one member per CV fold instead of the product's two."""
 
 ALPHAS = (0.01, 0.03, 0.3, 1.0)
 SHARES = (50, 25)
@@ -83,25 +83,25 @@ class AblationInput:
     images: np.ndarray | None = None
 
 
-def ablation_table(given: AblationInput, setting: Setting) -> Table:
+def ablation_table(given: AblationInput, conditions: Conditions) -> Table:
     """Train each variant alike and return T6."""
     rows: list[tuple[Cell, ...]] = []
-    makers = _makers(given.ours, setting.cancelled)
+    makers = _makers(given.ours, conditions.cancelled)
     for number, (name, make) in enumerate(makers.items()):
-        stop_if(setting.cancelled)
-        setting.progress(ProgressEvent("ablations", number / len(makers), name))
+        stop_if(conditions.cancelled)
+        conditions.progress(ProgressEvent("ablations", number / len(makers), name))
         ours = make()
-        rows += [_row(name, found, setting) for found in _judged_sets(ours, given, setting)]
-    rows += _paper_rows(given, setting)
+        rows += [_row(name, found, conditions) for found in _judged_sets(ours, given, conditions)]
+    rows += _paper_rows(given, conditions)
     for found in (given.held_out, given.external):
         if found is not None:
-            rows += _use_rows(found, setting)
+            rows += _use_rows(found, conditions)
     columns = (
         "pairs", "variant", "Dice MAE, all λ", "Dice MAE at λ*", "R² Dice within λ", "ln folding MAE", "R² ln folding within λ",
         "regret, rule maximum", "regret / B2's", "over limit before loop, %", "extra registrations",
     )  # fmt: skip
     note = (
-        f"Every trained variant has one member per fold and {EPOCHS} epochs, so the first row, not the shipped predictor, is "
+        f"Every trained variant has one member per CV fold and {EPOCHS} epochs, so the first row, not the shipped predictor, is "
         'what to compare with. alpha is the weight of folding against Dice in the loss. Rows "shipped" use the shipped predictor '
         'in other ways; "paper" rows are the published network with the embedding of λ trained, unless said otherwise, judged on '
         "the external pairs only, without margin."
@@ -135,35 +135,35 @@ def _makers(ours: OurMethod, cancelled: CancelCheck) -> dict[str, _Maker]:
 
 
 def _on_share(ours: OurMethod, settings: TrainingSettings, share: int) -> OurMethod:
-    """Train on a random share of the pairs, with the folds as they are."""
-    folds = np.arange(max(ours.trained.folds.values()) + 1)
-    kept = np.random.default_rng(SEED).random(len(ours.examples.pairs)) < share / 100
-    masks = np.array([(ours.folds_of_pairs != fold).all(axis=1) & kept for fold in folds])
+    """Train on a random share of the pairs, with the CV folds as they are."""
+    cv_folds = np.arange(max(ours.trained.cv_folds.values()) + 1)
+    retained = np.random.default_rng(SEED).random(len(ours.examples.pairs)) < share / 100
+    masks = np.array([(ours.cv_folds_of_pairs != cv_fold).all(axis=1) & retained for cv_fold in cv_folds])
     masks[masks.sum(axis=1) < 2] = True
     ensemble = train(ours.examples, masks, settings)
-    return OurMethod.from_trained(ours.examples, Trained(ensemble, ours.trained.folds, folds), ours.bundle)
+    return OurMethod.from_trained(ours.examples, Trained(ensemble, ours.trained.cv_folds, cv_folds), ours.bundle)
 
 
-def _judged_sets(ours: OurMethod, given: AblationInput, setting: Setting) -> list[PairSet]:
-    found = [_with(given.held_out, foretell_held_out(ours, given.held_out.measured), setting)]
+def _judged_sets(ours: OurMethod, given: AblationInput, conditions: Conditions) -> list[PairSet]:
+    found = [_with(given.held_out, predict_held_out(ours, given.held_out.measured), conditions)]
     if given.external is not None:
-        found.append(_with(given.external, foretell(ours.whole(), given.external.measured), setting))
+        found.append(_with(given.external, predict(ours.whole(), given.external.measured), conditions))
     return found
 
 
-def _with(found: PairSet, told: Foretold, setting: Setting) -> PairSet:
+def _with(found: PairSet, told: PredictedPairs, conditions: Conditions) -> PairSet:
     """Return the set with another's curves in the place of ours."""
     overall = dict(found.choosing.overall)
     fixed = overall[B1].first
-    overall[MAXIMUM] = decide(told, found.measured, setting.maximum, fixed)
-    overall[OURS] = decide(told, found.measured, setting.criterion, fixed)
-    return replace(found, foretold={**found.foretold, OURS: told}, choosing=Choosing(overall, {}))
+    overall[MAXIMUM] = decide(told, found.measured, conditions.maximum, fixed)
+    overall[OURS] = decide(told, found.measured, conditions.criterion, fixed)
+    return replace(found, predicted={**found.predicted, OURS: told}, choosing=Choosing(overall, {}))
 
 
-def _row(name: str, found: PairSet, setting: Setting, method: str = OURS, decided: str = MAXIMUM) -> tuple[Cell, ...]:
-    m, r, told = found.measured, found.resampling, found.foretold[method]
+def _row(name: str, found: PairSet, conditions: Conditions, method: str = OURS, decided: str = MAXIMUM) -> tuple[Cell, ...]:
+    m, r, told = found.measured, found.resampling, found.predicted[method]
     e: Errors = errors(found, method)
-    own, base = results(found, setting, decided), results(found, setting, B2)
+    own, base = results(found, conditions, decided), results(found, conditions, B2)
     return (
         m.name, name, r.mean(e.dice_over), r.mean(e.dice_at), explained(told.mean.value, m.mean[:, m.choice], True),
         r.ratio(e.logs, e.counted), explained(log_folding(told.foreground.value), log_folding(m.foreground[:, m.choice]), True),
@@ -171,31 +171,32 @@ def _row(name: str, found: PairSet, setting: Setting, method: str = OURS, decide
     )  # fmt: skip
 
 
-def _use_rows(found: PairSet, setting: Setting) -> list[tuple[Cell, ...]]:
+def _use_rows(found: PairSet, conditions: Conditions) -> list[tuple[Cell, ...]]:
     return [
-        _row("shipped, with tokens and margin", found, setting),
-        _row("shipped, no margin (not cautious)", found, setting, decided=NO_MARGIN),
-        _row("shipped, default criterion", found, setting, decided=OURS),
-        _row("shipped, no moving segmentation (default criterion)", found, setting, UNSEGMENTED, UNSEGMENTED),
+        _row("shipped, with tokens and margin", found, conditions),
+        _row("shipped, no margin (not cautious)", found, conditions, decided=NO_MARGIN),
+        _row("shipped, default criterion", found, conditions, decided=OURS),
+        _row("shipped, no moving segmentation (default criterion)", found, conditions, UNSEGMENTED, UNSEGMENTED),
     ]
 
 
-def _paper_rows(given: AblationInput, setting: Setting) -> list[tuple[Cell, ...]]:
-    """Return rows of the published network's own variants; training it once per fold too would take longer than all the rest."""
-    external, images, own = given.external, setting.train_images, given.images
+def _paper_rows(given: AblationInput, conditions: Conditions) -> list[tuple[Cell, ...]]:
+    """Return rows of the published network's own variants; training it per CV fold, too, would take longer than all the rest."""
+    external, images, own = given.external, conditions.train_images, given.images
     if external is None or images is None or own is None:
         return []
     rows = []
-    known = {name: told for name, told in external.foretold.items() if name.startswith("B3")}
-    training = PaperTraining(given.ours.examples, images, given.ours.folds_of_pairs)
+    known = {name: told for name, told in external.predicted.items() if name.startswith("B3")}
+    training = PaperTraining(given.ours.examples, images, given.ours.cv_folds_of_pairs)
     trained = {
-        name: paper_foretells(training, external.measured, own, settings, setting.cancelled) for name, settings in OTHERS.items()
+        name: paper_predicts(training, external.measured, own, settings, conditions.cancelled)
+        for name, settings in OTHERS.items()
     }
     fixed = external.choosing.overall[B1].first
     for name, told in {**known, **trained}.items():
-        overall = {**external.choosing.overall, NO_MARGIN: decide(told, external.measured, setting.plain, fixed)}
-        judged = replace(external, foretold={**external.foretold, name: told}, choosing=Choosing(overall, {}))
-        rows.append(_row(name, judged, setting, name, NO_MARGIN))
+        overall = {**external.choosing.overall, NO_MARGIN: decide(told, external.measured, conditions.plain, fixed)}
+        judged = replace(external, predicted={**external.predicted, name: told}, choosing=Choosing(overall, {}))
+        rows.append(_row(name, judged, conditions, name, NO_MARGIN))
     return rows
 
 
@@ -211,9 +212,9 @@ def latency_table(ours: OurMethod, folder: Path) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for threads in THREADS:
         for count in COUNTS:
-            network, forecast = timings(ours, count, threads)
-            rows.append((threads, count, len(ours.bundle.ensemble.labels), _members(ours), 1e3 * network, 1e3 * forecast, size))
-    columns = ("threads", "λ", "structures", "members", "network and curves, ms", "whole forecast with bands, ms", "bundle, MB")
+            network, predict = timings(ours, count, threads)
+            rows.append((threads, count, len(ours.bundle.ensemble.labels), _members(ours), 1e3 * network, 1e3 * predict, size))
+    columns = ("threads", "λ", "structures", "members", "network and curves, ms", "whole prediction with bands, ms", "bundle, MB")
     note = (
         f"Best of {REPEATS} warm calls on {platform.machine()}, with whatever else ran there; a busy machine slows two threads. "
         "Features and probes need the images and are not in here: the benchmarks print them. The paper states 0.84 s for 8,000 "
@@ -223,9 +224,9 @@ def latency_table(ours: OurMethod, folder: Path) -> Table:
 
 
 def timings(ours: OurMethod, count: int, threads: int) -> tuple[float, float]:
-    """Return seconds for `count` λ of one pair, all structures and members: of the network with its curves, and of a forecast."""
+    """Return seconds for `count` λ of one pair, all structures and members: of network and curves, and of a whole prediction."""
     bundle, examples = ours.bundle, ours.examples
-    values = np.geomspace(bundle.card.lower, bundle.card.upper, count)
+    values = bundle.card.space.grid(count)[:, 0]
     ensemble, predictor = bundle.ensemble, ours.whole()
     features, tokens = examples.features[:1], examples.tokens[:1]
     own = [examples.feature_names.index(name) for name in ensemble.reading.features]
@@ -238,11 +239,11 @@ def timings(ours: OurMethod, count: int, threads: int) -> tuple[float, float]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        network = _best_seconds(lambda: ensemble.foresee(ensemble.coefficients(features[:, own], tokens, numbers), values))
-        forecast = _best_seconds(lambda: predictor.forecast(pair, values))
+        network = _best_seconds(lambda: ensemble.predict(ensemble.coefficients(features[:, own], tokens, numbers), values))
+        predict = _best_seconds(lambda: predictor.predict(pair, values))
     finally:
         torch.set_num_threads(before)
-    return network, forecast
+    return network, predict
 
 
 def longest_ms(table: Table) -> float:
@@ -271,7 +272,7 @@ def _best_seconds(call: Callable[[], object]) -> float:
 
 
 UNLIKE = ("mouse",)
-"""Sets of strangers that must never get a green light."""
+"""Out-of-distribution sets that must never get a reliable prediction."""
 
 
 @dataclass(frozen=True)
@@ -307,24 +308,24 @@ def _judged(what: str, bound: str, reached: Estimate | float, good: Callable[[fl
     return Target(what, bound, figure, good(figure.value) if figure.is_known else None)
 
 
-def pair_targets(found: PairSet, setting: Setting) -> list[Target]:
+def pair_targets(found: PairSet, conditions: Conditions) -> list[Target]:
     """Judge a set of pairs by the targets for the real people."""
     r, e, blind = found.resampling, errors(found, OURS), errors(found, B0)
     return [
         at_most("Dice MAE at λ*", r.mean(e.dice_at), 0.015),
-        at_most("folding MAE at λ*, % of box", r.mean(e.box_at), 0.03),
+        at_most("folding MAE at λ*, % of grid", r.mean(e.grid_at), 0.03),
         at_least("skill over the λ-only curve: Dice, all λ", r.skill(e.dice_over, blind.dice_over), 0.3),
         at_least("skill over the λ-only curve: ln folding", r.skill(e.logs, blind.logs), 0.4),
         *_coverages(found),
-        *_loop_targets(found, setting),
-        *_regret_targets(found, setting),
-        *_structure_targets(found, setting),
+        *_loop_targets(found, conditions),
+        *_regret_targets(found, conditions),
+        *_structure_targets(found, conditions),
     ]
 
 
 def _coverages(found: PairSet) -> list[Target]:
     targets = []
-    for name, inside, _ in quantities(found.foretold[OURS], found.measured):
+    for name, inside, _ in quantities(found.predicted[OURS], found.measured):
         flat = inside.reshape(len(inside), -1)
         known = np.isfinite(flat)
         share = found.resampling.ratio(100 * np.nansum(flat, axis=1), known.sum(axis=1).astype(float))
@@ -332,8 +333,8 @@ def _coverages(found: PairSet) -> list[Target]:
     return targets
 
 
-def _loop_targets(found: PairSet, setting: Setting) -> list[Target]:
-    own, r = results(found, setting, OURS), found.resampling
+def _loop_targets(found: PairSet, conditions: Conditions) -> list[Target]:
+    own, r = results(found, conditions, OURS), found.resampling
     return [
         at_most("over the limit before the loop, %", r.mean(100.0 * own.first.over), 10),
         at_most("over the limit after the loop, %", r.mean(100.0 * own.final.over), 0),
@@ -342,20 +343,20 @@ def _loop_targets(found: PairSet, setting: Setting) -> list[Target]:
     ]
 
 
-def _regret_targets(found: PairSet, setting: Setting) -> list[Target]:
+def _regret_targets(found: PairSet, conditions: Conditions) -> list[Target]:
     targets = []
     for method, name in ((OURS, "default"), (MAXIMUM, "rule maximum")):
-        own = results(found, setting, method)
+        own = results(found, conditions, method)
         for rival in (B1, B2):
-            ratio = found.resampling.ratio(own.regret, results(found, setting, rival).regret)
+            ratio = found.resampling.ratio(own.regret, results(found, conditions, rival).regret)
             sure = not np.isfinite(ratio.upper) or ratio.upper < 1
             what = f"regret against that of {rival} ({name}), interval below 1"
             targets.append(_judged(what, "≤ 0.75", ratio, lambda value, sure=sure: value <= 0.75 and sure))  # type: ignore[misc]
     return targets
 
 
-def _structure_targets(found: PairSet, setting: Setting) -> list[Target]:
-    gains, r = structure_gains(found, setting), found.resampling
+def _structure_targets(found: PairSet, conditions: Conditions) -> list[Target]:
+    gains, r = structure_gains(found, conditions), found.resampling
     targets = []
     for part, name in ((gains.ours, "default"), (gains.maximum, "rule maximum")):
         targets.append(at_least(f"gain of choosing λ for one structure ({name})", r.mean(part), 0.008))
@@ -363,7 +364,7 @@ def _structure_targets(found: PairSet, setting: Setting) -> list[Target]:
     return targets
 
 
-def odd_targets(found: PairSet, setting: Setting) -> list[Target]:
+def odd_targets(found: PairSet, conditions: Conditions) -> list[Target]:
     """Judge the odd pairs of a set, group by group and together."""
     targets = []
     for group in group_sets(found):
@@ -371,7 +372,7 @@ def odd_targets(found: PairSet, setting: Setting) -> list[Target]:
         if name not in ODD and not name.startswith("odd"):
             continue
         for method, rule in ((OURS, "default"), (MAXIMUM, "rule maximum")):
-            own, looped = (results(group, setting, m) for m in (method, B2))
+            own, looped = (results(group, conditions, m) for m in (method, B2))
             ratio = group.resampling.ratio(own.regret, looped.regret)
             targets.append(at_most(f"{name}: regret against that of {B2} ({rule})", ratio, 0.5))
     return targets
@@ -380,21 +381,21 @@ def odd_targets(found: PairSet, setting: Setting) -> list[Target]:
 def targets_table(
     external: Sequence[PairSet],
     held_out: PairSet,
-    setting: Setting,
+    conditions: Conditions,
     *,
-    novelty: Novelty,
-    strangers: Mapping[str, Features],
+    ood: OodDetector,
+    ood_sets: Mapping[str, Features],
     latency: Table,
 ) -> Table:
     """Return the table of all targets with what each set of pairs reached; they were set for the external people."""
     sets = (*external, held_out)
-    found = [[*pair_targets(one, setting), _red(one), *odd_targets(one, setting)] for one in sets]
+    found = [[*pair_targets(one, conditions), _unreliable(one), *odd_targets(one, conditions)] for one in sets]
     whats = list(dict.fromkeys(target.what for targets in found for target in targets))
     rows: list[tuple[Cell, ...]] = []
     for what in whats:
         own = [next((target for target in targets if target.what == what), None) for targets in found]
         rows.append((what, next(t.bound for t in own if t is not None), *(cell for target in own for cell in _cells(target))))
-    rest = [*_stranger_targets(novelty, strangers), *_size_targets(latency)]
+    rest = [*_ood_targets(ood, ood_sets), *_size_targets(latency)]
     blank: tuple[Cell, ...] = ("",) * (2 * len(sets) - 2)
     rows += [(target.what, target.bound, *_cells(target), *blank) for target in rest]
     columns = ("target", "bound", *(part for one in sets for part in (one.measured.name, "met")))
@@ -405,16 +406,16 @@ def targets_table(
     return Table("targets", "Targets", columns, tuple(rows), note)
 
 
-def _red(found: PairSet) -> Target:
-    return at_most("red lights, %", float(100 * (found.foretold[OURS].lights == "red").mean()), 5)
+def _unreliable(found: PairSet) -> Target:
+    return at_most("unreliable predictions, %", float(100 * (found.predicted[OURS].reliabilities == "unreliable").mean()), 5)
 
 
-def _stranger_targets(novelty: Novelty, strangers: Mapping[str, Features]) -> list[Target]:
+def _ood_targets(ood: OodDetector, ood_sets: Mapping[str, Features]) -> list[Target]:
     targets = []
-    for name, features in strangers.items():
-        green, what = lights_of(novelty, features)["green"], f"green lights among {name}, %"
-        wanted = any(word in name.lower() for word in UNLIKE)
-        targets.append(at_most(what, green, 0) if wanted else Target(what, "none set", Estimate(green), None))
+    for name, features in ood_sets.items():
+        share, what = reliabilities_of(ood, features)["reliable"], f"reliable predictions among {name}, %"
+        expected = any(word in name.lower() for word in UNLIKE)
+        targets.append(at_most(what, share, 0) if expected else Target(what, "none set", Estimate(share), None))
     return targets
 
 

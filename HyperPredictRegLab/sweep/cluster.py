@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,13 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.files import writing_into
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.files import writing_into
 
 MOST_WORKERS_PER_CORE = 4
 """A worker keeps a core busy; more processes than this only take memory from each other."""
-
-PRELOAD = "HyperPredictRegLab.sweep.undisturbed"
 
 _LOOPBACK = "127.0.0.1"
 
@@ -83,7 +82,7 @@ def _local_client(workers: int) -> Iterator[Any]:
         # dask keeps an HTTP server where there is no dashboard: it has nothing to say.
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
-        "distributed.worker.preload": [PRELOAD],
+        "distributed.worker.preload": [__name__],
     }
     environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1")
     with (
@@ -129,3 +128,8 @@ def _scratch_folder() -> Iterator[Path]:
                     remover.communicate(timeout=30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def dask_setup(worker: Any) -> None:
+    """Ignore interrupts: a worker that ended by one would have its pair written down as failed. The sweep ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,23 +1,19 @@
-"""Which λ a sweep tries: several per pair, so that a curve is observed and not a single point."""
+"""Which settings a sweep tries: several per pair, so that a curve is observed and not a single point."""
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from HyperPredictRegLib.alignment.settings import check_seed
-from HyperPredictRegLib.engines.base import Engine, Hyperparameter
-from HyperPredictRegLib.errors import InputError
-from scipy.stats import qmc
-
-DENSE = {"demons": ((0.4, 0.5), (0.5, 0.57), (0.57, 0.66), (0.66, 0.8), (0.8, 1.1), (1.1, 1.8), (1.8, 4.5))}
-"""Strata of λ by engine, narrow where folding and Dice change. Demons at 2 mm fold 3 % of a brain at 0.45 and 0.01 % at 0.7."""
-
+from HyperPredictRegLib.alignment.frame import check_seed
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.search_space import Parameter, Setting
+from HyperPredictRegLib.engines.base import Engine
 
 MOST_SETTINGS = 200
-"""Per pair. A curve over λ is known long before; more would only take time."""
+"""Per pair. A curve is known long before; more would only take time."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Design:
 
     Attributes
     ----------
-    values : the same values of the first hyperparameter for every pair; empty means that they are drawn per pair.
+    values : the same values of the first parameter for every pair; empty means that they are drawn per pair.
     count : settings per pair where they are drawn.
     seed : fixes the draw; a pair's draw depends on this and its name only.
     """
@@ -46,37 +42,34 @@ class Design:
             raise InputError(f"The value {twice[0]:g} was given twice: every setting is registered once, so name it once.")
         check_seed(self.seed)
 
-    def settings(self, engine: Engine, pair: str) -> list[dict[str, float]]:
-        """Return this pair's settings, each a value for every hyperparameter of the engine.
+    def settings(self, engine: Engine, pair: str) -> list[Setting]:
+        """Return this pair's settings, in the engine's search space.
 
-        One hyperparameter: one draw per stratum of `DENSE`, uniform on the hyperparameter's scale (strata of equal width where
-        the engine has none of its own, or where another count is asked for). Several: a scrambled Sobol sequence over all.
+        One parameter: one draw per stratum of the engine's `sweep_strata`, uniform on the parameter's scale; strata of equal
+        width where it has none, or where another count is asked for. Several: see `SearchSpace.sample`.
 
         Raises
         ------
-        InputError : a value is outside of the engine's range, or fixed values are given for several hyperparameters.
+        InputError : a value is outside of the engine's range, or fixed values are given for several parameters.
         """
-        names = [h.name for h in engine.hyperparameters]
+        space = engine.info.search_space
         if self.values:
-            if len(names) != 1:
-                raise InputError(f"The engine '{engine.name}' has {len(names)} hyperparameters: their values must be drawn.")
-            return [{names[0]: engine.hyperparameters[0].check(value)} for value in self.values]
+            if len(space) != 1:
+                raise InputError(f"The engine '{engine.info.name}' has {len(space)} parameters: their values must be drawn.")
+            return [{space.first.name: space.first.check(value)} for value in self.values]
         # Not `hash`, which differs from one process to the next.
         random = np.random.default_rng([self.seed, zlib.crc32(pair.encode())])
-        if len(names) == 1:
-            strata: tuple[tuple[float, float], ...] = DENSE.get(engine.name, ())
-            if len(strata) != self.count:
-                edges = engine.hyperparameters[0].grid(self.count + 1)
-                strata = tuple(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
-            return [{names[0]: _between(engine.hyperparameters[0], s, float(random.random()))} for s in strata]
-        points = qmc.Sobol(len(names), rng=random).random(self.count)
-        return [
-            {h.name: _between(h, (h.lower, h.upper), share) for h, share in zip(engine.hyperparameters, point, strict=True)}
-            for point in points.tolist()
-        ]
+        if len(space) > 1:
+            values = space.sample(self.count, int(random.integers(2**31)))
+        else:
+            edges = np.array(engine.info.sweep_strata)
+            if len(edges) != self.count + 1:
+                edges = np.linspace(0, 1, self.count + 1)
+            values = space.from_unit((edges[:-1] + np.diff(edges) * random.random(self.count))[:, None])
+        return [{p.name: _rounded(value, p) for p, value in zip(space, row, strict=True)} for row in values.tolist()]
 
 
-def _between(hyperparameter: Hyperparameter, ends: Sequence[float], share: float) -> float:
-    low, high = ends
-    value = low * (high / low) ** share if hyperparameter.scale == "log" else low + share * (high - low)
-    return round(float(np.clip(value, hyperparameter.lower, hyperparameter.upper)), 5)
+def _rounded(value: float, parameter: Parameter) -> float:
+    """Return a drawn value with five decimals, more where the whole range is short, inside of the range."""
+    digits = max(5, 5 - math.floor(math.log10(parameter.high - parameter.low)))
+    return min(max(round(value, digits), parameter.low), parameter.high)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.files import writing_into
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.files import writing_into
 from HyperPredictRegLib.predictor.features import VERSION as FEATURES_VERSION
 
 from HyperPredictRegLab.manifest import ManifestPair
@@ -38,7 +38,7 @@ class Task:
 
     Attributes
     ----------
-    values : hyperparameters to register with; empty if that was done.
+    values : parameters to register with; empty if that was done.
     matrix : the affine step found before, columns ``affine_matrix_00`` ...; None if there is none.
     """
 
@@ -64,7 +64,7 @@ class Parts:
     ----------
     folder : holds ``runs`` and ``features``, and ``set-aside`` where parts were found that cannot be used.
     settings : of the sweep.
-    values : hyperparameters of each pair, by its name.
+    values : parameters of each pair, by its name.
     notes : sentences on what was found and done; grows.
     """
 
@@ -102,7 +102,7 @@ class Parts:
         if rows.runs is not None:
             write_atomically(pd.DataFrame(rows.runs), self.folder / "runs" / part_name(pair))
 
-    def note_strangers(self, pairs: Sequence[ManifestPair]) -> None:
+    def note_unknown_files(self, pairs: Sequence[ManifestPair]) -> None:
         """Say which files among the parts belong to no pair of the manifest; they are left alone and do not count."""
         known = {part_name(pair.pair) for pair in pairs}
         for kind in ("runs", "features"):
@@ -147,14 +147,14 @@ class Parts:
         check_columns(table, (*shared, "error"), what)
         check_text(table, ("pair", "error"), what)
         _check_shared(table, shared)
-        wanted = self.values[pair.pair]
-        names = list(wanted[0])
+        expected = self.values[pair.pair]
+        names = list(expected[0])
         if not set(names) <= set(table.columns) and (table["error"] != "").all():
             # Nothing was registered: the pair could not be read or aligned.
             return without_copies(table, ["pair"], what)
         check_columns(table, names, what)
         good = table[table["error"] == ""]
-        always = ("folding_foreground", "folding_box", "sd_log_jacobian")
+        always = ("folding_foreground", "folding_grid", "sd_log_jacobian")
         matrix = [f"{_MATRIX}{r}{c}" for r in range(3) for c in range(4)]
         if len(good):
             check_columns(good, (*always, *matrix), what)
@@ -162,7 +162,7 @@ class Parts:
         measured = [c for c in table.columns if c in (*names, *always, "similarity", "seconds") or c.startswith(_MEASURED)]
         table, copies = without_copies(with_numbers(table, measured, what), names, what)
         rows = {tuple(row) for row in table[names].to_numpy().tolist()}
-        if rows != {tuple(float(value[name]) for name in names) for value in wanted}:
+        if rows != {tuple(float(value[name]) for name in names) for value in expected}:
             raise InputError(f"The {what} holds other values of {', '.join(names)} than this sweep's.")
         return table, copies
 

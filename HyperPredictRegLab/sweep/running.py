@@ -1,4 +1,4 @@
-"""Many registrations: a manifest of pairs x a design of hyperparameters -> one table of what came out.
+"""Many registrations: a manifest of pairs x a design of parameters -> one table of what came out.
 
 The work runs on dask.distributed: processes of this computer, or any scheduler. Each finished pair is one small file, written
 under a temporary name and renamed, by the process that collects; so a sweep that was killed at any moment goes on where it was,
@@ -7,43 +7,41 @@ with no row lost or doubled. The table is made from those files.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from HyperPredictRegLib import preprocessing
+from HyperPredictRegLib.core.errors import HyperPredictRegError, InputError
+from HyperPredictRegLib.core.files import check_writable, writing_into
+from HyperPredictRegLib.core.json_records import to_json
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
+from HyperPredictRegLib.core.resources import threads
 from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.engines.base import settings_hash
-from HyperPredictRegLib.errors import HyperPredictRegError, InputError
-from HyperPredictRegLib.files import check_writable, writing_into
-from HyperPredictRegLib.predictor.card import read_record
 from HyperPredictRegLib.predictor.features import VERSION as FEATURES_VERSION
-from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
-from HyperPredictRegLib.records import to_json
-from HyperPredictRegLib.threads import threads
 
 from HyperPredictRegLab.manifest import read_manifest
 from HyperPredictRegLab.sweep.cluster import check_workers, dask_client
-from HyperPredictRegLab.sweep.descriptions import affine_from, feature_rows
 from HyperPredictRegLab.sweep.design import Design
 from HyperPredictRegLab.sweep.parts import PairRows, Parts, Task, write_atomically
-from HyperPredictRegLab.sweep.runs import PreparedPair, SweepSettings, common_columns, run_rows
+from HyperPredictRegLab.sweep.runs import (
+    PLAN,
+    PreparedPair,
+    SweepPlan,
+    SweepSettings,
+    affine_from,
+    common_columns,
+    feature_rows,
+    read_plan,
+    run_rows,
+)
 from HyperPredictRegLab.sweep.tables import FEATURES, RUNS
 
-_PLAN, _PARTS = "sweep.json", "parts"
-_MOST_PLAN_BYTES = 1_000_000
-
-
-@dataclass(frozen=True)
-class SweepPlan:
-    """What a sweep folder holds: the settings of all its runs and the design of λ."""
-
-    settings: SweepSettings = field(default_factory=SweepSettings)
-    design: Design = field(default_factory=Design)
-    engine_hash: str = ""
+_PARTS = "parts"
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def sweep(  # noqa: PLR0913 - the choices of a whole experiment
     progress: Progress = silent,
     cancelled: CancelCheck = never,
 ) -> SweepResult:
-    """Register every pair of a manifest with every λ of the design, or go on with a sweep that was stopped.
+    """Register every pair of a manifest with every setting of the design, or go on with a sweep that was stopped.
 
     Parameters
     ----------
@@ -100,12 +98,14 @@ def sweep(  # noqa: PLR0913 - the choices of a whole experiment
     engine = get_engine(settings.engine)
     check_workers(workers)
     check_writable(Path(out))
-    plan = SweepPlan(settings, design, settings_hash(engine, engine_settings(engine, settings.engine_settings)))
+    plan = SweepPlan(
+        settings, design, settings_hash(engine, engine_settings(engine, settings.engine_settings)), preprocessing.VERSION
+    )
     values = {pair.pair: design.settings(engine, pair.pair) for pair in pairs}
     out = Path(out)
     _check_plan(out, plan)
     parts = Parts(out / _PARTS, settings, values)
-    parts.note_strangers(pairs)
+    parts.note_unknown_files(pairs)
     tasks = [task for pair in pairs if (task := parts.task(pair, retry_failed)) is not None]
     throughput = float("nan")
     if tasks:
@@ -174,24 +174,21 @@ def collected(client: Any, tasks: Sequence[Task], cancelled: CancelCheck) -> Ite
 
 def _check_plan(out: Path, plan: SweepPlan) -> None:
     """Raise `InputError` if the folder holds a sweep of another plan."""
-    path = out / _PLAN
-    if not os.path.lexists(path):
-        return
-    if read_record(SweepPlan, path, "The sweep's plan", _MOST_PLAN_BYTES) != plan:
+    if read_plan(out) not in (None, plan):
         raise InputError(
             f"The folder '{out}' holds a sweep with another engine, settings or design: choose another folder, "
-            f"or the same options to go on with it (they are in {_PLAN})."
+            f"or the same options to go on with it (they are in {PLAN})."
         )
 
 
 def _keep_plan(out: Path, plan: SweepPlan) -> None:
     """Write down in the sweep's folder what its parts have in common."""
-    path = out / _PLAN
+    path = out / PLAN
     if path.exists():
         return
     with writing_into(out, "files", ""):
         (out / _PARTS).mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{_PLAN}.tmp")
+        temporary = path.with_name(f".{PLAN}.tmp")
         temporary.write_text(to_json(plan), encoding="utf-8")
         temporary.replace(path)
 

@@ -1,25 +1,28 @@
-"""One pair of a sweep: align once, register with every λ of the design, measure each."""
+"""One pair of a sweep: align once, register with every setting of the design, measure and describe it."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from HyperPredictRegLib.aligned_pair import AlignedPair
 from HyperPredictRegLib.alignment import AlignmentSettings, align
-from HyperPredictRegLib.alignment.settings import check_seed
+from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
+from HyperPredictRegLib.alignment.frame import check_seed
+from HyperPredictRegLib.core.errors import HyperPredictRegError
 from HyperPredictRegLib.engines import engine_settings, get_engine
-from HyperPredictRegLib.engines.base import Registration, settings_hash
-from HyperPredictRegLib.errors import HyperPredictRegError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.inputs import Inputs, read_inputs
-from HyperPredictRegLib.job import Job
-from HyperPredictRegLib.measurement import nearest
-from HyperPredictRegLib.quality import (
+from HyperPredictRegLib.engines.base import Registration, RegistrationTask, settings_hash
+from HyperPredictRegLib.predictor.card import read_record
+from HyperPredictRegLib.predictor.features import VERSION as FEATURES_VERSION
+from HyperPredictRegLib.predictor.features import pair_features
+from HyperPredictRegLib.preprocessing.image_set import Inputs, read_inputs
+from HyperPredictRegLib.quality.measurement import nearest
+from HyperPredictRegLib.quality.metrics import (
     dice_coefficients,
     folding_percent,
     jacobian_determinant,
@@ -27,10 +30,13 @@ from HyperPredictRegLib.quality import (
     sd_log_jacobian,
     surface_distances,
 )
-from HyperPredictRegLib.transforms import displacement_field, linear_matrix
+from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import displacement_field, linear_matrix
 from scipy import ndimage
 
 from HyperPredictRegLab.manifest import ManifestPair
+from HyperPredictRegLab.sweep.design import Design
 
 SURFACE_POINTS = 2000
 """HD95 is measured from at most this many points of each surface: its 95th percentile does not need more."""
@@ -57,6 +63,32 @@ class SweepSettings:
         check_seed(self.seed)
 
 
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep folder holds: the settings of all its runs and the design of their settings.
+
+    Attributes
+    ----------
+    engine_hash : of the engine, its version and its settings.
+    preprocessing : version of foreground, intensities and working grid; "1" where none was written down yet.
+    """
+
+    settings: SweepSettings = field(default_factory=SweepSettings)
+    design: Design = field(default_factory=Design)
+    engine_hash: str = ""
+    preprocessing: str = "1"
+
+
+PLAN = "sweep.json"
+_MOST_PLAN_BYTES = 1_000_000
+
+
+def read_plan(folder: Path) -> SweepPlan | None:
+    """Return the plan of the sweep in a folder, None if there is none; raise `InputError` for one that cannot be read."""
+    path = folder / PLAN
+    return read_record(SweepPlan, path, "The sweep's plan", _MOST_PLAN_BYTES) if os.path.lexists(path) else None
+
+
 def common_columns(pair: ManifestPair, settings: SweepSettings) -> Row:
     """Return what all rows of a pair have in common, whatever came out."""
     engine = get_engine(settings.engine)
@@ -66,7 +98,7 @@ def common_columns(pair: ManifestPair, settings: SweepSettings) -> Row:
         "moving_subject": pair.moving_subject,
         "group": pair.group,
         **({} if pair.label_noise_mm is None else {"label_noise_mm": pair.label_noise_mm}),
-        "engine": engine.name,
+        "engine": engine.info.name,
         "settings_hash": settings_hash(engine, engine_settings(engine, settings.engine_settings)),
         "preset": settings.preset,
         "seed": settings.seed,
@@ -74,23 +106,23 @@ def common_columns(pair: ManifestPair, settings: SweepSettings) -> Row:
 
 
 def run_rows(prepared: PreparedPair, settings: SweepSettings, values: Sequence[Mapping[str, float]]) -> list[Row]:
-    """Register a prepared pair with every hyperparameter setting in `values`.
+    """Register a prepared pair with every setting in `values`.
 
     Returns
     -------
-    rows : one per setting, plain values by column name: the pair and its subjects, engine, settings hash, hyperparameters,
+    rows : one per setting, plain values by column name: the pair and its subjects, engine, settings hash, parameters,
         ``dice_<label>`` and their mean ``dice``, ``affine_<label>`` (Dice after the affine step), ``hd95_<label>`` in mm (on the
-        working grid) and their mean, folding in percent of foreground and box, SD log-Jacobian, similarity (normalised mutual
+        working grid) and their mean, folding in percent of foreground and grid, SD log-Jacobian, similarity (normalised mutual
         information), seconds, the affine matrix (``affine_matrix_00`` ...), and ``error``, a sentence where a run failed.
     """
     engine = get_engine(settings.engine)
     chosen = engine_settings(engine, settings.engine_settings)
-    rows = []
+    pair, rows = prepared.pair, []
     for value in values:
         row: Row = dict(value) | prepared.columns
         started = time.perf_counter()
         try:
-            found = engine.register(prepared.pair.fixed, prepared.pair.moving, value, chosen, seed=settings.seed)
+            found = engine.register(RegistrationTask(pair.fixed, pair.moving, value, chosen, settings.seed))
         except HyperPredictRegError as error:
             rows.append(row | {"error": str(error)})
             continue
@@ -157,13 +189,50 @@ class PreparedPair:
         return {
             "dice": float(np.mean(list(dice.values()))) if dice else float("nan"),
             "folding_foreground": folding.foreground,
-            "folding_box": folding.box,
+            "folding_grid": folding.grid,
             "sd_log_jacobian": sd_log_jacobian(jacobian, self.foreground),
             "similarity": mutual_information(self.pair.fixed, warped, self.foreground),
             "hd95": float(np.mean(list(hd95.values()))) if hd95 else float("nan"),
             **{f"dice_{label}": value for label, value in dice.items()},
             **{f"hd95_{label}": value for label, value in hd95.items()},
         }
+
+
+def feature_rows(prepared: PreparedPair, settings: SweepSettings) -> list[Row]:
+    """Compute the features of a prepared pair.
+
+    Returns
+    -------
+    rows : the first for the pair (``label`` 0, its features as ``pair_<name>``), then one per structure of the moving
+        segmentation (``token_<name>``). A pair that cannot be described has one row with the reason in ``error``.
+    """
+    engine = get_engine(settings.engine)
+    common: Row = {"features_version": FEATURES_VERSION, "error": "", "label": 0}
+    try:
+        found = pair_features(
+            prepared.inputs,
+            prepared.pair,
+            prepared.alignment,
+            engine,
+            engine_settings(engine, settings.engine_settings),
+            seed=settings.seed,
+        )
+    except HyperPredictRegError as error:
+        return [common | {"error": str(error)}]
+    rows = [common | {f"pair_{name}": value for name, value in found.pair.items()}]
+    return rows + [
+        common | {"label": label} | {f"token_{name}": value for name, value in token.items()}
+        for label, token in found.tokens.items()
+    ]
+
+
+def affine_from(matrix: Mapping[str, float]) -> sitk.AffineTransform:
+    """Return the transform whose matrix a sweep's table holds in its columns ``affine_matrix_00`` ... ``affine_matrix_23``."""
+    values = np.array([[matrix[f"affine_matrix_{r}{c}"] for c in range(4)] for r in range(3)], dtype=float)
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(values[:, :3].ravel().tolist())
+    transform.SetTranslation(values[:, 3].tolist())
+    return transform
 
 
 def _shared(fixed: sitk.Image, moving: sitk.Image) -> sitk.Image:
@@ -188,8 +257,8 @@ def _hd95(fixed: sitk.Image, warped: sitk.Image, labels: Mapping[int, float]) ->
     for label in labels:
         if boxes[0].get(label) is None or boxes[1].get(label) is None:
             continue
-        box = tuple(
+        grid = tuple(
             slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(boxes[0][label], boxes[1][label], strict=True)
         )
-        found[label] = surface_distances(one[box] == label, other[box] == label, fixed.GetSpacing(), SURFACE_POINTS).hd95_mm
+        found[label] = surface_distances(one[grid] == label, other[grid] == label, fixed.GetSpacing(), SURFACE_POINTS).hd95_mm
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,10 +147,10 @@ def without_copies(table: pd.DataFrame, key: Sequence[str], what: str) -> tuple[
     copies = table.duplicated(list(key))
     if not copies.any():
         return table, ""
-    said = [name for name in table.columns if name != "seconds"]
-    differing = table[~table.duplicated(said)].duplicated(list(key))
+    message = [name for name in table.columns if name != "seconds"]
+    differing = table[~table.duplicated(message)].duplicated(list(key))
     if differing.any():
-        pair = table[~table.duplicated(said)][differing]["pair"].iloc[0]
+        pair = table[~table.duplicated(message)][differing]["pair"].iloc[0]
         raise InputError(f"The {what} says two different things of the pair '{pair}' in rows that should be one: sweep it anew.")
     pairs = table.loc[copies, "pair"].nunique()
     count = int(copies.sum())

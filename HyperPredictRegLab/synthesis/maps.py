@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.reading.volumes import read_volume
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.spatial.reading.volumes import read_volume
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from scipy.special import ndtr
@@ -73,9 +73,9 @@ def head_map(path: Path) -> np.ndarray:
     brain = _IS_BRAIN[ids]
     if not brain.any():
         raise InputError(f"The label map {path} shows no brain: it needs FreeSurfer's codes, such as 2, 3, 41 and 42.")
-    kept = np.ascontiguousarray(ids[_box(brain, _ROOM_AROUND_BRAIN)])
-    kept.setflags(write=False)
-    return kept
+    retained = np.ascontiguousarray(ids[_box(brain, _ROOM_AROUND_BRAIN)])
+    retained.setflags(write=False)
+    return retained
 
 
 @lru_cache(maxsize=64)
@@ -123,16 +123,16 @@ def rendered(path: Path, recipe: Recipe) -> tuple[sitk.Image, sitk.Image]:
         places[axis] += shift
     seen = _nearest(ids, places)
     voxels = _signal(seen, recipe, rng)
-    kept = np.ones_like(seen, dtype=bool) if recipe.whole_head else _stripped(seen, recipe)
+    retained = np.ones_like(seen, dtype=bool) if recipe.whole_head else _stripped(seen, recipe)
     labels = _LABEL_OF_ID[anatomy]
     if recipe.slice_mm > 1:
         axis = 2 - recipe.slice_axis
         voxels = ndimage.uniform_filter1d(voxels, recipe.slice_mm, axis=axis)
         every = (slice(None),) * axis + (slice(recipe.slice_mm // 2, None, recipe.slice_mm),)
-        voxels, labels, kept = voxels[every], labels[every], kept[every]
+        voxels, labels, retained = voxels[every], labels[every], retained[every]
     voxels = _received(voxels, recipe, rng)
-    voxels[~kept] = 0
-    box = _box(kept | (labels > 0), (3, 3, 3))
+    voxels[~retained] = 0
+    box = _box(retained | (labels > 0), (3, 3, 3))
     return _with_header(voxels[box], recipe), _with_header(labels[box], recipe)
 
 
@@ -154,9 +154,9 @@ def anatomy_places(ids: np.ndarray, recipe: Recipe) -> np.ndarray:
     scales = recipe.scales[::-1]
     axes = []
     for part, scale in zip(box, scales, strict=True):
-        centre, half = (part.start + part.stop - 1) / 2, (part.stop - part.start) / 2
+        center, half = (part.start + part.stop - 1) / 2, (part.stop - part.start) / 2
         reach = int(np.ceil(half * scale)) if not recipe.whole_head else int(half)
-        axes.append((centre + np.arange(-reach, reach + 1) / scale).astype(np.float32))
+        axes.append((center + np.arange(-reach, reach + 1) / scale).astype(np.float32))
     shape = tuple(len(axis) for axis in axes)
     # The spline's pattern may not depend on what the image shows, only on the anatomy: rescans share it.
     shift = _deformation(shape, recipe.warp_mm, recipe.warp_length_mm, rng)

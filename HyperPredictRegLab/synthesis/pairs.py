@@ -15,13 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.files import check_writable, writing_into
-from HyperPredictRegLib.progress import Progress, ProgressEvent, silent
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.files import check_writable, writing_into
+from HyperPredictRegLib.core.progress import Progress, ProgressEvent, silent
 
-from HyperPredictRegLab.cv_folds import COUNT as FOLDS
-from HyperPredictRegLab.cv_folds import subject_folds
-from HyperPredictRegLab.manifest import csv_rows
+from HyperPredictRegLab.manifest import CV_FOLDS, csv_rows, subject_cv_folds
 from HyperPredictRegLab.synthesis.maps import rendered
 from HyperPredictRegLab.synthesis.recipe import DEFAULT_MIX, Recipe, draw_recipe
 
@@ -79,9 +77,9 @@ class PlannedPair:
 def plan_pair(labels: Sequence[Path], number: int, *, seed: int, kinds: Mapping[str, float] = DEFAULT_MIX) -> PlannedPair:
     """Decide all about pair `number`; it depends on nothing but the arguments.
 
-    Even numbers walk through the ordered pairs of maps within one fold (`predictor.folds`), odd ones through those of different
-    folds, each in an order drawn from the seed: so half of a set can judge a predictor on people whom it never saw, where of
-    all ordered pairs only few could. A rescan or relative shows the fixed subject of its place twice.
+    Even numbers walk through the ordered pairs of maps within one CV fold, odd ones through those of different CV folds, each in
+    an order drawn from the seed: so half of a set can judge a predictor on people whom it never saw, where of all ordered pairs
+    only few could. A rescan or relative shows the fixed subject of its place twice.
 
     Raises
     ------
@@ -89,7 +87,7 @@ def plan_pair(labels: Sequence[Path], number: int, *, seed: int, kinds: Mapping[
     """
     maps = _checked_maps(labels)
     names, weights = _checked_kinds(kinds)
-    couples = _couples(maps, within_folds=number % 2 == 0)
+    couples = _couples(maps, within_cv_folds=number % 2 == 0)
     turn, place = divmod(number // 2, len(couples))
     order = np.random.default_rng([seed, turn, number % 2]).permutation(len(couples))
     fixed, moving = couples[int(order[place])]
@@ -224,14 +222,14 @@ def _check_same_set(manifest: Path, labels: Sequence[Path], seed: int, kinds: Ma
         )
 
 
-def _couples(maps: Sequence[Path], within_folds: bool) -> list[tuple[int, int]]:
-    """Return the ordered pairs of maps in one fold or in two; all of them where there are too few maps for folds."""
+def _couples(maps: Sequence[Path], within_cv_folds: bool) -> list[tuple[int, int]]:
+    """Return the ordered pairs of maps in one CV fold or in two; all of them where there are too few maps for CV folds."""
     everyone = [(a, b) for a in range(len(maps)) for b in range(len(maps)) if a != b] or [(0, 0)]
-    if len(maps) < 2 * FOLDS:
+    if len(maps) < 2 * CV_FOLDS:
         return everyone
-    folds = subject_folds(_subject(path) for path in maps)
-    of = [folds[_subject(path)] for path in maps]
-    return [(a, b) for a, b in everyone if (of[a] == of[b]) == within_folds]
+    cv_folds = subject_cv_folds(_subject(path) for path in maps)
+    of = [cv_folds[_subject(path)] for path in maps]
+    return [(a, b) for a, b in everyone if (of[a] == of[b]) == within_cv_folds]
 
 
 def _checked_maps(labels: Sequence[Path]) -> list[Path]:

@@ -70,7 +70,7 @@ class Recipe:
     gamma : exponent applied to the intensities at the end.
     slice_axis, slice_mm : axis (0 x, 1 y, 2 z) and thickness of the slices, in whole mm; 1 is isotropic.
     rotation_degrees : length 3; rotation vector of the header's direction, LPS.
-    translation_mm : length 3; where the image's centre lies, LPS.
+    translation_mm : length 3; where the image's center lies, LPS.
     """
 
     contrast: str
@@ -165,7 +165,7 @@ def _means(contrast: str, rng: np.random.Generator) -> np.ndarray:
     """Return means of `TISSUES` for one pair; every pair is scanned a little differently."""
     if contrast != "random":
         table = np.array(list((T1 if contrast == "t1" else T2).values()))
-        # All but the darkest and brightest move together: a sequence with more or less contrast between grey and white.
+        # All but the darkest and brightest move together: a sequence with more or less contrast between gray and white.
         stretched = table ** rng.uniform(0.85, 1.2)
         drawn = np.where(table > 0, np.clip(stretched + rng.normal(0, 0.025, len(table)), 0.03, 1.05), 0)
         drawn[TISSUES.index("cerebellar_white")] = drawn[TISSUES.index("white")] + rng.normal(0, 0.01)

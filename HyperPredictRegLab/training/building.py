@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from HyperPredictRegLib import preprocessing
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, never, silent
+from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines import get_engine
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.predictor.bands import BandWidths
-from HyperPredictRegLib.predictor.bundle import Bundle, save_bundle
+from HyperPredictRegLib.predictor.bundle import BandWidths, Bundle, save_bundle
 from HyperPredictRegLib.predictor.card import FORMAT, MOST_LETTERS, Card
-from HyperPredictRegLib.predictor.ensemble import Ensemble
-from HyperPredictRegLib.predictor.novelty import Novelty, novelty_of
-from HyperPredictRegLib.predictor.structures import structure_name
-from HyperPredictRegLib.progress import CancelCheck, Progress, never, silent
+from HyperPredictRegLib.predictor.network import Ensemble
+from HyperPredictRegLib.predictor.ood import OodDetector, ood_of
+from HyperPredictRegLib.spatial.structures import structure_name
 
-from HyperPredictRegLab.cv_folds import COUNT, subject_folds
+from HyperPredictRegLab.manifest import CV_FOLDS, subject_cv_folds
+from HyperPredictRegLab.sweep.runs import PLAN
 from HyperPredictRegLab.training.calibration import (
     HeldOut,
     band_widths,
@@ -25,12 +27,11 @@ from HyperPredictRegLab.training.calibration import (
     dice_scores,
     held_out_predictions,
 )
-from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples
+from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples, dense_grid, fixed_value, trained_range
 from HyperPredictRegLab.training.fitting import TrainingSettings, train
-from HyperPredictRegLab.training.population import dense_grid, fixed_value, trained_range
 
 REPLICAS = 2
-"""Members per fold, from different random weights: their mean errs less than either."""
+"""Members per CV fold, from different random weights: their mean errs less than either."""
 
 MOST_NOISE_MM = 100.0
 
@@ -61,24 +62,24 @@ class Description:
 
 @dataclass(frozen=True)
 class Trained:
-    """An ensemble of which each member has not seen one fold of subjects.
+    """An ensemble of which each member has not seen one CV fold of subjects.
 
     Attributes
     ----------
-    folds : of each subject.
-    member_folds : the fold that each member has not seen.
+    cv_folds : of each subject.
+    member_cv_folds : the CV fold that each member has not seen.
     """
 
     ensemble: Ensemble
-    folds: dict[str, int]
-    member_folds: np.ndarray
+    cv_folds: dict[str, int]
+    member_cv_folds: np.ndarray
 
     def held_out(self, examples: Examples) -> HeldOut:
-        """Predict the pairs within folds by members that have not seen them."""
-        return held_out_predictions(self.ensemble, examples, self.folds, self.member_folds)
+        """Predict the pairs within CV folds by members that have not seen them."""
+        return held_out_predictions(self.ensemble, examples, self.cv_folds, self.member_cv_folds)
 
 
-def train_by_folds(
+def train_by_cv_folds(
     examples: Examples,
     settings: TrainingSettings | None = None,
     *,
@@ -87,27 +88,27 @@ def train_by_folds(
     progress: Progress = silent,
     cancelled: CancelCheck = never,
 ) -> Trained:
-    """Train `replicas` members for each fold of subjects, on the pairs that show nobody of the fold.
+    """Train `replicas` members for each CV fold of subjects, on the pairs that show nobody of the CV fold.
 
     One thread, so that the same examples and settings give the same numbers.
 
     Raises
     ------
-    InputError : too few subjects, or a fold leaves nothing to train on.
+    InputError : too few subjects, or a CV fold leaves nothing to train on.
     """
-    folds = subject_folds(examples.subjects.ravel().tolist())
-    of = np.array([[folds[a], folds[b]] for a, b in examples.subjects])
-    member_folds = np.repeat(np.arange(COUNT), replicas)
-    masks = np.array([(of != fold).all(axis=1) for fold in member_folds])
+    cv_folds = subject_cv_folds(examples.subjects.ravel().tolist())
+    of = np.array([[cv_folds[a], cv_folds[b]] for a, b in examples.subjects])
+    member_cv_folds = np.repeat(np.arange(CV_FOLDS), replicas)
+    masks = np.array([(of != cv_fold).all(axis=1) for cv_fold in member_cv_folds])
     if masks.sum(axis=1).min() < 2 or not ((of[:, :1] == of[:, 1:]).any()):
-        raise InputError("The sweep's pairs cannot be split by subject: every fold needs pairs of its own people and of others.")
+        raise InputError("The sweep's pairs cannot be split by subject: every CV fold needs pairs of its people and of others.")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         ensemble = train(examples, masks, settings, features=features, progress=progress, cancelled=cancelled)
     finally:
         torch.set_num_threads(threads)
-    return Trained(ensemble, folds, member_folds)
+    return Trained(ensemble, cv_folds, member_cv_folds)
 
 
 def build(
@@ -123,47 +124,51 @@ def build(
 
     Raises
     ------
-    InputError : the examples are too few, or of an engine of another version than this one's.
+    InputError : the examples are too few, or it is not known how their pairs were aligned.
     Cancelled : the caller asked to stop; nothing was written.
     """
     settings = settings or TrainingSettings()
-    engine = get_engine(examples.engine)
-    trained = train_by_folds(examples, settings, progress=progress, cancelled=cancelled)
+    if examples.alignment is None:
+        raise InputError(f"The sweep has no {PLAN}, which says how its pairs were aligned: give the folder that 'sweep' wrote.")
+    info, parameter = get_engine(examples.engine).info, examples.parameter
+    trained = train_by_cv_folds(examples, settings, progress=progress, cancelled=cancelled)
     held_out = trained.held_out(examples)
     widths = band_widths(held_out)
-    of = np.array([[trained.folds[a], trained.folds[b]] for a, b in examples.subjects])
-    lower, upper = trained_range(examples)
+    of = np.array([[trained.cv_folds[a], trained.cv_folds[b]] for a, b in examples.subjects])
+    fixed = round(fixed_value(examples, dense_grid(examples)), 4)
+    space = info.search_space.narrowed(parameter.name, *trained_range(examples))
+    space = SearchSpace((replace(space.first, default=fixed),))
     noise = description.assumed_label_noise_mm
     card = Card(
         format=FORMAT,
         name=description.name,
         version=description.version,
         licence=description.licence,
-        engine=engine.name,
-        engine_version=engine.version,
+        engine=info.name,
+        engine_version=info.version,
         settings_hash=examples.settings_hash,
         preset=examples.preset,
         features_version=examples.features_version,
-        hyperparameter=examples.hyperparameter,
-        lower=lower,
-        upper=upper,
+        alignment=examples.alignment,
+        preprocessing=preprocessing.VERSION,
+        space=space,
         structures={str(label): structure_name(label) for label in examples.labels},
         assumed={} if noise is None else {LABEL_NOISE: noise},
-        fixed_value=round(fixed_value(examples, dense_grid(examples)), 4),
+        fixed={parameter.name: fixed},
         training_data=description.training_data,
         training=asdict(settings),
-        subjects=dict(sorted(trained.folds.items())),
+        subjects=dict(sorted(trained.cv_folds.items())),
         pairs=len(examples.pairs),
         registrations=int((~np.isnan(examples.values)).sum()),
         accuracy=accuracy(held_out, widths),
     )
-    return save_bundle(Bundle(card, trained.ensemble, widths, novelty_for(examples, of)), out)
+    return save_bundle(Bundle(card, trained.ensemble, widths, ood_for(examples, of)), out)
 
 
-def novelty_for(examples: Examples, folds: np.ndarray) -> Novelty:
-    """Describe the features that a pair shows by itself; `folds` (P, 2) are those of its subjects."""
+def ood_for(examples: Examples, cv_folds: np.ndarray) -> OodDetector:
+    """Describe the features that a pair shows by itself; `cv_folds` (P, 2) are those of its subjects."""
     seen = [n for n, name in enumerate(examples.feature_names) if name != LABEL_NOISE]
-    return novelty_of(examples.features[:, seen], tuple(examples.feature_names[n] for n in seen), folds)
+    return ood_of(examples.features[:, seen], tuple(examples.feature_names[n] for n in seen), cv_folds)
 
 
 def accuracy(held_out: HeldOut, widths: BandWidths) -> dict[str, float]:
@@ -173,13 +178,13 @@ def accuracy(held_out: HeldOut, widths: BandWidths) -> dict[str, float]:
     evaluation report.
     """
     examples, found = held_out.examples, {}
-    for name, foreseen in (("segmented", held_out.segmented), ("unsegmented", held_out.unsegmented)):
-        dice = 1 / (1 + np.exp(-foreseen.dice_logit))
-        found[f"mean_dice_mae_{name}"] = float(np.nanmean(np.abs(foreseen.mean_dice - examples.mean_dice)))
+    for name, predicted in (("segmented", held_out.segmented), ("unsegmented", held_out.unsegmented)):
+        dice = 1 / (1 + np.exp(-predicted.dice_logit))
+        found[f"mean_dice_mae_{name}"] = float(np.nanmean(np.abs(predicted.mean_dice - examples.mean_dice)))
         found[f"structure_dice_mae_{name}"] = float(np.nanmean(np.abs(dice - examples.dice)))
     folding = np.exp(held_out.segmented.curves[:, :2])
     found["folding_foreground_mae_percent"] = float(np.nanmean(np.abs(folding[:, 0] - examples.folding_foreground)))
-    found["folding_box_mae_percent"] = float(np.nanmean(np.abs(folding[:, 1] - examples.folding_box)))
+    found["folding_grid_mae_percent"] = float(np.nanmean(np.abs(folding[:, 1] - examples.folding_grid)))
     dice, mean = dice_scores(held_out.segmented, examples)
     curves = curve_scores(held_out.segmented, examples)
     found["coverage_dice"] = float(np.mean(dice[~np.isnan(dice)] <= widths.dice))

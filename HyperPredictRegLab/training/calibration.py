@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.predictor.bands import LEAST_FOLDING, LEVEL, BandWidths
-from HyperPredictRegLib.predictor.ensemble import Ensemble, Foreseen
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING, LEVEL, BandWidths
+from HyperPredictRegLib.predictor.network import Ensemble, MemberCurves
 
 from HyperPredictRegLab.training.examples import Examples
 
@@ -24,51 +24,53 @@ class HeldOut:
     Attributes
     ----------
     examples : those pairs, with what was measured.
-    segmented, unsegmented : what was foreseen at the measured λ, with and without the moving segmentation's tokens.
+    segmented, unsegmented : what was predicted at the measured λ, with and without the moving segmentation's tokens.
     """
 
     examples: Examples
-    segmented: Foreseen
-    unsegmented: Foreseen
+    segmented: MemberCurves
+    unsegmented: MemberCurves
 
 
-def held_out_predictions(ensemble: Ensemble, examples: Examples, folds: dict[str, int], member_folds: np.ndarray) -> HeldOut:
-    """Predict every pair whose two subjects lie in one fold by the members that were trained without that fold.
+def held_out_predictions(
+    ensemble: Ensemble, examples: Examples, cv_folds: dict[str, int], member_cv_folds: np.ndarray
+) -> HeldOut:
+    """Predict every pair whose two subjects lie in one CV fold by the members that were trained without that CV fold.
 
     Parameters
     ----------
-    folds : fold of each subject.
-    member_folds : the fold that each member has not seen, shape (members,).
+    cv_folds : CV fold of each subject.
+    member_cv_folds : the CV fold that each member has not seen, shape (members,).
     """
     # Users do not know how noisy labels are; neither may whoever judges the bands.
     examples = examples.with_label_noise(np.nan)
-    of = np.array([[folds[a], folds[b]] for a, b in examples.subjects])
+    of = np.array([[cv_folds[a], cv_folds[b]] for a, b in examples.subjects])
     inside = of[:, 0] == of[:, 1]
     parts = []
     order = []
     numbers = ensemble.structure_numbers(examples.labels)
-    for fold in sorted(set(member_folds.tolist())):
-        rows = np.flatnonzero(inside & (of[:, 0] == fold))
+    for cv_fold in sorted(set(member_cv_folds.tolist())):
+        rows = np.flatnonzero(inside & (of[:, 0] == cv_fold))
         if not rows.size:
             continue
-        members = np.flatnonzero(member_folds == fold).tolist()
+        members = np.flatnonzero(member_cv_folds == cv_fold).tolist()
         some = examples.chosen(rows)
         tile = np.tile(numbers, (len(rows), 1))
         present = ~np.isnan(some.dice).all(axis=2)
         both = []
         for tokens in (some.tokens, np.full_like(some.tokens, np.nan)):
             coefficients = ensemble.coefficients(some.features, tokens, tile)
-            both.append(ensemble.foresee(coefficients, some.values, members, present))
+            both.append(ensemble.predict(coefficients, some.values, members, present))
         parts.append(both)
         order.append(rows)
     joined = [_joined([part[n] for part in parts]) for n in range(2)]
     return HeldOut(examples.chosen(np.concatenate(order)), *joined)
 
 
-def band_widths(held_out: HeldOut) -> BandWidths:
+def band_widths(held_out: HeldOut, level: float = LEVEL) -> BandWidths:
     """Calibrate bands on held-out predictions.
 
-    The score of a prediction is its error over its foreseen scale. Pairs share people, so they are not exchangeable; every
+    The score of a prediction is its error over its predicted scale. Pairs share people, so they are not exchangeable; every
     person gets the same weight, and the quantile is taken at (n + 1) / n of the level for n people, as if each were one draw
     (after Barber et al., Annals of Statistics 49 (2021) 486, "CV+").
 
@@ -81,34 +83,34 @@ def band_widths(held_out: HeldOut) -> BandWidths:
     if len(people) < LEAST_SUBJECTS:
         raise InputError(
             f"{len(people)} subjects are too few to calibrate bands on: at least {LEAST_SUBJECTS} are needed, "
-            "in pairs within folds."
+            "in pairs within CV folds."
         )
     found = {}
-    for name, foreseen in (("", held_out.segmented), ("_unsegmented", held_out.unsegmented)):
-        dice, mean = dice_scores(foreseen, examples)
-        found[f"dice{name}"] = subject_quantile(dice, examples.subjects)
-        found[f"mean_dice{name}"] = subject_quantile(mean, examples.subjects)
+    for name, predicted in (("", held_out.segmented), ("_unsegmented", held_out.unsegmented)):
+        dice, mean = dice_scores(predicted, examples)
+        found[f"dice{name}"] = subject_quantile(dice, examples.subjects, level)
+        found[f"mean_dice{name}"] = subject_quantile(mean, examples.subjects, level)
     curves = curve_scores(held_out.segmented, examples)
-    widths = tuple(subject_quantile(curves[:, n], examples.subjects) for n in range(3))
+    widths = tuple(subject_quantile(curves[:, n], examples.subjects, level) for n in range(3))
     return BandWidths(**found, curves=widths, subjects=len(people))  # type: ignore[arg-type]
 
 
-def dice_scores(foreseen: Foreseen, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+def dice_scores(predicted: MemberCurves, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     """Return errors over scales: of Dice per structure on the logit scale (P, S, N), and of mean Dice (P, N)."""
     logit = torch.logit(torch.as_tensor(examples.dice), eps=1e-3).numpy()
-    dice = np.abs(logit - foreseen.dice_logit) / foreseen.dice_scale
-    mean = np.abs(examples.mean_dice - foreseen.mean_dice) / foreseen.mean_scale
+    dice = np.abs(logit - predicted.dice_logit) / predicted.dice_scale
+    mean = np.abs(examples.mean_dice - predicted.mean_dice) / predicted.mean_scale
     return dice, mean
 
 
-def curve_scores(foreseen: Foreseen, examples: Examples) -> np.ndarray:
+def curve_scores(predicted: MemberCurves, examples: Examples) -> np.ndarray:
     """Return errors over scales of the logarithms of folding and SD log-Jacobian, shape (P, 3, N); none where both say none."""
     floor = math.log(LEAST_FOLDING)
-    folding = [np.log(np.maximum(f, LEAST_FOLDING)) for f in (examples.folding_foreground, examples.folding_box)]
+    folding = [np.log(np.maximum(f, LEAST_FOLDING)) for f in (examples.folding_foreground, examples.folding_grid)]
     measured = np.stack([*folding, np.log(examples.sd_log_jacobian)], axis=1)
-    value = foreseen.curves.copy()
+    value = predicted.curves.copy()
     value[:, :2] = np.maximum(value[:, :2], floor)
-    return np.abs(measured - value) / foreseen.curves_scale
+    return np.abs(measured - value) / predicted.curves_scale
 
 
 def subject_quantile(scores: np.ndarray, subjects: np.ndarray, level: float = LEVEL) -> float:
@@ -134,10 +136,10 @@ def subject_quantile(scores: np.ndarray, subjects: np.ndarray, level: float = LE
         raise InputError("There is no finite error to calibrate bands on: the training failed.")
     order = np.argsort(values)
     shares = np.cumsum(mass[order]) / mass.sum()
-    wanted = min(level * (len(people) + 1) / len(people), 1.0)
-    return float(values[order][min(int(np.searchsorted(shares, wanted)), len(values) - 1)])
+    expected = min(level * (len(people) + 1) / len(people), 1.0)
+    return float(values[order][min(int(np.searchsorted(shares, expected)), len(values) - 1)])
 
 
-def _joined(parts: list[Foreseen]) -> Foreseen:
-    names = Foreseen.__dataclass_fields__
-    return Foreseen(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+def _joined(parts: list[MemberCurves]) -> MemberCurves:
+    names = MemberCurves.__dataclass_fields__
+    return MemberCurves(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

@@ -1,14 +1,20 @@
-"""What a predictor learns from: the tables of a sweep as arrays."""
+"""What a predictor learns from: the tables of a sweep as arrays, and what all its pairs have in common."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.search_space import Parameter
+from HyperPredictRegLib.engines import get_engine
+from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING
+from scipy.interpolate import PchipInterpolator
 
+from HyperPredictRegLab.sweep.runs import read_plan
 from HyperPredictRegLab.sweep.tables import (
     FEATURES,
     RUNS,
@@ -34,7 +40,7 @@ LEAST_PAIRS_PER_STRUCTURE = 0.5
 
 @dataclass(frozen=True)
 class Examples:
-    """P pairs with F features, S structures with T token features each, and N observed λ; NaN marks what is not there.
+    """P pairs with F features, S structures with T token features each, and N settings tried; NaN marks what is not there.
 
     Attributes
     ----------
@@ -42,15 +48,16 @@ class Examples:
     subjects : fixed and moving subject, shape (P, 2).
     groups : kind of each pair, shape (P,).
     engine, settings_hash, preset, features_version : what all runs have in common.
-    hyperparameter : name of the hyperparameter.
+    parameter : of the engine, over which curves are learned.
     feature_names, token_names : F and T names.
     labels : S label values.
     features : shape (P, F).
     tokens : shape (P, S, T).
-    values : the hyperparameter, shape (P, N).
+    values : of the parameter, least regularized first, shape (P, N).
     dice : shape (P, S, N).
-    folding_foreground, folding_box : percent, shape (P, N).
+    folding_foreground, folding_grid : percent, shape (P, N).
     sd_log_jacobian, hd95 : shape (P, N); hd95 is the mean in mm.
+    alignment : settings of the affine step that differ from the defaults; None if the sweep's plan is not there.
     notes : sentences on what was left out of the tables.
     """
 
@@ -61,7 +68,7 @@ class Examples:
     settings_hash: str
     preset: str
     features_version: str
-    hyperparameter: str
+    parameter: Parameter
     feature_names: tuple[str, ...]
     token_names: tuple[str, ...]
     labels: tuple[int, ...]
@@ -70,15 +77,21 @@ class Examples:
     values: np.ndarray
     dice: np.ndarray
     folding_foreground: np.ndarray
-    folding_box: np.ndarray
+    folding_grid: np.ndarray
     sd_log_jacobian: np.ndarray
     hd95: np.ndarray
+    alignment: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def mean_dice(self) -> np.ndarray:
         """Mean Dice over the structures that a pair has, shape (P, N)."""
         return np.nanmean(self.dice, axis=1)
+
+    @property
+    def strengths(self) -> np.ndarray:
+        """Return `values` on the parameter's scale, rising with regularization, shape (P, N)."""
+        return self.parameter.strength(self.values)
 
     def with_label_noise(self, millimetres: float) -> Examples:
         """Return the examples as a user sees them: label noise is not known, but assumed (NaN: as large as in training)."""
@@ -94,42 +107,37 @@ class Examples:
             name: getattr(self, name)[rows]
             for name in (
                 "subjects", "groups", "features", "tokens", "values", "dice",
-                "folding_foreground", "folding_box", "sd_log_jacobian", "hd95",
+                "folding_foreground", "folding_grid", "sd_log_jacobian", "hd95",
             )
         }  # fmt: skip
         return replace(self, pairs=tuple(np.array(self.pairs)[rows].tolist()), **picked)
 
 
-def read_examples(
-    folder: Path | str, hyperparameter: str | None = None, labels: tuple[int, ...] | None = None
-) -> Examples:
+def read_examples(folder: Path | str, labels: tuple[int, ...] | None = None) -> Examples:
     """Read the tables of a sweep's folder.
 
     Parameters
     ----------
-    folder : holds ``runs.parquet`` and ``features.parquet``.
-    hyperparameter : column of λ; default: the first hyperparameter of the engine.
+    folder : holds ``runs.parquet`` and ``features.parquet``, and ``sweep.json`` if it is to be trained on.
     labels : structures to keep, in this order; default: all that at least half of the pairs have.
 
     Raises
     ------
     InputError : a table is missing or damaged, lacks columns, has something else where numbers should be, says two things of
-        one registration, mixes engines or settings, or holds no run that succeeded.
+        one registration, mixes engines or settings, or holds no run that succeeded; or its engine has several parameters.
     """
     folder = Path(folder)
     for name in (RUNS, FEATURES):
         if not (folder / name).is_file():
             raise InputError(f"'{folder}' has no {name}: give the folder of a finished sweep.")
     tables = read_table(folder / RUNS, _RUNS), read_table(folder / FEATURES, _FEATURES)
-    return examples_from(*tables, hyperparameter=hyperparameter, labels=labels)
+    plan = read_plan(folder)
+    return replace(examples_from(*tables, labels=labels), alignment=None if plan is None else plan.settings.alignment)
 
 
-def examples_from(
-    runs: pd.DataFrame, features: pd.DataFrame, *, hyperparameter: str | None = None, labels: tuple[int, ...] | None = None
-) -> Examples:
+def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int, ...] | None = None) -> Examples:
     """Arrange a sweep's tables as arrays; see `read_examples`."""
     import pandas as pd
-    from HyperPredictRegLib.engines import get_engine
 
     notes: list[str] = []
     features = _checked_features(features, notes)
@@ -140,9 +148,12 @@ def examples_from(
     common = {name: _single(runs, name) for name in ("engine", "settings_hash", "preset")}
     features = features[features["pair"].isin(set(runs["pair"]))]
     version = _single(features, "features_version")
-    name = hyperparameter or get_engine(common["engine"]).hyperparameters[0].name
-    runs = _checked_runs(runs, name, notes)
-    by_pair = {str(pair): table.sort_values(name) for pair, table in runs.groupby("pair", sort=False)}
+    parameter = _learned_parameter(common["engine"])
+    runs = _checked_runs(runs, parameter, notes)
+    by_pair = {
+        str(pair): table.sort_values(parameter.name, ascending=parameter.sign > 0)
+        for pair, table in runs.groupby("pair", sort=False)
+    }
     pairs = tuple(by_pair)
     labels = _learned_labels(runs, by_pair, labels)
     most = max(len(table) for table in by_pair.values())
@@ -162,18 +173,20 @@ def examples_from(
         pairs=pairs,
         subjects=first[["fixed_subject", "moving_subject"]].to_numpy(dtype=str),
         groups=first["group"].fillna("").astype(str).to_numpy() if "group" in first else np.full(len(pairs), ""),
-        **common,
+        engine=common["engine"],
+        settings_hash=common["settings_hash"],
+        preset=common["preset"],
         features_version=version,
-        hyperparameter=name,
+        parameter=parameter,
         feature_names=(*feature_names, LABEL_NOISE),
         token_names=token_names,
         labels=labels,
         features=np.c_[pair_rows[[f"pair_{f}" for f in feature_names]].to_numpy(dtype=float), column(LABEL_NOISE)[:, 0]],
         tokens=_tokens(features, pairs, labels, token_names),
-        values=column(name),
+        values=column(parameter.name),
         dice=np.stack([column(f"dice_{label}") for label in labels], axis=1),
         folding_foreground=column("folding_foreground"),
-        folding_box=column("folding_box"),
+        folding_grid=column("folding_grid"),
         sd_log_jacobian=column("sd_log_jacobian"),
         hd95=column("hd95"),
         notes=tuple(notes),
@@ -210,19 +223,35 @@ def _finished(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["error"] == ""]
 
 
-def _checked_runs(runs: pd.DataFrame, hyperparameter: str, notes: list[str]) -> pd.DataFrame:
+def _learned_parameter(engine: str) -> Parameter:
+    """Return the parameter of an engine that has one."""
+    space = get_engine(engine).info.search_space
+    if len(space) > 1:
+        raise InputError(
+            f"The engine '{engine}' has {len(space)} parameters ({', '.join(space.names)}), but a predictor of this version "
+            "learns curves over one: train for an engine with a single parameter."
+        )
+    return space.first
+
+
+def _checked_runs(runs: pd.DataFrame, parameter: Parameter, notes: list[str]) -> pd.DataFrame:
     """Return registrations, each once, with numbers in their columns."""
-    always = (hyperparameter, "folding_foreground", "folding_box", "sd_log_jacobian")
+    name = parameter.name
+    always = (name, "folding_foreground", "folding_grid", "sd_log_jacobian")
     check_columns(runs, always, _RUNS)
     runs = with_numbers(runs, always, _RUNS, complete=True)
-    measured = [name for name in runs.columns if name.startswith("dice") or name in ("hd95", LABEL_NOISE)]
+    measured = [column for column in runs.columns if column.startswith("dice") or column in ("hd95", LABEL_NOISE)]
     runs = with_numbers(runs, measured, _RUNS)
-    if not (runs[hyperparameter] > 0).all():
-        raise InputError(f"The column '{hyperparameter}' of the {_RUNS} holds {runs[hyperparameter].min():g}: λ is above 0.")
-    runs, copies = without_copies(runs, ("pair", hyperparameter), _RUNS)
+    outside = runs.loc[~parameter.holds(runs[name].to_numpy()), name]
+    if len(outside):
+        raise InputError(
+            f"The column '{name}' of the {_RUNS} holds {outside.iloc[0]:g}, which the engine cannot have used: "
+            f"its range is {parameter.low:g} to {parameter.high:g}."
+        )
+    runs, copies = without_copies(runs, ("pair", name), _RUNS)
     notes += [copies] if copies else []
-    if runs[hyperparameter].nunique() < 2:
-        raise InputError("The sweep tried one λ only, which shows no curve: sweep with 2 or more.")
+    if runs[name].nunique() < 2:
+        raise InputError(f"The sweep tried one {parameter.symbol} only, which shows no curve: sweep with 2 or more.")
     return runs
 
 
@@ -259,6 +288,75 @@ def _single(table: pd.DataFrame, column: str) -> str:
     found = sorted(table[column].astype(str).unique())
     if len(found) != 1:
         raise InputError(
-            f"The table mixes several values of {column} ({', '.join(found)}), but a predictor foresees one: split the table."
+            f"The table mixes several values of {column} ({', '.join(found)}), but a predictor predicts one: split the table."
         )
     return str(found[0])
+
+
+MOST_OVER_LIMIT = 0.1
+"""A fixed value may break the folding limit for this share of pairs."""
+
+
+def dense_grid(examples: Examples, count: int = 200) -> np.ndarray:
+    """Return `count` values, even on the parameter's scale between the median pair's outermost ones, least regularized first."""
+    weakest, strongest = (np.median(edge(examples.strengths, axis=1)) for edge in (np.nanmin, np.nanmax))
+    return examples.parameter.from_strength(np.linspace(weakest, strongest, count))
+
+
+def trained_range(examples: Examples) -> tuple[float, float]:
+    """Return the lowest and highest value beyond which fewer than a tenth of the pairs were measured."""
+    low = np.quantile(np.nanmin(examples.values, axis=1), 0.1)
+    high = np.quantile(np.nanmax(examples.values, axis=1), 0.9)
+    return round(float(low), 4), round(float(high), 4)
+
+
+def at_values(examples: Examples, measured: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Read measured curves (P, ..., N) at `values` (n,): (P, ..., n), by monotone cubics on the parameter's scale (PCHIP).
+
+    Beyond a pair's outermost values the nearest measurement stands. Curves that were never measured are NaN.
+    """
+    result = np.full((*measured.shape[:-1], len(values)), np.nan)
+    expected = examples.parameter.strength(values)
+    for row, own in enumerate(examples.strengths):
+        known = ~np.isnan(own)
+        x = own[known]
+        y = measured[row][..., known]
+        whole = ~np.isnan(y).any(axis=-1)
+        if len(x) < 2 or not whole.any():
+            continue
+        result[row][whole] = PchipInterpolator(x, y[whole], axis=-1)(np.clip(expected, x[0], x[-1]))
+    return result
+
+
+def folding_at(examples: Examples, measured: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Read measured folding (P, N) in percent at `values` (n,), shape (P, n); between measurements its logarithm is curved."""
+    logs = np.log(np.maximum(measured, LEAST_FOLDING))
+    found = np.exp(at_values(examples, logs, values))
+    return np.where(found <= LEAST_FOLDING * 1.001, 0.0, found)
+
+
+def fixed_value(
+    examples: Examples,
+    values: np.ndarray,
+    *,
+    limit: float | None = 0.5,
+    domain: str = "foreground",
+    structures: Sequence[int] | None = None,
+) -> float:
+    """Return the value that a laboratory would fix: of highest mean Dice, among those that keep the limit in nearly all pairs.
+
+    Parameters
+    ----------
+    values : candidates, least regularized first, shape (n,).
+    limit : folding in percent of `domain`; None is no limit.
+    structures : label values that count; default: all.
+    """
+    rows = range(len(examples.labels)) if structures is None else [examples.labels.index(label) for label in structures]
+    dice = np.nanmean(np.nanmean(at_values(examples, examples.dice, values)[:, list(rows)], axis=1), axis=0)
+    if limit is None:
+        return float(values[np.nanargmax(dice)])
+    folding = folding_at(examples, examples.folding_foreground if domain == "foreground" else examples.folding_grid, values)
+    allowed = (folding > limit).mean(axis=0) <= MOST_OVER_LIMIT
+    if not allowed.any():
+        return float(values[-1])
+    return float(values[np.nanargmax(np.where(allowed, dice, -np.inf))])

@@ -1,4 +1,4 @@
-"""Training: from a sweep's examples to an ensemble whose members each have not seen one fold of subjects."""
+"""Training: from a sweep's examples to an ensemble whose members each have not seen one CV fold of subjects."""
 
 from __future__ import annotations
 
@@ -8,16 +8,25 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from HyperPredictRegLib.predictor.bands import LEAST_FOLDING
-from HyperPredictRegLib.predictor.basis import basis_at, basis_size, knots_for
-from HyperPredictRegLib.predictor.ensemble import Ensemble, Reading
-from HyperPredictRegLib.predictor.network import PAIR_CURVES, Coefficients, CurveNetwork, NetworkSettings, falling_steps
-from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
+from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING
+from HyperPredictRegLib.predictor.network import (
+    PAIR_CURVES,
+    Coefficients,
+    CurveNetwork,
+    Ensemble,
+    NetworkSettings,
+    Reading,
+    basis_at,
+    basis_size,
+    falling_steps,
+    knots_for,
+)
 
 from HyperPredictRegLab.training.examples import Examples
 
 LEAST_LOGIT_ERROR, LEAST_DICE_ERROR, LEAST_LOG_ERROR = 0.02, 0.001, 0.05
-"""Added to errors where their scales are learned: where all is 0, as folding at stiff λ is, a scale would shrink for ever."""
+"""Added to errors where their scales are learned: where all is 0, as folding at a large λ is, a scale would shrink for ever."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class TrainingSettings:
     ----------
     epochs : passes over all examples at once.
     learning_rate, weight_decay : of AdamW; the rate falls to 0 along a cosine.
-    knots : of the curves over log λ.
+    knots : of the curves over the parameter.
     width, hidden_layers, dropout : see `NetworkSettings`.
     folding_weight : weight of the losses of folding and SD log-Jacobian against that of Dice (alpha in HyperPredict, MELBA
         2024, appendix F).
@@ -94,9 +103,9 @@ def train(
         examples, features=examples.features[:, [examples.feature_names.index(n) for n in names]], feature_names=names
     )
     reading = _reading(examples, masks)
-    log_values = np.log(examples.values)
-    knots = knots_for(log_values[~np.isnan(log_values)], settings.knots)
-    targets = _targets(examples, knots)
+    strengths = examples.strengths
+    knots = knots_for(strengths[~np.isnan(strengths)], settings.knots)
+    targets = _targets(examples, strengths, knots)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         network = CurveNetwork(
@@ -112,7 +121,7 @@ def train(
             )
         )
         _start_from_means(network, targets, torch.as_tensor(masks, dtype=torch.float32))
-        ensemble = Ensemble(network, reading, knots, examples.labels)
+        ensemble = Ensemble(network, reading, examples.parameter, knots, examples.labels)
         _fit(ensemble, examples, targets, masks, settings, progress, cancelled)
     network.eval()
     return ensemble
@@ -134,8 +143,8 @@ def _fit(
     priors = [network.prior, network.prior_curves]
     others = [p for p in network.parameters() if all(p is not q for q in priors)]
     groups = [{"params": others, "weight_decay": settings.weight_decay}, {"params": priors, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs)
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
     network.train()
     for epoch in range(settings.epochs):
         stop_if(cancelled)
@@ -144,10 +153,10 @@ def _fit(
         nameless = (torch.rand(numbers.shape) < settings.unknown) & (shown.amin(dim=(0, 2, 3)) > 0)[:, None]
         found = network(pairs, tokens * shown, numbers.masked_fill(nameless, 0))
         loss = _loss(found, targets, weights, settings)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0 * len(masks))
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if epoch % 10 == 9:
             share = (epoch + 1) / settings.epochs
@@ -170,7 +179,7 @@ def _loss(found: Coefficients, targets: _Targets, weights: torch.Tensor, setting
     loss = (share * per_pair / observed).sum()
     loss = loss + _mean_loss(found, targets, error.detach(), share)
     loss = loss + settings.folding_weight * _curves_loss(found, targets, share)
-    return loss + settings.smoothness * sum(second.square().mean(dim=(1, 2, 3)).sum() for second in _bends(found))
+    return loss + settings.smoothness * sum(second.square().mean(dim=(1, 2, 3)).sum() for second in _second_differences(found))
 
 
 def _mean_loss(found: Coefficients, targets: _Targets, error: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
@@ -196,7 +205,7 @@ def _curves_loss(found: Coefficients, targets: _Targets, share: torch.Tensor) ->
     return (share * per_pair).sum()
 
 
-def _bends(found: Coefficients) -> list[torch.Tensor]:
+def _second_differences(found: Coefficients) -> list[torch.Tensor]:
     return [values.diff(n=2, dim=-1) for values in (found.dice, found.dice_scale, found.curves_scale)]
 
 
@@ -204,7 +213,7 @@ def _reading(examples: Examples, masks: np.ndarray) -> Reading:
     means, deviations, token_means, token_deviations = [], [], [], []
     for mask in masks:
         features, tokens = examples.features[mask], examples.tokens[mask].reshape(-1, len(examples.token_names))
-        # A feature that nobody has, such as the noise of labels in real data, is 0 everywhere once it is standardised.
+        # A feature that nobody has, such as the noise of labels in real data, is 0 everywhere once it is standardized.
         features = np.where(np.isnan(features).all(axis=0), 0.0, features)
         tokens = tokens[~np.isnan(tokens).all(axis=1)]
         means.append(np.nanmean(features, axis=0))
@@ -218,11 +227,10 @@ def _reading(examples: Examples, masks: np.ndarray) -> Reading:
     )
 
 
-def _targets(examples: Examples, knots: tuple[float, ...]) -> _Targets:
-    observed = ~np.isnan(examples.values)
-    log_values = np.where(observed, np.log(np.where(observed, examples.values, 1)), knots[0])
-    basis = basis_at(log_values.ravel(), knots).reshape(*log_values.shape, -1)
-    folding = [np.log(np.maximum(f, LEAST_FOLDING)) for f in (examples.folding_foreground, examples.folding_box)]
+def _targets(examples: Examples, strengths: np.ndarray, knots: tuple[float, ...]) -> _Targets:
+    observed = ~np.isnan(strengths)
+    basis = basis_at(np.where(observed, strengths, knots[0]).ravel(), knots).reshape(*strengths.shape, -1)
+    folding = [np.log(np.maximum(f, LEAST_FOLDING)) for f in (examples.folding_foreground, examples.folding_grid)]
     curves = np.stack([*folding, np.log(np.maximum(examples.sd_log_jacobian, 1e-3))], axis=1)
     floors = torch.tensor([math.log(LEAST_FOLDING)] * 2 + [math.log(1e-3)])[:, None]
     known = ~np.isnan(examples.dice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from HyperPredictRegLib import workflow
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.job import Job, Report
+from command_samples import Command, command_server
+from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.results.report import Report
+from HyperPredictRegLib.spatial.geometry import Geometry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+# Without files of compiled code every process of the tests would compile the library and the tests anew, for many seconds.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shell lets what it starts in the background ignore Ctrl+C, and so would every process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -56,6 +62,13 @@ def scene() -> Iterator[Any]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def command() -> Iterator[Command]:
+    """The command, for all tests of a file."""
+    with command_server() as run:
+        yield run
+
+
 @pytest.fixture
 def opened_panel() -> Iterator[tuple[Any, Any]]:
     """The stand-in for Slicer and the module's panel, open in it."""
@@ -74,13 +87,13 @@ def oblique() -> Geometry:
     return Geometry((28, 24, 20), (1.5, 2.0, 2.5), (12.0, -30.0, 7.0), tuple((about_z @ about_x).ravel()))
 
 
-def blob_image(geometry: Geometry, shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0), bend: float = 0.0) -> sitk.Image:
-    """Return a smooth 'organ' with two inner structures around the grid's centre; `bend` makes a banana of it."""
+def blob_image(geometry: Geometry, shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0), deform: float = 0.0) -> sitk.Image:
+    """Return a smooth 'organ' with two inner structures around the grid's centre; `deform` makes a banana of it."""
     k, j, i = np.indices(geometry.size[::-1])
     places = geometry.to_lps(np.stack([i, j, k], axis=-1)) - geometry.centre_lps - np.array(shift_mm)
     half = min(geometry.extent_mm) / 2
     local = places / half
-    local[..., 0] += bend * (local[..., 1] ** 2 - 0.25)
+    local[..., 0] += deform * (local[..., 1] ** 2 - 0.25)
 
     def ball(centre: tuple[float, float, float], radius: float) -> np.ndarray:
         distance = np.linalg.norm(local - np.array(centre), axis=-1)
@@ -101,21 +114,25 @@ def blob_labels(image: sitk.Image) -> sitk.Image:
 
 FIXED_GRID = Geometry((36, 32, 30), (2.0, 2.0, 2.0), (-30.0, 11.0, 5.0))
 MOVING_GRID = Geometry((30, 34, 26), (2.4, 2.0, 2.6), (-33.0, 4.0, 2.0), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
-FAST = {"multi_start": False}
+# Without rotated starts and without the finest level: close enough for whatever comes after the affine step.
+FAST = {
+    "multi_start": False, "shrink_factors": [4.0, 2.0], "smoothing_sigmas": [0.5, 0.5], "iterations": [60, 50],
+    "sampling_percentages": [100.0, 100.0],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pair of organs with labels, a mask and landmarks."""
     folder = tmp_path_factory.mktemp("pair")
-    fixed, moving = blob_image(FIXED_GRID), blob_image(MOVING_GRID, shift_mm=(4.0, -3.0, 2.0), bend=0.4)
+    fixed, moving = blob_image(FIXED_GRID), blob_image(MOVING_GRID, shift_mm=(4.0, -3.0, 2.0), deform=0.4)
     for name, image in (("fixed", fixed), ("moving", moving)):
         sitk.WriteImage(sitk.Cast(image * 5, sitk.sitkInt16), str(folder / f"{name}.nrrd"))
         sitk.WriteImage(blob_labels(image), str(folder / f"{name}-labels.nrrd"))
         sitk.WriteImage(sitk.Cast(image > 10, sitk.sitkUInt8), str(folder / f"{name}-mask.nrrd"))
     centre = FIXED_GRID.centre_lps
     (folder / "fixed.csv").write_text("x,y,z\n" + ",".join(map(str, centre)) + "\n")
-    # The bend moves the organ's centre by a quarter of itself, in units of half the grid's shortest edge.
+    # The deformation moves the organ's centre by a quarter of itself, in units of half the grid's shortest edge.
     there = MOVING_GRID.centre_lps + np.array([4.0 + 0.1 * min(MOVING_GRID.extent_mm) / 2, -3.0, 2.0])
     (folder / "moving.csv").write_text("x,y,z\n" + ",".join(map(str, there)) + "\n")
     (folder / "names.csv").write_text("label,name\n1,body\n2,bright\n3,dark\n")
@@ -142,4 +159,6 @@ def job_of(files: Path, out: Path, **changes: object) -> Job:
 @pytest.fixture(scope="session")
 def finished(files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     out = tmp_path_factory.mktemp("job") / "results"
-    return workflow.run(job_of(files, out)), out
+    from HyperPredictRegLib.workflow import run
+
+    return run(job_of(files, out)), out

@@ -59,7 +59,7 @@ def _transforms(folder: Path) -> None:
 
 
 def _jobs(folder: Path) -> None:
-    from HyperPredictRegLib.job import Job
+    from HyperPredictRegLib.results.job import Job
 
     job = Job("fixed.nrrd", "moving.nrrd", "out", fixed_landmarks="f.csv", alignment={"multi_start": False})
     (folder / "job.json").write_text(json.dumps(asdict(job)), encoding="utf-8")
@@ -79,7 +79,7 @@ def _points(folder: Path) -> None:
 
 
 def _bundles(folder: Path) -> None:
-    from HyperPredictRegLib.predictor.paths import bundled
+    from HyperPredictRegLib.predictor.card import bundled
 
     ours = bundled("demons", "fast")
     if ours is None:

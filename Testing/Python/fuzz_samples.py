@@ -27,7 +27,7 @@ from typing import Any
 
 import fuzz_bases
 import numpy as np
-from HyperPredictRegLib.errors import HyperPredictRegError
+from HyperPredictRegLib.core.errors import HyperPredictRegError
 
 KINDS = ("images", "transforms", "jobs", "points", "bundles", "tables")
 
@@ -94,19 +94,19 @@ def try_one(kind: str, seed: int, base: Path) -> Tried:
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=base) as folder:
         path, read = _MAKERS[kind](random, base, Path(folder))
         before = _digests(Path(folder))
-        said, accepted = "", False
+        message, accepted = "", False
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")
                 read()
             accepted = True
         except HyperPredictRegError as error:
-            said = _wrong_sentence(str(error), path)
+            message = _wrong_sentence(str(error), path)
         except BaseException as error:
-            said = f"raised {type(error).__name__}: {str(error)[:200]}"
-        if not said and _digests(Path(folder)) != before:
-            said = "something was written beside the input"
-    return Tried(kind, seed, said, accepted)
+            message = f"raised {type(error).__name__}: {str(error)[:200]}"
+        if not message and _digests(Path(folder)) != before:
+            message = "something was written beside the input"
+    return Tried(kind, seed, message, accepted)
 
 
 def _wrong_sentence(sentence: str, path: Path) -> str:
@@ -229,8 +229,8 @@ Made = tuple[Path, Callable[[], Any]]
 
 
 def _image(random: Random, base: Path, folder: Path) -> Made:
-    from HyperPredictRegLib.geometry import Geometry
-    from HyperPredictRegLib.images import read_image, read_labels, read_mask
+    from HyperPredictRegLib.spatial.geometry import Geometry
+    from HyperPredictRegLib.spatial.images import read_image, read_labels, read_mask
 
     name = str(random.choice(["image.nrrd", "image.nii", "image.mha", "image.nii.gz", "image.nhdr"]))
     path = folder / name
@@ -284,7 +284,7 @@ def _changed_nifti(random: Random, data: bytes) -> bytes:
 
 
 def _transform(random: Random, base: Path, folder: Path) -> Made:
-    from HyperPredictRegLib.transforms import read_transform
+    from HyperPredictRegLib.spatial.transforms import read_transform
 
     names = ["affine.tfm", "spline.tfm", "affine.h5", "field.h5", "field.nii", "field.nrrd", "field.nii.gz", "affine.mat"]
     name = str(random.choice(names))
@@ -301,7 +301,7 @@ def _transform(random: Random, base: Path, folder: Path) -> Made:
 
 
 def _job(random: Random, base: Path, folder: Path) -> Made:
-    from HyperPredictRegLib.cli.jobs import read_job
+    from HyperPredictRegLib.cli.options import read_job
 
     path = folder / "job.json"
     data = json.loads((base / "job.json").read_text(encoding="utf-8"))
@@ -310,7 +310,7 @@ def _job(random: Random, base: Path, folder: Path) -> Made:
 
 
 def _points(random: Random, base: Path, folder: Path) -> Made:
-    from HyperPredictRegLib.points import read_points
+    from HyperPredictRegLib.spatial.points import read_points
 
     name = str(random.choice(["points.csv", "points.mrk.json", "points.fcsv"]))
     path = folder / name
@@ -364,7 +364,7 @@ def _changed_content(random: Random, content: Any) -> Any:
 
 
 def _table(random: Random, base: Path, folder: Path) -> Made:
-    from HyperPredictRegLab.evaluation.judging import read_strangers
+    from HyperPredictRegLab.evaluation.judging import read_ood_sets
     from HyperPredictRegLab.manifest import read_manifest
     from HyperPredictRegLab.training.examples import read_examples
 
@@ -389,7 +389,7 @@ def _table(random: Random, base: Path, folder: Path) -> Made:
         data = fuzz_bases.changed_table(random, data, ODD_VALUES)
     path.write_bytes(data)
     if path.name == "features.parquet" and random.random() < 0.3:
-        return path, lambda: read_strangers(path)
+        return path, lambda: read_ood_sets(path)
     return path, lambda: read_examples(folder)
 
 

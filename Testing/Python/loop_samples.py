@@ -1,4 +1,4 @@
-"""A rough pair that folds at low λ, and small predictors that are right or wrong about it."""
+"""A rough pair with folded voxels at low λ, and small predictors that are right or wrong about it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from conftest import FIXED_GRID, MOVING_GRID, blob_image, blob_labels
+from conftest import FAST, FIXED_GRID, MOVING_GRID, blob_image, blob_labels
 from predictor_samples import QUICK, planted_examples
 from scipy import ndimage
 
@@ -17,7 +17,7 @@ from HyperPredictRegLab.training.building import Description, build
 def write_rough_pair(folder: Path) -> Path:
     """Write two organs of different texture. Demons fold about 5 % of the foreground at λ = 0.4, 0.3 % at 0.5, none at 0.7."""
     folder.mkdir(parents=True, exist_ok=True)
-    sides = (("fixed", blob_image(FIXED_GRID)), ("moving", blob_image(MOVING_GRID, shift_mm=(4.0, -3.0, 2.0), bend=0.4)))
+    sides = (("fixed", blob_image(FIXED_GRID)), ("moving", blob_image(MOVING_GRID, shift_mm=(4.0, -3.0, 2.0), deform=0.4)))
     for seed, (name, image) in enumerate(sides, 1):
         voxels = sitk.GetArrayFromImage(image)
         texture = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=voxels.shape), 1.0)
@@ -29,7 +29,7 @@ def write_rough_pair(folder: Path) -> Path:
 
 
 def write_bundle(folder: Path, best: float = 0.45, knows_the_pair: bool = True) -> Path:
-    """Train a bundle that foresees the highest Dice at `best` and next to no folding anywhere; about two seconds.
+    """Train a bundle that predicts the highest Dice at `best` and next to no folding anywhere; about two seconds.
 
     Its pairs overlap as the rough pair does, or, unless it knows the pair, all by exactly half.
     """
@@ -45,9 +45,10 @@ def write_bundle(folder: Path, best: float = 0.45, knows_the_pair: bool = True) 
         values=values,
         dice=np.clip(np.stack([dice, dice - 0.05], axis=1), 0.01, 0.99),
         folding_foreground=folding,
-        folding_box=folding / 3,
+        folding_grid=folding / 3,
         sd_log_jacobian=0.3 / values,
         hd95=np.full_like(values, 3.0),
+        alignment=FAST,
     )
     build(examples, folder, Description(name="hopeful", licence="none"), QUICK)
     return folder

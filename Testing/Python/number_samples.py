@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from HyperPredictRegLib.job import Report
-from HyperPredictRegLib.records import to_json
+from HyperPredictRegLib.core.json_records import to_json
 from HyperPredictRegLib.reporting import wording
+from HyperPredictRegLib.results.report import Report
 
 CONSTANTS = (90.0, 95.0, 0.01, 0.001)
 """Of the 90 % band, of 95 % of distances, and the least shares that are told from none."""
@@ -25,7 +25,7 @@ def leaves(value: Any) -> Iterator[float]:
         yield float(value)
 
 
-def strangers(text: str, report: Report, names: Sequence[str]) -> list[str]:
+def foreign_numbers(text: str, report: Report, names: Sequence[str]) -> list[str]:
     """Return the numbers of a text that no number of the report would be printed as.
 
     `names` : words of the text whose digits are no numbers, besides the names of measured structures and files.

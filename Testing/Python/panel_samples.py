@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 from collections.abc import Iterator
@@ -13,11 +14,11 @@ from typing import Any
 import numpy as np
 import slicer
 import slicerhost
-from HyperPredictRegLib.job import Criterion
-from reporting_samples import make_curves, make_foresight
+from HyperPredictRegLib.results.job import Criterion
+from reporting_samples import make_prediction, make_surface
 
 MODULE_FILE = Path(__file__).resolve().parents[2] / "HyperPredictReg" / "HyperPredictReg.py"
-EDGE_MM = 3.0
+EDGE_MM = 4.0
 NAMES = ("hippocampus", "thalamus", "grey matter")
 
 
@@ -43,15 +44,15 @@ def library() -> dict[str, ModuleType]:
 
 
 def add_ball(
-    name: str, center: tuple[float, float, float], radii: tuple[float, float, float], *, bend_mm: float = 0.0, size: int = 40
+    name: str, center: tuple[float, float, float], radii: tuple[float, float, float], *, deform_mm: float = 0.0, size: int = 30
 ) -> Any:
-    """Add a volume that shows a soft-edged ellipsoid with a core (RAS mm), its poles bent aside; return the node."""
+    """Add a volume that shows a soft-edged ellipsoid with a core (RAS mm), its poles pushed aside; return the node."""
     start = -EDGE_MM * (size - 1) / 2
     ijk_to_ras = np.diag([EDGE_MM, EDGE_MM, EDGE_MM, 1.0])
     ijk_to_ras[:3, 3] = start
     k, j, i = np.indices((size, size, size))
     away = np.stack([i, j, k], axis=-1) * EDGE_MM + start - np.array(center)
-    away[..., 0] -= bend_mm * (away[..., 2] / radii[2]) ** 2
+    away[..., 0] -= deform_mm * (away[..., 2] / radii[2]) ** 2
     distance = np.linalg.norm(away / np.array(radii), axis=-1)
     voxels = 100.0 / (1.0 + np.exp((distance - 1.0) * 20.0)) + 60.0 / (1.0 + np.exp((distance - 0.5) * 20.0))
     return slicer.util.addVolumeFromArray(voxels.astype(np.float32), ijk_to_ras, name)
@@ -60,7 +61,7 @@ def add_ball(
 def add_pair() -> tuple[Any, Any]:
     """Add a ball and an egg; return the nodes."""
     ball = add_ball("Ball", (0.0, 0.0, 0.0), (40.0, 40.0, 40.0))
-    return ball, add_ball("Egg", (6.0, -4.0, 3.0), (36.0, 43.0, 40.0), bend_mm=12.0)
+    return ball, add_ball("Egg", (6.0, -4.0, 3.0), (36.0, 43.0, 40.0), deform_mm=12.0)
 
 
 def choose_pair(host: slicerhost.Host, panel: slicerhost.Panel) -> tuple[Any, Any]:
@@ -72,16 +73,31 @@ def choose_pair(host: slicerhost.Host, panel: slicerhost.Panel) -> tuple[Any, An
     return fixed, moving
 
 
-def foreseen(host: slicerhost.Host, panel: slicerhost.Panel, foresight: Any = None) -> Any:
-    """Choose a pair and let the panel take a made-up prediction for it; return the prediction."""
-    inputs = importlib.import_module("HyperPredictRegLib.panel.inputs")
-    placement = importlib.import_module("HyperPredictRegLib.slicerbridge.placement")
-    choose_pair(host, panel)
-    foresight = foresight or make_foresight(make_curves(NAMES), Criterion())
-    request = inputs.request_of(panel.widget._parameterNode, forPrediction=True)
-    panel.widget.panel.choice.take(foresight, SimpleNamespace(request=request, places=placement.places_of(request)))
+def register_at(host: slicerhost.Host, panel: slicerhost.Panel, weight: float = 1.0) -> None:
+    """Click Register with a manual weight, which needs no prediction: for tests of what comes of a registration."""
+    panel.ui.weightSpinBox.setValue(weight)
     host.let_qt_work()
-    return foresight
+    host.click(panel.ui.registerButton)
+
+
+def show_predicted(host: slicerhost.Host, panel: slicerhost.Panel, prediction: Any = None) -> Any:
+    """Choose a pair and let the panel take a made-up prediction for it; return the prediction."""
+    choose_pair(host, panel)
+    return take_prediction(host, panel, prediction)
+
+
+def take_prediction(host: slicerhost.Host, panel: slicerhost.Panel, prediction: Any = None) -> Any:
+    """Let the panel take a made-up prediction for what is chosen; return the prediction."""
+    parameters = importlib.import_module("HyperPredictRegLib.panel.parameters")
+    bridge = importlib.import_module("HyperPredictRegLib.slicerbridge.request")
+    prediction = prediction or make_prediction(make_surface(NAMES), Criterion())
+    node = panel.widget._parameterNode
+    job = dataclasses.replace(prediction.job, engine=node.engine.value, preset=node.preset.value, seed=node.seed)
+    prediction = dataclasses.replace(prediction, job=job)
+    request = parameters.request_of(node)
+    panel.widget.panel.choice.take(prediction, SimpleNamespace(request=request, places=bridge.places_of(request)))
+    host.let_qt_work()
+    return prediction
 
 
 def add_segmentation(name: str, volume: Any, segments: dict[str, tuple[float, float]]) -> Any:

@@ -10,7 +10,7 @@ from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.engines.base import settings_hash
 from HyperPredictRegLib.predictor.features import VERSION
 
-from HyperPredictRegLab.training.building import Description, Trained, build, train_by_folds
+from HyperPredictRegLab.training.building import Description, Trained, build, train_by_cv_folds
 from HyperPredictRegLab.training.examples import Examples
 from HyperPredictRegLab.training.fitting import TrainingSettings
 
@@ -19,7 +19,7 @@ QUICK = TrainingSettings(epochs=120, width=16, knots=6)
 
 
 def planted_examples(pairs: int = 120, subjects: int = 20, seed: int = 7) -> Examples:
-    """Make examples whose "hard" feature lowers Dice and raises folding, and whose structure 17 wants a stiffer λ."""
+    """Make examples whose "hard" feature lowers Dice and raises folding, and whose structure 17 needs a larger λ."""
     random = np.random.default_rng(seed)
     names = [f"s{n:02d}" for n in range(subjects)]
     who = np.array([random.choice(names, 2, replace=False) for _ in range(pairs)])
@@ -40,7 +40,7 @@ def planted_examples(pairs: int = 120, subjects: int = 20, seed: int = 7) -> Exa
         settings_hash=settings_hash(engine, engine_settings(engine, {})),
         preset="fast",
         features_version=VERSION,
-        hyperparameter="regularization_weight",
+        parameter=engine.info.search_space.first,
         feature_names=("hard", "idle", "foreground_overlap"),
         token_names=("helpful", "kind"),
         labels=LABELS,
@@ -49,16 +49,17 @@ def planted_examples(pairs: int = 120, subjects: int = 20, seed: int = 7) -> Exa
         values=values,
         dice=np.clip(dice + random.normal(scale=0.004, size=dice.shape), 0.01, 0.99),
         folding_foreground=np.minimum(folding, 60.0),
-        folding_box=np.minimum(folding, 60.0) / 3,
+        folding_grid=np.minimum(folding, 60.0) / 3,
         sd_log_jacobian=0.3 / values * np.exp(0.1 * hard[:, None]),
         hd95=np.full_like(values, 3.0),
+        alignment={},
     )
 
 
 @cache
 def planted_training() -> Trained:
     """Train on the planted examples, once per process."""
-    return train_by_folds(planted_examples(), QUICK, replicas=1)
+    return train_by_cv_folds(planted_examples(), QUICK, replicas=1)
 
 
 def small_bundle(folder: Path) -> Path:

@@ -12,33 +12,29 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import SimpleITK as sitk
-from HyperPredictRegLib.curves import Band, Curves
-from HyperPredictRegLib.engines.base import Hyperparameter
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.job import (
+from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
+from HyperPredictRegLib.core.trace import LevelTrace
+from HyperPredictRegLib.quality.metrics import jacobian_determinant
+from HyperPredictRegLib.reporting import report_page
+from HyperPredictRegLib.reporting.page import Picture
+from HyperPredictRegLib.results.job import Criterion, EngineUsed, Job
+from HyperPredictRegLib.results.outcome import Outcome
+from HyperPredictRegLib.results.prediction import Band, Choice, Prediction, PredictionSurface, Reliability
+from HyperPredictRegLib.results.report import (
     AlignmentUsed,
-    Criterion,
     DiceMeasure,
     Distances,
-    EngineUsed,
     FoldingPercent,
     GridUsed,
     InputUsed,
-    Job,
     Measured,
     Report,
     StructureMeasure,
     Trial,
-    Verdict,
 )
-from HyperPredictRegLib.outcome import Outcome
-from HyperPredictRegLib.prediction import Foresight, Prediction, StructureChoice
-from HyperPredictRegLib.quality import jacobian_determinant
-from HyperPredictRegLib.reporting import captions, page
-from HyperPredictRegLib.selection import choose, foreseen, per_structure
+from HyperPredictRegLib.selection import choose, per_structure, predict_at
 from HyperPredictRegLib.selection.comparison import compared, predicted_at
-from HyperPredictRegLib.selection.readout import band_value
-from HyperPredictRegLib.trace import LevelTrace
+from HyperPredictRegLib.spatial.geometry import Geometry
 from PIL import Image
 
 PICTURES = {
@@ -49,7 +45,12 @@ PICTURES = {
     "outlines_picture": "outlines.png",
     "trace_picture": "trace.png",
 }
-WEIGHT = Hyperparameter("regularization_weight", "λ", "voxels²", 0.1, 10.0, "log", 1.0, "Larger is smoother.")
+WEIGHT = Parameter(
+    "regularization_weight", "λ", "voxels", "log", 0.1, 10.0, 1.0, "up", "Regularization weight", "Larger is smoother."
+)
+SPACE = SearchSpace((WEIGHT,))
+STEP = Parameter("step", "s", "mm", "linear", -2.0, 6.0, 1.0, "down", "Step length", "Larger steps deform more.")
+"""A parameter that is unlike λ in all: linear, partly negative, and less regularized where it is larger."""
 NASTY = "<b>&\"'"
 
 
@@ -91,8 +92,8 @@ def make_report(geometry: Geometry, alignment: np.ndarray) -> Report:
             fixed="data/fixed scan.nii.gz", moving="C:\\data\\moving.nrrd", out="out", seed=4711,
             fixed_labels="f.nrrd", moving_labels="m.nrrd",
         ),
-        engine=EngineUsed("demons", "1", {"iterations": [30, 20]}, "0123456789abcdef"),
-        hyperparameters={"regularization_weight": 1.5},
+        engine=EngineUsed("demons", "1", "Demons", SPACE, {"iterations": [30, 20]}, "0123456789abcdef"),
+        setting={"regularization_weight": 1.5},
         inputs=(InputUsed("fixed", "data/fixed scan.nii.gz", geometry.size, geometry.spacing, "ab" * 32),),
         working_grid=GridUsed(geometry.size, geometry.spacing, geometry.origin, geometry.direction),
         alignment=AlignmentUsed({}, "mutual information", (level("affine", 0), level("affine", 1)), tuple(alignment.ravel()), 2),
@@ -109,11 +110,12 @@ def make_report(geometry: Geometry, alignment: np.ndarray) -> Report:
         warnings=("The moving image is coarser than the fixed one.",),
         versions={"SimpleITK": "2.5.7"},
         outputs={"warped": "warped.nii.gz"},
+        choice=Choice({"regularization_weight": 1.5}, "λ = 1.5 was given.", by="user"),
     )
 
 
 def make_outcome(direction: tuple[float, ...] = OBLIQUE) -> Outcome:
-    """Two nested ellipsoids, bent by a known smooth displacement that folds in a few voxels; affine scale 1.1."""
+    """Two nested ellipsoids, deformed by a known smooth displacement that folds in a few voxels; affine scale 1.1."""
     geometry = Geometry((40, 36, 30), (4.0, 4.0, 4.0), (11.0, -7.0, 5.0), direction)
     k, j, i = np.meshgrid(*(np.linspace(-1, 1, n) for n in geometry.size[::-1]), indexing="ij")
     radius = np.sqrt((i / 0.7) ** 2 + (j / 0.8) ** 2 + (k / 0.65) ** 2)
@@ -123,17 +125,17 @@ def make_outcome(direction: tuple[float, ...] = OBLIQUE) -> Outcome:
         return geometry.apply_to(sitk.GetImageFromArray(array))
 
     fixed = image((0.4 * labels + 0.1 * np.cos(6 * i) * (labels > 0)).astype(np.float32))
-    centre = geometry.centre_lps
+    center = geometry.centre_lps
     matrix = np.eye(4)
     matrix[:3, :3] *= 1.1
-    matrix[:3, 3] = centre - 1.1 * centre
+    matrix[:3, 3] = center - 1.1 * center
     affine = sitk.AffineTransform(3)
     affine.SetMatrix(tuple(matrix[:3, :3].ravel()))
     affine.SetTranslation(tuple(matrix[:3, 3]))
-    bend = np.zeros((*radius.shape, 3))
-    bend[..., 0] = 9 * np.sin(4 * j) * np.exp(-(radius**2))
-    bend[14:17, 17:20, 18:21, 1] += 14.0
-    field = geometry.apply_to(sitk.GetImageFromArray(bend, isVector=True))
+    deform = np.zeros((*radius.shape, 3))
+    deform[..., 0] = 9 * np.sin(4 * j) * np.exp(-(radius**2))
+    deform[14:17, 17:20, 18:21, 1] += 14.0
+    field = geometry.apply_to(sitk.GetImageFromArray(deform, isVector=True))
     whole = sitk.CompositeTransform(3)
     whole.AddTransform(affine)
     whole.AddTransform(sitk.DisplacementFieldTransform(sitk.Image(field)))
@@ -169,7 +171,7 @@ def with_measured(outcome: Outcome, **changes: object) -> Outcome:
     return with_report(outcome, measured=dataclasses.replace(outcome.report.measured, **changes))
 
 
-def check_page(html: str, wanted: tuple[str, ...] = (), unwanted: tuple[str, ...] = ()) -> str:
+def check_page(html: str, expected: tuple[str, ...] = (), unexpected: tuple[str, ...] = ()) -> str:
     """Check what holds for every report; return the text that a reader sees, blanks joined."""
     root = ElementTree.fromstring(html)  # also refuses a page with unbalanced or crossed tags
     assert html.startswith("<!DOCTYPE html>") and root.get("lang") == "en"
@@ -191,10 +193,10 @@ def check_page(html: str, wanted: tuple[str, ...] = (), unwanted: tuple[str, ...
         assert style.text is not None and "url(" not in style.text
         style.text = ""
     text = " ".join(" ".join(root.itertext()).split())
-    for words in wanted:
+    for words in expected:
         assert words in text, words
     assert not re.search(r"\b(None|nan|inf)\b|Traceback|{{|{%", text)
-    for words in unwanted:
+    for words in unexpected:
         assert words not in text, words
     return text
 
@@ -205,14 +207,13 @@ def assert_not_blank(content: bytes) -> None:
     assert image.std() > 5
 
 
-def render(outcome: Outcome, pictures: tuple[page.Picture, ...] | None = None, **options: object) -> str:
+def render(outcome: Outcome) -> str:
     """Render a page without spending time on pictures."""
-    if pictures is None:
-        pictures = tuple(page.Picture(c, problem="left out in this test") for c in captions.captions(outcome).values())
-    return page.render_page(outcome.report, pictures, options.get("hyperparameters", ()))
+    pictures = tuple(Picture(c, problem="left out in this test") for c in report_page.captions(outcome).values())
+    return report_page.render_report(outcome.report, pictures)
 
 
-# What was foreseen
+# What was predicted
 
 NAMES = (
     "Left Hippocampus", "Right Hippocampus", "Left Thalamus", "Right Thalamus", "Left Caudate", "Right Caudate", "Left Putamen",
@@ -222,14 +223,16 @@ NAMES = (
     "Left Cerebellum White Matter", "Right Cerebellum White Matter", "Left Cerebral Cortex", "Right Cerebral Cortex",
     "Left Cerebral White Matter", "Right Cerebral White Matter",
 )
-LAMBDA = Hyperparameter("regularization_weight", "λ", "voxels", 0.4, 4.5, "log", 0.7, "Higher is stiffer.")
+LAMBDA = Parameter(
+    "regularization_weight", "λ", "voxels", "log", 0.4, 4.5, 0.7, "up", "Regularization weight", "Higher is more regularized."
+)
 
 
 def around(value: np.ndarray, below: float, above: float) -> Band:
     return Band(value, np.clip(value - below, 0, 1), np.clip(value + above, 0, 1))
 
 
-def make_curves(names: tuple[str, ...] = NAMES, points: int = 48) -> Curves:
+def make_surface(names: tuple[str, ...] = NAMES, points: int = 48) -> PredictionSurface:
     """Curves of one pair over λ from 0.4 to 4.5: folding falls steeply, every structure has its best λ elsewhere."""
     weight = np.geomspace(0.4, 4.5, points)
     peaks = np.geomspace(0.25, 1.3, len(names))
@@ -241,57 +244,73 @@ def make_curves(names: tuple[str, ...] = NAMES, points: int = 48) -> Curves:
     def percent(share: float) -> Band:
         return Band(share * folding, share * folding / 3, share * folding * 3)
 
-    return Curves(
-        names=("regularization_weight",),
+    return PredictionSurface(
+        space=SearchSpace((LAMBDA,)),
         values=weight[:, None],
         structures=names,
         labels=tuple(range(1, len(names) + 1)),
         dice=around(dice, 0.03, 0.025),
         mean_dice=around(dice.mean(axis=0), 0.02, 0.015),
         folding_foreground=percent(1.0),
-        folding_box=percent(0.4),
+        folding_grid=percent(0.4),
         sd_log_jacobian=around(0.4 * weight**-0.5, 0.03, 0.03),
     )
 
 
-def make_foresight(curves: Curves | None = None, criterion: Criterion | None = None, **changes: object) -> Foresight:
-    """What `predict` hands over, chosen from made-up curves as the workflow would choose."""
-    curves, criterion = curves or make_curves(), criterion or Criterion(tolerance=0.003)
-    choice = choose(curves, criterion)
-    structures = tuple(
-        StructureChoice(
-            own.label, own.structure, own.choice.hyperparameters, own.dice,
-            band_value(curves.dice, (curves.labels.index(own.label), choice.index)),
-        )
-        for own in per_structure(curves, criterion)
+def make_map(points: int = 24) -> PredictionSurface:
+    """One pair over λ and `STEP`: Dice has a ridge across both, folding falls with λ and rises with the step."""
+    space = SearchSpace((LAMBDA, STEP))
+    values = space.grid(points)
+    x, y = space.to_unit(values).T
+    dice = 0.78 - 0.16 * (x - 0.35 - 0.3 * y) ** 2 - 0.05 * (y - 0.6) ** 2
+    folding = 10.0 ** (0.6 - 5.0 * x + 2.5 * y)
+    folding = np.where(folding < 2e-4, 0.0, np.minimum(folding, 30.0))
+
+    def percent(share: float) -> Band:
+        return Band(share * folding, share * folding / 3, share * folding * 3)
+
+    return PredictionSurface(
+        space=space,
+        values=values,
+        structures=("one", "two"),
+        labels=(1, 2),
+        dice=around(np.stack([dice + 0.05, dice - 0.05]), 0.03, 0.025),
+        mean_dice=around(dice, 0.02, 0.015),
+        folding_foreground=percent(1.0),
+        folding_grid=percent(0.4),
+        sd_log_jacobian=around(0.5 - 0.3 * x + 0.1 * y, 0.03, 0.03),
     )
+
+
+def make_prediction(
+    surface: PredictionSurface | None = None, criterion: Criterion | None = None, choice: Choice | None = None, **changes: object
+) -> Prediction:
+    """What `predict` hands over, chosen from a made-up surface as the workflow would choose; `changes` of its fields."""
+    surface, criterion = surface or make_surface(), criterion or Criterion(tolerance=0.003)
+    best = dataclasses.replace(choose(surface, criterion, "brain-t1 1.0"), fixed=surface.space.defaults)
     parts = {
         "job": Job(fixed="data/fixed scan.nii.gz", moving="C:\\data\\moving.nrrd", out="out", seed=4711),
-        "engine": EngineUsed("demons", "1", {"iterations": [30, 20]}, "0123456789abcdef"),
+        "engine": EngineUsed("demons", "1", "Demons", surface.space, {"iterations": [30, 20]}, "0123456789abcdef"),
         "predictor": "brain-t1 1.0",
-        "verdict": Verdict("green"),
+        "bundle_sha256": "ab" * 32,
+        "reliability": Reliability("reliable"),
         "criterion": criterion,
-        "hyperparameters": choice.hyperparameters,
-        "feasible": choice.feasible,
-        "choice": choice.sentence,
-        "predicted": foreseen(curves, choice.hyperparameters, "brain-t1 1.0"),
-        "structures": structures,
-        "fixed_hyperparameters": {"regularization_weight": 0.7},
+        "choice": choice or best,
+        "structures": per_structure(surface, criterion),
+        "surface": surface,
         "seconds": {"read": 1.25, "alignment": 8.0, "predict": 0.75},
         "warnings": (),
     }
-    return Foresight(Prediction(**{**parts, **changes}), curves)
+    return Prediction(**{**parts, **changes})
 
 
-def make_red(curves: Curves | None = None, **changes: object) -> Foresight:
+def make_unreliable(surface: PredictionSurface | None = None, **changes: object) -> Prediction:
     """What `predict` hands over for a pair that the predictor does not know."""
     fixed = {"regularization_weight": 0.7}
     reasons = ("The intensities correlate less than in 99 % of the training pairs.",)
-    parts = {
-        "verdict": Verdict("red", reasons), "hyperparameters": fixed, "predicted": None, "structures": (),
-        "choice": "No suggestion is made, so the fixed λ = 0.7 is taken.",
-    }
-    return make_foresight(curves, **{**parts, **changes})
+    choice = Choice(fixed, "No suggestion is made, so the fixed λ = 0.7 is taken.", by="fixed", fixed=fixed)
+    parts = {"reliability": Reliability("unreliable", reasons), "choice": choice, "structures": ()}
+    return make_prediction(surface, **{**parts, **changes})
 
 
 def trial(weight: float, foreground: float, limit: float = 0.5) -> Trial:
@@ -300,21 +319,35 @@ def trial(weight: float, foreground: float, limit: float = 0.5) -> Trial:
 
 
 def with_choice(outcome: Outcome, trials: tuple[Trial, ...], **changes: object) -> Outcome:
-    """The outcome as the closed loop would hand it over after these trials, with curves and a prediction for the first λ."""
-    curves, criterion = make_curves(("shell", "core")), Criterion(tolerance=0.003)
-    first, last = trials[0].hyperparameters, trials[-1]
-    parts = {
-        "hyperparameters": last.hyperparameters, "chosen_by": "predictor", "choice": "λ = 0.6: for a reason.",
-        "limit_kept": last.within_limit, "criterion": criterion, "predicted": foreseen(curves, first, "brain-t1 1.0"),
-        "verdict": Verdict("amber", ("The voxels are larger than in training.",)), "trials": trials,
+    """The outcome as the closed loop would hand it over after these trials, with a prediction for the first λ.
+
+    `changes` are of the report's fields, or of its choice: `by`, `sentence`, `predicted`.
+    """
+    surface, criterion = make_surface(("shell", "core")), Criterion(tolerance=0.003)
+    first, last = trials[0].setting, trials[-1]
+    parts = {"by": "predictor", "sentence": "λ = 0.6: for a reason.", "predicted": predict_at(surface, first, "brain-t1 1.0")}
+    choice = Choice(first, **{name: changes.pop(name, value) for name, value in parts.items()})
+    fields = {
+        "setting": last.setting, "choice": choice, "predictor": "brain-t1 1.0", "limit_met": last.within_limit,
+        "criterion": criterion,
+        "reliability": Reliability("uncertain", ("The voxels are larger than in training.",)), "trials": trials,
     }
-    changed = with_report(with_measured(outcome, folding_percent=last.folding_percent), **{**parts, **changes})
-    return compared_anew(dataclasses.replace(changed, curves=curves))
+    changed = with_report(with_measured(outcome, folding_percent=last.folding_percent), **{**fields, **changes})
+    reliability = changed.report.reliability or Reliability("reliable")
+    prediction = make_prediction(surface, criterion, choice, reliability=reliability)
+    return compared_anew(dataclasses.replace(changed, prediction=prediction))
+
+
+def with_predicted(outcome: Outcome, **changes: object) -> Outcome:
+    """The outcome with other parts of its choice, compared anew."""
+    return compared_anew(with_report(outcome, choice=dataclasses.replace(outcome.report.choice, **changes)))
 
 
 def compared_anew(outcome: Outcome) -> Outcome:
     """The outcome with its prediction compared with its measurements, as the workflow does it."""
-    report = outcome.report
-    at_result = predicted_at(outcome.curves, report.predicted, report.hyperparameters)
-    comparisons = compared(report.predicted, at_result, report.trials, report.measured)
+    report, prediction = outcome.report, outcome.prediction
+    at_result = None
+    if prediction is not None:
+        at_result = predicted_at(prediction.surface, report.choice.predicted, report.setting)
+    comparisons = compared(report.choice.predicted, at_result, report.trials, report.measured)
     return with_report(outcome, predicted_at_result=at_result, comparisons=comparisons)

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 import vtk
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.job import (
+from HyperPredictRegLib.core.trace import LevelTrace
+from HyperPredictRegLib.engines.demons import DemonsEngine
+from HyperPredictRegLib.results.job import EngineUsed, Job
+from HyperPredictRegLib.results.outcome import Outcome
+from HyperPredictRegLib.results.prediction import Choice
+from HyperPredictRegLib.results.report import (
     AlignmentUsed,
     DiceMeasure,
     Distances,
-    EngineUsed,
     FoldingPercent,
     GridUsed,
-    Job,
     Measured,
     Report,
     StructureMeasure,
 )
-from HyperPredictRegLib.outcome import Outcome
-from HyperPredictRegLib.trace import LevelTrace
-from HyperPredictRegLib.transforms import field_transform
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import field_transform
 
 ROTATION = sitk.Euler3DTransform((1.0, 2.0, 3.0), 0.25, -0.3, 0.2, (2.0, -3.0, 1.5))
 OBLIQUE = Geometry((24, 22, 20), (2.0, 2.5, 3.0), (-20.0, 11.0, -35.0), ROTATION.GetMatrix())
@@ -131,8 +133,9 @@ def through_node(node: Any, points_lps: np.ndarray) -> np.ndarray:
     return np.array([transform.TransformDoublePoint(*point) for point in points_lps * _FLIP]) * _FLIP
 
 
+@cache
 def outcome(geometry: Geometry = OBLIQUE) -> Outcome:
-    """Return a finished registration with all its parts."""
+    """Return a finished registration with all its parts, the same one each time: its images are not to be changed."""
     distances = Distances(1.0, 2.0, 3.0)
     structures = (
         StructureMeasure(3, "Links <&> ö", 0.8, 0.5, None, 1.0, 2.0, 3.0),
@@ -148,8 +151,8 @@ def outcome(geometry: Geometry = OBLIQUE) -> Outcome:
 
     report = Report(
         job=Job("fixed.nii", "moving.nii", "out", seed=99),
-        engine=EngineUsed("demons", "1", {"iterations": 5}, "0123"),
-        hyperparameters={"regularization_weight": 1.5},
+        engine=EngineUsed("demons", "1", "Demons", DemonsEngine.info.search_space, {"iterations": 5}, "0123"),
+        setting={"regularization_weight": 1.5},
         inputs=(),
         working_grid=GridUsed(geometry.size, geometry.spacing, geometry.origin, geometry.direction),
         alignment=AlignmentUsed({}, "mean squares", (level("affine", 0, 5), level("affine", 1, 3)), tuple(np.eye(4).ravel()), 1),
@@ -160,12 +163,25 @@ def outcome(geometry: Geometry = OBLIQUE) -> Outcome:
         warnings=("Something <b>bold</b>.",),
         versions={"SimpleITK": "2.5"},
         outputs={},
+        choice=Choice({"regularization_weight": 1.5}, "The user chose.", by="user"),
     )
     transform = transforms(geometry)["composite-field"]
     fixed, moving, structure = image(geometry), image(geometry, seed=6), labels(geometry)
     unit = sitk.Cast(fixed, sitk.sitkFloat32)
     return Outcome(
-        report, fixed, moving, geometry.resample(moving, transform), sitk.CompositeTransform(transform), transform,
-        unit, unit, unit, sitk.Cast(structure > 0, sitk.sitkUInt8), unit / 100 + 0.5, structure, structure,
-        geometry.resample(structure, transform, interpolator=sitk.sitkNearestNeighbor), {3: "Links <&> ö", 17: "Right"},
+        report=report,
+        fixed=fixed,
+        moving=moving,
+        warped=geometry.resample(moving, transform),
+        transform=sitk.CompositeTransform(transform),
+        inverse=transform,
+        fixed_on_grid=unit,
+        moving_aligned=unit,
+        moving_registered=unit,
+        foreground=sitk.Cast(structure > 0, sitk.sitkUInt8),
+        jacobian=unit / 100 + 0.5,
+        fixed_labels=structure,
+        moving_labels=structure,
+        warped_labels=geometry.resample(structure, transform, interpolator=sitk.sitkNearestNeighbor),
+        label_names={3: "Links <&> ö", 17: "Right"},
     )

@@ -17,8 +17,8 @@ COLUMNS = ("pair", "fixed", "moving", "fixed_labels", "moving_labels", "fixed_su
 
 def write_organs(folder: Path) -> Path:
     """Write three organs with labels, and an image that cannot be registered."""
-    for name, bend in (("anna", 0.0), ("bert", 0.3), ("carl", -0.3)):
-        image = blob_image(FIXED_GRID, bend=bend)
+    for name, deform in (("anna", 0.0), ("bert", 0.3), ("carl", -0.3)):
+        image = blob_image(FIXED_GRID, deform=deform)
         sitk.WriteImage(sitk.Cast(image * 5, sitk.sitkInt16), str(folder / f"{name}.nrrd"))
         sitk.WriteImage(blob_labels(image), str(folder / f"{name}-labels.nrrd"))
     empty = FIXED_GRID.apply_to(sitk.GetImageFromArray(np.zeros(FIXED_GRID.size[::-1], np.int16)))

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from HyperPredictRegLib.alignment import Alignment, AlignmentSettings, align, foreground_points, stability
-from HyperPredictRegLib.errors import Cancelled, InputError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.intensity import foreground
-from HyperPredictRegLib.progress import ProgressEvent
-from HyperPredictRegLib.records import from_json, to_json
-from HyperPredictRegLib.threads import threads
+from HyperPredictRegLib.core.errors import Cancelled, InputError
+from HyperPredictRegLib.core.json_records import from_json, to_json
+from HyperPredictRegLib.core.progress import ProgressEvent
+from HyperPredictRegLib.core.resources import threads
+from HyperPredictRegLib.preprocessing.intensity import foreground
+from HyperPredictRegLib.spatial.geometry import Geometry
 from scipy.spatial.transform import Rotation
 
 QUICK = AlignmentSettings(multi_start=False)
@@ -48,7 +48,7 @@ def organ(geometry: Geometry, to_object: np.ndarray, radius: float = 60.0) -> si
     return geometry.apply_to(sitk.GetImageFromArray((100 * voxels).astype(np.float32)))
 
 
-def box(radius: float = 60.0, voxels: int = 36, centre: tuple[float, float, float] = (0, 0, 0)) -> Geometry:
+def grid_of(radius: float = 60.0, voxels: int = 36, centre: tuple[float, float, float] = (0, 0, 0)) -> Geometry:
     spacing = 2.6 * radius / voxels
     return Geometry((voxels,) * 3, (spacing,) * 3, tuple(c - spacing * (voxels - 1) / 2 for c in centre))
 
@@ -57,7 +57,7 @@ def pair(
     truth: np.ndarray, radius: float = 60.0, moving_grid: Geometry | None = None, voxels: int = 36
 ) -> tuple[sitk.Image, sitk.Image]:
     """A fixed image, and a moving one such that `truth` maps fixed to moving points."""
-    grid = box(radius, voxels)
+    grid = grid_of(radius, voxels)
     return organ(grid, np.eye(4), radius), organ(moving_grid or grid, np.linalg.inv(truth), radius)
 
 
@@ -98,7 +98,7 @@ def test_grids_may_differ_in_everything(oblique):
 @pytest.mark.parametrize("angle", [100, 170])
 def test_rotated_starts_find_what_a_single_start_misses(angle):
     truth = rigid(angle, (1, -2, 0.5), (20, 10, -15))
-    fixed, moving = pair(truth, 60.0, box(80.0, 48))
+    fixed, moving = pair(truth, 60.0, grid_of(80.0, 48))
     found = align(fixed, moving, seed=1)
     assert error_mm(found, truth, fixed) < 0.5
     assert found.starts_tried > 100
@@ -131,21 +131,21 @@ def test_stages_limit_what_the_result_can_be(stages, linear):
 
 @pytest.mark.parametrize("start", ["moments", "geometry", "identity"])
 def test_start_alone(start):
-    fixed, moving = pair(rigid(0, (1, 0, 0), (12, 0, 0)), 60.0, box(60.0, 36, (5, 0, 0)))
+    fixed, moving = pair(rigid(0, (1, 0, 0), (12, 0, 0)), 60.0, grid_of(60.0, 36, (5, 0, 0)))
     shift = align(fixed, moving, replace(QUICK, stages=(), start=start), seed=1).matrix[:3, 3]
     assert shift[0] == pytest.approx({"moments": 12, "geometry": 5, "identity": 0}[start], abs=0.3)
 
 
 def test_initial_transform_is_the_start_and_no_others_are_tried():
     truth = rigid(120, (1, 1, 0), (10, 0, 0))
-    fixed, moving = pair(truth, 60.0, box(80.0, 48))
+    fixed, moving = pair(truth, 60.0, grid_of(80.0, 48))
     near = rigid(110, (1, 1, 0), (5, 5, 0))
     given = sitk.CompositeTransform([sitk.TranslationTransform(3, near[:3, 3].tolist()), rotation(near)])
     result = align(fixed, moving, seed=1, initial_transform=given)
     assert result.starts_tried == 1
     assert error_mm(result, truth, fixed) < 0.5
-    kept = align(fixed, moving, replace(QUICK, stages=()), seed=1, initial_transform=given)
-    assert np.allclose(kept.matrix, near, atol=1e-6)
+    retained = align(fixed, moving, replace(QUICK, stages=()), seed=1, initial_transform=given)
+    assert np.allclose(retained.matrix, near, atol=1e-6)
 
 
 def rotation(matrix: np.ndarray) -> sitk.AffineTransform:
@@ -222,7 +222,7 @@ def test_contrast_is_measured_and_decides_the_metric():
     assert align(fixed, moving, replace(QUICK, metric="mean_squares"), seed=1).metric == "mean_squares"
 
 
-def test_progress_grows_to_one_and_carries_the_metric():
+def test_progress_grows_to_one_and_takes_the_metric():
     fixed, moving = pair(AFFINE)
     events: list[ProgressEvent] = []
     align(fixed, moving, QUICK, seed=1, progress=events.append)
@@ -253,9 +253,8 @@ def test_nothing_of_a_run_stays_in_memory():
     assert gone() is None
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_cancel_during_any_part(share):
-    fixed, moving = pair(AFFINE)
+def test_cancel_during_any_part():
+    fixed, moving = pair(AFFINE, voxels=28)
     settings = replace(QUICK, multi_start=True)
     asked = 0
 
@@ -265,16 +264,18 @@ def test_cancel_during_any_part(share):
         return asked > stop_at
 
     align(fixed, moving, settings, seed=1, cancelled=lambda: counted(float("inf")))
-    stop_at, asked = int(share * asked), 0
-    with pytest.raises(Cancelled):
-        align(fixed, moving, settings, seed=1, cancelled=lambda: counted(stop_at))
-    # The optimiser asks once an iteration, and a level may be past its last question when the answer comes.
-    assert asked <= stop_at + 3
+    in_all = asked
+    for share in (0.0, 0.3, 0.9):
+        stop_at, asked = int(share * in_all), 0
+        with pytest.raises(Cancelled):
+            align(fixed, moving, settings, seed=1, cancelled=lambda stop_at=stop_at: counted(stop_at))
+        # The optimiser asks once an iteration, and a level may be past its last question when the answer comes.
+        assert asked <= stop_at + 3, share
 
 
 def test_stability_of_a_sound_and_of_a_hopeless_pair():
     fixed, moving = pair(AFFINE)
-    sound = stability(fixed, moving, QUICK, seeds=(1, 2, 3))
+    sound = stability(fixed, moving, QUICK, seeds=(1, 2))
     assert sound.stable
     assert sound.warnings == ()
     assert 0 <= sound.mean_spread_mm <= sound.largest_spread_mm
@@ -339,7 +340,7 @@ def test_real_brains_hard_start_and_overlap(data_folder):
     folder = data_folder / "brain-t1-nmm"
     fixed, moving = (sitk.ReadImage(str(folder / f"nmm_{s}_t1.nii.gz"), sitk.sitkFloat32) for s in ("1008", "1012"))
     labels = [sitk.ReadImage(str(folder / f"nmm_{s}_aseg.nii.gz")) for s in ("1008", "1012")]
-    home = align(fixed, moving, seed=1)
+    home = align(fixed, moving, QUICK, seed=1)
     turn = rigid(100, (1, 0.4, -0.7), (30, -20, 10))
     turned = sitk.Image(moving)
     turned.SetOrigin((turn[:3, :3] @ np.array(moving.GetOrigin()) + turn[:3, 3]).tolist())

@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from HyperPredictRegLib.alignment.frame import Level
-from HyperPredictRegLib.alignment.settings import OPTIMISERS, AlignmentSettings
+from HyperPredictRegLib.alignment.frame import OPTIMISERS, AlignmentSettings, Level
 from HyperPredictRegLib.alignment.stages import make_method, run_level
-from HyperPredictRegLib.errors import Cancelled, RegistrationError
-from HyperPredictRegLib.threads import threads
-from HyperPredictRegLib.trace import LevelTrace, explain_stop
+from HyperPredictRegLib.core.errors import Cancelled, RegistrationError
+from HyperPredictRegLib.core.resources import threads
+from HyperPredictRegLib.core.trace import LevelTrace, explain_stop
 
 ONE_LEVEL = AlignmentSettings(
     shrink_factors=(1,), smoothing_sigmas=(0,), iterations=(40,), sampling_percentages=(100,), multi_start=False

@@ -15,12 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.files import read_text
-from HyperPredictRegLib.predictor.bundle import load_bundle
-from HyperPredictRegLib.predictor.card import read_card
-from HyperPredictRegLib.predictor.model_file import MOST_BYTES, MOST_MEMBERS
-from HyperPredictRegLib.predictor.paths import bundled
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.files import read_text
+from HyperPredictRegLib.predictor.bundle import MOST_BYTES, MOST_MEMBERS, load_bundle
+from HyperPredictRegLib.predictor.card import bundled, read_card
 
 NAN, INF = float("nan"), float("inf")
 
@@ -58,11 +56,11 @@ def changed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
     return with_model(folder, saved(content))
 
 
-def refused(folder: Path, said: str) -> None:
+def refused(folder: Path, message: str) -> None:
     with pytest.raises(InputError) as caught:
         load_bundle(folder)
     sentence = str(caught.value)
-    assert said in sentence and sentence.endswith(".") and "\n" not in sentence and len(sentence) < 700, sentence
+    assert message in sentence and sentence.endswith(".") and "\n" not in sentence and len(sentence) < 700, sentence
 
 
 def set_in(*path: Any) -> Callable[[dict[str, Any]], None]:
@@ -88,9 +86,9 @@ CONTENT = {
     "a threshold more": (lambda c: c["thresholds"].append(5.0), "too many values"),
     "thresholds exchanged": (lambda c: c["thresholds"].reverse(), "thresholds or spreads"),
     "no threshold": (set_in("thresholds", 0, -1.0), "thresholds or spreads"),
-    "NaN in novelty": (set_in("novelty", "precision", NAN), "'novelty precision' holds numbers that are not finite"),
-    "infinite mean": (set_in("novelty", "mean", -INF), "'novelty mean' holds numbers that are not finite"),
-    "no spread": (set_in("novelty", "sd", 0.0), "thresholds or spreads"),
+    "NaN in OOD distance": (set_in("ood", "precision", NAN), "'ood precision' holds numbers that are not finite"),
+    "infinite mean": (set_in("ood", "mean", -INF), "'ood mean' holds numbers that are not finite"),
+    "no spread": (set_in("ood", "sd", 0.0), "thresholds or spreads"),
     "NaN in calibration": (set_in("widths", "dice", NAN), "'widths' holds nan"),
     "negative width": (set_in("widths", "curves", (1.0, -1.0, 1.0)), "widths of bands"),
     "four curves": (set_in("widths", "curves", (1.0, 1.0, 1.0, 1.0)), "widths of bands"),
@@ -117,13 +115,13 @@ CONTENT = {
     "no settings": (lambda c: c.pop("settings"), "it lacks 'settings'"),
     "unknown setting": (lambda c: c["settings"].update(code=1), "code"),
 }  # fmt: skip
-CONTENT |= {f"no {name}": (lambda c, name=name: c.pop(name), f"it lacks '{name}'") for name in ("network", "widths", "novelty")}
+CONTENT |= {f"no {name}": (lambda c, name=name: c.pop(name), f"it lacks '{name}'") for name in ("network", "widths", "ood")}
 
 
 @pytest.mark.parametrize("name", CONTENT)
 def test_what_a_bundle_cannot_say_is_refused(copy: Path, name: str) -> None:
-    change, said = CONTENT[name]
-    refused(changed(copy, change), said)
+    change, message = CONTENT[name]
+    refused(changed(copy, change), message)
 
 
 @pytest.mark.parametrize("name", ["members", "pair_features", "structures", "basis", "width", "hidden_layers", "embedding"])
@@ -134,8 +132,8 @@ def test_sizes_are_compared_before_anything_is_allocated(copy: Path, name: str) 
 
 @pytest.mark.parametrize(("name", "size"), [("members", 90), ("width", 1900), ("embedding", 499), ("hidden_layers", 4)])
 def test_a_network_is_not_made_for_weights_that_are_not_there(copy: Path, name: str, size: int) -> None:
-    said = "other parts than its settings say" if name == "hidden_layers" else "another shape or type than its settings say"
-    refused(changed(copy, set_in("settings", name, size)), said)
+    message = "other parts than its settings say" if name == "hidden_layers" else "another shape or type than its settings say"
+    refused(changed(copy, set_in("settings", name, size)), message)
 
 
 def repacked(model: bytes, change: Callable[[str, bytes], bytes | None], pack: int = zipfile.ZIP_STORED, **more: bytes) -> bytes:
@@ -160,12 +158,12 @@ def described(change: Callable[[bytes], bytes]) -> Callable[[str, bytes], bytes]
 
 
 ARCHIVES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "a bomb": (lambda m: repacked(m, same, zipfile.ZIP_DEFLATED, **{"model/data/99": bytes(10**7)}), "packed or locked"),
+    "a bomb": (lambda m: repacked(m, same, zipfile.ZIP_DEFLATED, **{"archive/data/99": bytes(10**7)}), "packed or locked"),
     "packed": (lambda m: repacked(m, same, zipfile.ZIP_DEFLATED), "packed or locked"),
-    "many members": (lambda m: repacked(m, same, **{f"model/data/m{n}": b"" for n in range(MOST_MEMBERS)}), "where at most"),
-    "a way out": (lambda m: repacked(m, same, **{"model/../../harm": b""}), "a member called"),
+    "many members": (lambda m: repacked(m, same, **{f"archive/data/m{n}": b"" for n in range(MOST_MEMBERS)}), "where at most"),
+    "a way out": (lambda m: repacked(m, same, **{"archive/../../harm": b""}), "a member called"),
     "an absolute name": (lambda m: repacked(m, same, **{"/harm": b""}), "several folders|a member called"),
-    "a backslash": (lambda m: repacked(m, same, **{"model/..\\harm": b""}), "a member called"),
+    "a backslash": (lambda m: repacked(m, same, **{"archive/..\\harm": b""}), "a member called"),
     "no description": (lambda m: repacked(m, lambda n, d: None if n.endswith("data.pkl") else d), "no description"),
     "a long description": (lambda m: repacked(m, described(lambda d: d + bytes(1_000_001))), "description is too long"),
     "no pickle": (lambda m: repacked(m, described(lambda d: b"nonsense")), "does not hold the tensors"),
@@ -184,9 +182,9 @@ ARCHIVES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archives_that_say_more_than_they_hold_are_refused(copy: Path, name: str) -> None:
-    make, said = ARCHIVES[name]
+    make, message = ARCHIVES[name]
     with_model(copy, make((copy / "model.pt").read_bytes()))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_bundle(copy)
 
 
@@ -255,8 +253,8 @@ CARDS: dict[str, tuple[Callable[[str], str], str]] = {
     "deep": (lambda text: "[" * 100_000, "card"),
     "deep in a field": (lambda text: text.replace('"training":', '"training":' + "[" * 5000 + "]" * 5000 + ',"x":'), "card"),
     "digits": (lambda text: text.replace('"pairs": ', '"pairs": ' + "9" * 5000), "card"),
-    "10**400": (lambda text: text.replace('"lower": ', '"lower": 1' + "0" * 400 + ', "x": '), "card"),
-    "NaN": (lambda text: text.replace('"lower": ', '"lower": NaN, "x": '), "card"),
+    "10**400": (lambda text: text.replace('"low": ', '"low": 1' + "0" * 400 + ', "x": '), "card"),
+    "NaN": (lambda text: text.replace('"low": ', '"low": NaN, "x": '), "card"),
     "no object": (lambda text: "3", "card"),
     "cut": (lambda text: text[:200], "card"),
 }
@@ -264,35 +262,52 @@ CARDS: dict[str, tuple[Callable[[str], str], str]] = {
 
 @pytest.mark.parametrize("name", CARDS)
 def test_cards_that_cannot_be_read_are_refused(copy: Path, name: str) -> None:
-    change, said = CARDS[name]
+    change, message = CARDS[name]
     path = copy / "card.json"
     path.write_text(change(json.dumps(json.loads(path.read_text()))))
-    refused(copy, said)
+    refused(copy, message)
 
 
-FIELDS: dict[str, tuple[str, Any]] = {
-    "range turned round": ("lower", 1e9),
-    "range from zero": ("lower", 0.0),
-    "negative fixed λ": ("fixed_value", -1.0),
-    "infinite range": ("upper", 1e999),
-    "label in letters": ("structures", {"two": "x", "17": "y"}),
-    "label in other digits": ("structures", {"²": "x", "17": "y"}),
-    "long label": ("structures", {"2" * 5000: "x"}),
-    "long name": ("name", "n" * 5000),
-    "two lines": ("name", "a\nb"),
-    "no checksum": ("model_sha256", "../model"),
-    "text as number": ("lower", "0.4"),
-    "NaN assumed": ("assumed", {"label_noise_mm": NAN}),
-    "another format": ("format", 2),
-}
+def range_of(**changed: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda card: card["space"]["parameters"][0].update(changed)
+
+
+def second_parameter(card: dict[str, Any]) -> None:
+    card["space"]["parameters"].append(card["space"]["parameters"][0] | {"name": "more"})
+    card["fixed"]["more"] = 1.0
+
+
+FIELDS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "range turned round": (range_of(low=1e9), "is none on its scale"),
+    "range from zero": (range_of(low=0.0), "is none on its scale"),
+    "infinite range": (range_of(high=1e999), "card"),
+    "text as number": (range_of(low="0.4"), "should be a number"),
+    "default beyond": (range_of(default=1e6), "lies outside of"),
+    "unknown scale": (range_of(scale="cubic"), "must be one of"),
+    "no parameter": (lambda card: card["space"].update(parameters=[]), "at least one parameter"),
+    "two parameters": (second_parameter, "curves run over one parameter"),
+    "fixed setting of another parameter": (lambda card: card.update(fixed={"more": 1.0}), "a fixed setting"),
+    "fixed setting beyond": (lambda card: card["fixed"].update(regularization_weight=-1.0), "a fixed setting"),
+    "label in letters": (lambda card: card.update(structures={"two": "x", "17": "y"}), "label values"),
+    "label in other digits": (lambda card: card.update(structures={"²": "x", "17": "y"}), "label values"),
+    "long label": (lambda card: card.update(structures={"2" * 5000: "x"}), "label values"),
+    "long name": (lambda card: card.update(name="n" * 5000), "a text"),
+    "two lines": (lambda card: card.update(name="a\nb"), "a text"),
+    "no checksum": (lambda card: card.update(model_sha256="../model"), "a checksum"),
+    "NaN assumed": (lambda card: card.update(assumed={"label_noise_mm": NAN}), "card"),
+    "an alignment of text": (lambda card: card.update(alignment="fast"), "should be an object"),
+    "another format": (lambda card: card.update(format=3), "format 3"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_cards_that_say_what_cannot_be_are_refused(copy: Path, name: str) -> None:
-    field, value = FIELDS[name]
+    change, message = FIELDS[name]
     path = copy / "card.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    refused(copy, "card" if field != "format" else "format 2")
+    card = json.loads(path.read_text())
+    change(card)
+    path.write_text(json.dumps(card))
+    refused(copy, message)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="makes pipes and devices")
@@ -316,8 +331,8 @@ def test_small_files_are_read_no_further_than_they_may_be(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "long").write_bytes(b"x" * 101)
     wrong = {"link": "device or a pipe", "pipe": "device or a pipe", "long": "is longer than", "gone": "could not be read"}
-    for name, said in wrong.items():
-        with pytest.raises(InputError, match=said):
+    for name, message in wrong.items():
+        with pytest.raises(InputError, match=message):
             read_text(tmp_path / name, "card", 100)
     assert read_text(tmp_path / "long", "card", 101) == "x" * 101
 
@@ -325,5 +340,13 @@ def test_small_files_are_read_no_further_than_they_may_be(tmp_path: Path) -> Non
 def test_the_bundle_that_comes_with_us_is_what_it_should_be(bundle: Path) -> None:
     loaded = load_bundle(bundle)
     assert loaded.card == read_card(bundle)
-    assert loaded.novelty.precision.shape == (len(loaded.novelty.features),) * 2
+    assert loaded.ood.precision.shape == (len(loaded.ood.features),) * 2
     assert all(not parameter.is_meta for parameter in loaded.ensemble.network.parameters())
+
+
+def test_a_bundle_is_loaded_without_drawing_random_numbers(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On the device without memory that its network is made on, each would load torch's compiler, which takes seconds.
+    monkeypatch.setattr(torch, "randn", None)
+    for name in ("uniform_", "normal_"):
+        monkeypatch.setattr(torch.Tensor, name, None)
+    load_bundle(bundle)

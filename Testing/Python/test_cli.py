@@ -11,30 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from command_samples import Command, started
 from conftest import blob_image, blob_labels
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.points import read_points, write_points
-from HyperPredictRegLib.transforms import transformed_points
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.points import read_points, write_points
+from HyperPredictRegLib.spatial.transforms import transformed_points
 
 GRID = Geometry((28, 26, 24), (2.0, 2.0, 2.0), (-30.0, 11.0, 5.0))
-
-
-def command(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own, as from a terminal."""
-    return subprocess.run(
-        [sys.executable, "-m", "HyperPredictRegLib.cli", *map(str, words)], capture_output=True, encoding="utf-8", check=False
-    )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pair with labels, and a finished registration of it in `done`."""
     folder = tmp_path_factory.mktemp("cli")
-    for name, image in (("fixed", blob_image(GRID)), ("moving", blob_image(GRID, (3.0, -2.0, 1.0), bend=0.3))):
+    for name, image in (("fixed", blob_image(GRID)), ("moving", blob_image(GRID, (3.0, -2.0, 1.0), deform=0.3))):
         sitk.WriteImage(sitk.Cast(image * 5, sitk.sitkInt16), str(folder / f"{name}.nii.gz"))
         sitk.WriteImage(blob_labels(image), str(folder / f"{name}-labels.nii.gz"))
-    done = command(
+    done = started(
         "register", folder / "fixed.nii.gz", folder / "moving.nii.gz", "--out", folder / "done", "--json",
         "--fixed-labels", folder / "fixed-labels.nii.gz", "--moving-labels", folder / "moving-labels.nii.gz",
         "--set-alignment", "multi_start=false", "--reproducible", "--weight", "0.9", "--scene", "scene.mrb",
@@ -50,17 +44,17 @@ def test_help_names_the_commands_and_loads_nothing_heavy() -> None:
         "try: app(['--help'])\nexcept SystemExit: pass\n"
         "print(sorted({'torch', 'SimpleITK', 'numpy', 'pandas', 'dask', 'matplotlib', 'slicer'} & set(sys.modules)))"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True).stdout
-    for name in ("register", "predict", "apply", "measure", "sweep", "synthesise", "train", "evaluate"):
-        assert name in said
-    assert said.strip().endswith("[]")
+    message = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True).stdout
+    for name in ("register", "predict", "apply", "measure", "sweep", "synthesize", "train", "evaluate"):
+        assert name in message
+    assert message.strip().endswith("[]")
 
 
 def test_json_on_standard_output_is_the_report(folder: Path) -> None:
-    said = json.loads((folder / "stdout.json").read_text(encoding="utf-8"))
-    assert said == json.loads((folder / "done" / "report.json").read_text(encoding="utf-8"))
-    assert said["hyperparameters"] == {"regularization_weight": 0.9}
-    assert said["alignment"]["settings"]["multi_start"] is False
+    message = json.loads((folder / "stdout.json").read_text(encoding="utf-8"))
+    assert message == json.loads((folder / "done" / "report.json").read_text(encoding="utf-8"))
+    assert message["setting"] == {"regularization_weight": 0.9}
+    assert message["alignment"]["settings"]["multi_start"] is False
 
 
 def test_page_pictures_and_scene_are_there(folder: Path) -> None:
@@ -68,7 +62,7 @@ def test_page_pictures_and_scene_are_there(folder: Path) -> None:
     assert {"report.html", "overlay.png", "scene.mrb", "transform.h5", "warped-labels.nrrd"} <= names
 
 
-def test_a_report_can_be_run_again(folder: Path, tmp_path: Path) -> None:
+def test_a_report_can_be_run_again(command: Command, folder: Path, tmp_path: Path) -> None:
     done = command("register", "--job", folder / "done" / "report.json", "--out", tmp_path / "again", "--no-page")
     assert done.returncode == 0, done.stderr
     reports = [(place / "report.json").read_text(encoding="utf-8") for place in (folder / "done", tmp_path / "again")]
@@ -77,7 +71,7 @@ def test_a_report_can_be_run_again(folder: Path, tmp_path: Path) -> None:
     assert "Mean Dice" in done.stdout
 
 
-def test_measure_gives_the_reports_own_numbers(folder: Path) -> None:
+def test_measure_gives_the_reports_own_numbers(command: Command, folder: Path) -> None:
     done = command(
         "measure", folder / "fixed.nii.gz", folder / "moving.nii.gz", "--transform", folder / "done" / "transform.h5", "--json",
         "--fixed-labels", folder / "fixed-labels.nii.gz", "--moving-labels", folder / "moving-labels.nii.gz",
@@ -90,7 +84,7 @@ def test_measure_gives_the_reports_own_numbers(folder: Path) -> None:
     assert found["sd_log_jacobian"] == pytest.approx(report["sd_log_jacobian"], rel=1e-3)
 
 
-def test_apply_carries_images_labels_and_points_forward(folder: Path, tmp_path: Path) -> None:
+def test_apply_takes_images_labels_and_points_forward(command: Command, folder: Path, tmp_path: Path) -> None:
     points = GRID.centre_lps + np.array([[0.0, 0, 0], [8, 0, 0], [0, 8, -5]])
     write_points(points, tmp_path / "points.mrk.json")
     done = command(
@@ -109,7 +103,7 @@ def test_apply_carries_images_labels_and_points_forward(folder: Path, tmp_path: 
     np.testing.assert_allclose(again, points, atol=1e-5)
 
 
-def test_apply_inverse_carries_fixed_points_to_the_moving_space(folder: Path, tmp_path: Path) -> None:
+def test_apply_inverse_takes_fixed_points_to_the_moving_space(command: Command, folder: Path, tmp_path: Path) -> None:
     points = GRID.centre_lps + np.array([[0.0, 0, 0], [8, 0, 0]])
     write_points(points, tmp_path / "points.csv")
     transform = folder / "done" / "transform.h5"
@@ -119,7 +113,7 @@ def test_apply_inverse_carries_fixed_points_to_the_moving_space(folder: Path, tm
     np.testing.assert_allclose(moved, transformed_points(sitk.ReadTransform(str(transform)), points), atol=1e-9)
 
 
-def test_points_in_a_fold_are_warned_of(tmp_path: Path) -> None:
+def test_points_in_a_fold_are_warned_of(command: Command, tmp_path: Path) -> None:
     voxels = np.zeros((*GRID.size[::-1], 3))
     voxels[8:16, 8:16, 10, 0], voxels[8:16, 8:16, 12, 0] = 12.0, -12.0
     sitk.WriteImage(GRID.apply_to(sitk.GetImageFromArray(voxels, isVector=True)), str(tmp_path / "fold.nrrd"))
@@ -129,7 +123,7 @@ def test_points_in_a_fold_are_warned_of(tmp_path: Path) -> None:
     assert "1 of 1 points" in done.stderr
 
 
-def test_apply_keeps_existing_files_unless_told(folder: Path, tmp_path: Path) -> None:
+def test_apply_keeps_existing_files_unless_told(command: Command, folder: Path, tmp_path: Path) -> None:
     words = ("apply", folder / "done/transform.h5", "--reference", folder / "fixed.nii.gz")
     words += ("--image", folder / "moving.nii.gz", "--out", tmp_path)
     (tmp_path / "moving-warped.nrrd").write_text("precious")
@@ -164,7 +158,7 @@ BAD = [
 
 @pytest.mark.parametrize(("words", "match"), BAD, ids=[" ".join(words)[:60] for words, _ in BAD])
 def test_bad_input_ends_with_a_sentence_and_code_2(
-    folder: Path, words: tuple[str, ...], match: str, monkeypatch: pytest.MonkeyPatch
+    command: Command, folder: Path, words: tuple[str, ...], match: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))

@@ -16,15 +16,19 @@ import pytest
 import torch
 from HyperPredictRegLib import workflow
 from HyperPredictRegLib.cli import app
-from HyperPredictRegLib.cli.structures import structure_weights, user_names
+from HyperPredictRegLib.cli.options import structure_weights, user_names
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.json_records import to_json
+from HyperPredictRegLib.core.search_space import SearchSpace
+from HyperPredictRegLib.engines import engine_infos, engine_names
 from HyperPredictRegLib.engines.demons import DemonsEngine
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.job import Criterion, Job
+from HyperPredictRegLib.results.job import Criterion, Job
 from loop_samples import write_bundle, write_rough_pair
+from reporting_samples import make_prediction
 from typer.testing import CliRunner, Result
 
 CHOICE = {
-    "--criterion": "knee", "--limit": "0.2", "--domain": "box", "--structures": "17", "--combine": "worst",
+    "--criterion": "knee", "--limit": "0.2", "--domain": "grid", "--structures": "17", "--combine": "worst",
     "--tolerance": "0.01", "--predictor": "none", "--not-cautious": None,
 }  # fmt: skip
 
@@ -53,7 +57,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     return jobs
 
 
-def said_by(*words: str | Path) -> Result:
+def command(*words: str | Path) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
@@ -61,40 +65,99 @@ ROUGHLY = ("--set-alignment", "stages=[]")
 """Where the result does not matter: no affine step beyond its start."""
 
 
-def words_of(pair: Path, command: str, out: Path, *more: str | Path) -> tuple[str | Path, ...]:
+def words_of(pair: Path, name: str, out: Path, *more: str | Path) -> tuple[str | Path, ...]:
     fast = ("--set-alignment", "multi_start=false", "--reproducible", "--quiet")
-    return (command, pair / "fixed.nrrd", pair / "moving.nrrd", "--out", out, *fast, *more)
+    return (name, pair / "fixed.nrrd", pair / "moving.nrrd", "--out", out, *fast, *more)
 
 
 def test_options_left_out_are_the_jobs_own_defaults(asked: list[Job], pair: Path) -> None:
-    for command in ("register", "predict"):
-        said_by(command, pair / "fixed.nrrd", pair / "moving.nrrd", "--out", pair / "out")
+    for name in ("register", "predict"):
+        command(name, pair / "fixed.nrrd", pair / "moving.nrrd", "--out", pair / "out")
     for job in asked:
         assert job == Job(str(pair / "fixed.nrrd"), str(pair / "moving.nrrd"), str(pair / "out"))
     assert len(asked) == 2
 
 
-@pytest.mark.parametrize("command", ["register", "predict"])
-def test_options_of_the_choice_reach_the_job(asked: list[Job], pair: Path, bundle: Path, command: str) -> None:
+@pytest.mark.parametrize("name", ["register", "predict"])
+def test_options_of_the_choice_reach_the_job(asked: list[Job], pair: Path, bundle: Path, name: str) -> None:
     given = {**CHOICE, "--predictor": str(bundle), "--structures": "Left Hippocampus, 2:3"}
-    said_by(*words_of(pair, command, pair / "out", *[w for item in given.items() for w in item if w is not None]))
+    command(*words_of(pair, name, pair / "out", *[w for item in given.items() for w in item if w is not None]))
     counted = {"left hippocampus": 1.0, "left cerebral white matter": 3.0}
-    assert asked[0].criterion == Criterion("knee", 0.2, "box", False, counted, "worst", 0.01)
+    assert asked[0].criterion == Criterion("knee", 0.2, "grid", False, counted, "worst", 0.01)
     assert asked[0].predictor == str(bundle)
 
 
 @pytest.mark.parametrize(("text", "limit"), [("none", None), ("0.3%", 0.3), ("2 %", 2.0)])
 def test_limits(asked: list[Job], pair: Path, text: str, limit: float | None) -> None:
-    said_by(*words_of(pair, "register", pair / "out", "--limit", text))
+    command(*words_of(pair, "register", pair / "out", "--limit", text))
     assert asked[0].criterion.folding_limit == limit
 
 
 @pytest.mark.parametrize("option", CHOICE)
-def test_a_given_weight_leaves_nothing_to_choose(asked: list[Job], pair: Path, option: str) -> None:
+@pytest.mark.parametrize("given", [("--weight", "0.9"), ("--set", "regularization_weight=0.9")])
+def test_a_given_weight_leaves_nothing_to_choose(asked: list[Job], pair: Path, option: str, given: tuple[str, str]) -> None:
     value = [] if CHOICE[option] is None else [CHOICE[option]]
-    done = said_by(*words_of(pair, "register", pair / "out", "--weight", "0.9", option, *value))
-    assert str(done.exception) == f"{option} says how λ is chosen, but --weight gives it: leave out one of the two."
+    done = command(*words_of(pair, "register", pair / "out", *given, option, *value))
+    assert str(done.exception) == f"{option} says how λ is chosen, but {given[0]} gives it: leave out one of the two."
     assert not asked
+
+
+def test_parameters_are_given_by_name_or_the_first_by_its_value(asked: list[Job], pair: Path) -> None:
+    bspline = ("--engine", "bspline")
+    for words in (("--weight", "9"), ("--set", "control_point_spacing=9"), ("--weight", "9", "--set", "control_point_spacing=9")):
+        command(*words_of(pair, "register", pair / "out", *bspline, *words))
+    assert [job.setting for job in asked] == [{"control_point_spacing": 9.0}] * 3
+    assert {job.engine for job in asked} == {"bspline"}
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--set", "rigidity=1"), "has no parameter 'rigidity'"),
+        (("--set", "regularization_weight"), "should be NAME=NUMBER"),
+        (("--set", "regularization_weight=much"), "should be numbers"),
+        (("--set", "regularization_weight=nan"), "should be numbers"),
+        (("--set", "regularization_weight=99"), "choose a value from"),
+        (("--set", "regularization_weight=1", "--set", "regularization_weight=2"), "each name once"),
+        (("--set", "regularization_weight=1", "--weight", "2"), "two values for regularization_weight"),
+    ],
+)
+def test_parameters_that_cannot_be_set(asked: list[Job], pair: Path, words: tuple[str, ...], match: str) -> None:
+    done = command(*words_of(pair, "register", pair / "out", *words))
+    assert isinstance(done.exception, InputError) and match in str(done.exception)
+    assert not asked
+
+
+def test_with_a_prediction_all_that_is_left_out_is_as_in_it(asked: list[Job], pair: Path, bundle: Path, tmp_path: Path) -> None:
+    made = Job(
+        str(pair / "fixed.nrrd"), str(pair / "moving.nrrd"), str(tmp_path / "predicted"), seed=7, preset="standard",
+        moving_labels=str(pair / "moving-labels.nrrd"), predictor=str(bundle), criterion=Criterion(rule="knee", tolerance=0.01),
+        alignment={"multi_start": False},
+    )  # fmt: skip
+    (tmp_path / "predicted").mkdir()
+    (tmp_path / "predicted" / "prediction.json").write_text(to_json(make_prediction(job=made)), encoding="utf-8")
+    for given in ("predicted", "predicted/prediction.json"):
+        more = ("--out", tmp_path / "out", "--limit", "0.2", "--fixed-labels", "f.nrrd")
+        command("register", "--prediction", tmp_path / given, *more)
+    expected = replace(
+        made, out=str(tmp_path / "out"), fixed_labels=str(Path("f.nrrd").absolute()),
+        criterion=replace(made.criterion, folding_limit=0.2),
+    )  # fmt: skip
+    paths = [tmp_path / "predicted", tmp_path / "predicted" / "prediction.json"]
+    assert asked == [replace(expected, prediction=str(path)) for path in paths]
+    command("register", "--prediction", tmp_path / "predicted", "--out", tmp_path / "out", "--weight", "0.9")
+    assert asked[-1].setting == {"regularization_weight": 0.9} and asked[-1].prediction is not None
+    for words in (("--prediction", tmp_path / "gone", "--out", "x"), ("--prediction", tmp_path / "predicted")):
+        assert isinstance(command("register", *words).exception, InputError)
+    assert len(asked) == 3
+
+
+def test_help_tells_of_the_engines_by_their_own_words() -> None:
+    shown = " ".join(command("register", "--help").stdout.split())
+    for info in engine_infos():
+        assert f"{info.name}: {info.summary}" in shown
+        assert f"{info.name}: {info.search_space.first.name} {info.search_space.first.low:g} to" in shown
+    assert f"Default: {engine_names()[0]}." in shown
 
 
 @pytest.mark.parametrize(
@@ -115,7 +178,7 @@ def test_a_given_weight_leaves_nothing_to_choose(asked: list[Job], pair: Path, o
 def test_choices_that_cannot_be_made(asked: list[Job], pair: Path, bundle: Path, words: tuple[str, str], match: str) -> None:
     predictor = () if "--predictor" in words else ("--predictor", bundle)
     structures = () if "--structures" in words else ("--structures", "17")
-    done = said_by(*words_of(pair, "register", pair / "out", *words, *predictor, *structures))
+    done = command(*words_of(pair, "register", pair / "out", *words, *predictor, *structures))
     assert isinstance(done.exception, InputError)
     assert match in str(done.exception)
     assert not asked
@@ -127,7 +190,9 @@ def test_the_users_names_of_structures_win(tmp_path: Path) -> None:
     # The curves will call label 17 as the user does, so this is what the criterion must call it.
     assert structure_weights("left-hippocampus:2,53", named, trained) == {"Hippo: L": 2.0, "right hippocampus": 1.0}
     assert structure_weights("hippo: l,odd one:0.5,7", named, trained) == {"Hippo: L": 1.0, "odd one": 0.5, "label 7": 1.0}
-    assert structure_weights("anything", {}, {}) == {"anything": 1.0}
+    assert structure_weights("17:3", {}, {}) == {"label 17": 3.0}
+    with pytest.raises(InputError, match="since nothing gives names"):
+        structure_weights("anything", {}, {})
 
 
 def test_names_are_not_looked_for_in_a_header_that_ends_the_process(tmp_path: Path) -> None:
@@ -140,49 +205,59 @@ def test_names_are_not_looked_for_in_a_header_that_ends_the_process(tmp_path: Pa
 
 
 def test_the_first_line_is_the_verdict(pair: Path, bundle: Path, tmp_path: Path) -> None:
-    done = said_by(*words_of(pair, "register", tmp_path / "out", "--predictor", bundle, "--no-page"))
+    done = command(*words_of(pair, "register", tmp_path / "out", "--predictor", bundle, "--no-page"))
     assert done.exit_code == 0, done.exception
     lines = done.stdout.splitlines()
     # The bundle is made up, and wrong about how rough the deformation is: that comes first.
     assert lines[0].startswith("Not as predicted: ")
     assert ". The folding limit was kept: " in lines[0]
-    assert "was foreseen" in lines[0]
+    assert "was predicted" in lines[0]
     assert lines[1].startswith("The predictor hopeful 1 chose λ before anything was registered. λ = ")
-    assert lines[2].startswith("Light: green. ")
+    assert lines[2].startswith("Reliable: ")
     assert "\u00a0" not in done.stdout
 
 
 def test_a_limit_that_was_not_kept_is_a_warning_and_no_failure(
     pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weight = replace(DemonsEngine.hyperparameters[0], default=0.4, upper=0.42)
-    monkeypatch.setattr(DemonsEngine, "hyperparameters", (weight,))
-    done = said_by(*words_of(pair, "register", tmp_path / "out", "--predictor", "none", "--limit", "0.1", "--no-page"))
+    weight = replace(DemonsEngine.info.search_space.first, default=0.4, high=0.42)
+    monkeypatch.setattr(DemonsEngine, "info", replace(DemonsEngine.info, search_space=SearchSpace((weight,))))
+    done = command(*words_of(pair, "register", tmp_path / "out", "--predictor", "none", "--limit", "0.1", "--no-page"))
     assert done.exit_code == 0, done.exception
     assert done.stdout.startswith("λ could not be chosen so that at most 0.1 % of the foreground is folded")
     assert "  1. λ = 0.4 " in done.stdout
-    assert "  2. λ = 0.42 " in done.stdout
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    # The end of the range comes last.
+    assert f"  {len(report['trials'])}. λ = 0.42 " in done.stdout
     assert "Warning: The folding limit of 0.1 %" in done.stdout
-    assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["limit_kept"] is False
+    assert report["limit_met"] is False
 
 
 def test_a_prediction_is_printed_and_written(pair: Path, bundle: Path, tmp_path: Path) -> None:
     labels = ("--moving-labels", pair / "moving-labels.nrrd", "--predictor", bundle)
-    done = said_by(*words_of(pair, "predict", tmp_path / "out", *labels, "--at", "0.5,1.2"))
+    done = command(*words_of(pair, "predict", tmp_path / "out", *labels, "--at", "0.5,1.2"))
     assert done.exit_code == 0, done.exception
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"prediction.json", "curves.csv", "prediction.html"} <= written
     found = json.loads((tmp_path / "out" / "prediction.json").read_text(encoding="utf-8"))
-    assert f"λ = {found['hyperparameters']['regularization_weight']:.3g} is suggested" in done.stdout.splitlines()[0]
-    assert "Light: green." in done.stdout
+    assert f"λ = {found['choice']['setting']['regularization_weight']:.3g} is suggested" in done.stdout.splitlines()[0]
+    assert "Reliable: " in done.stdout
     assert "At λ = 0.5:" in done.stdout
     assert "At λ = 1.2:" in done.stdout
     assert all(f"  {name}" in done.stdout for name in written)
+    last = done.stdout.splitlines()[-1]
+    assert last == f"Register with it: hyperpredictreg register --prediction {tmp_path / 'out'} --out RESULTS"
 
-    again = said_by(*words_of(pair, "predict", tmp_path / "json", *labels, "--at", "0.5", "--json"))
+    done = command("register", "--prediction", tmp_path / "out", "--out", tmp_path / "registered", "--quiet", "--no-page")
+    assert done.exit_code == 0, done.exception
+    report = json.loads((tmp_path / "registered" / "report.json").read_text(encoding="utf-8"))
+    assert report["choice"] == found["choice"] and report["alignment"]["from_prediction"] is True
+    assert report["job"] == found["job"] | {"out": str(tmp_path / "registered"), "prediction": str(tmp_path / "out")}
+
+    again = command(*words_of(pair, "predict", tmp_path / "json", *labels, "--at", "0.5", "--json"))
     told = json.loads(again.stdout)
     (at,) = told.pop("at")
-    assert at["hyperparameters"] == {"regularization_weight": 0.5}
+    assert at["setting"] == {"regularization_weight": 0.5}
     assert at["mean_dice"]["lower"] < at["mean_dice"]["value"] < at["mean_dice"]["upper"]
     assert told == json.loads((tmp_path / "json" / "prediction.json").read_text(encoding="utf-8"))
 
@@ -192,17 +267,20 @@ def test_a_prediction_is_printed_and_written(pair: Path, bundle: Path, tmp_path:
     [
         (("--at", "9"), "choose a value from"),
         (("--at", "much"), "--at 'much' should be numbers"),
-        (("--preset", "standard"), "foresees another preset (fast, this job has standard)"),
-        (("--engine", "bspline"), "foresees another engine (demons, this job has bspline)"),
-        (("--set-engine", "iterations=[5,5,5]"), "foresees another engine settings"),
+        (("--at", "rigidity=0.5"), "no parameter 'rigidity'"),
+        (("--preset", "standard"), "predicts another preset ('fast', the job has 'standard')"),
+        (("--engine", "bspline"), "predicts another engine ('demons', the job has 'bspline')"),
+        (("--set-engine", "iterations=[5,5,5]"), "predicts the engine with other settings"),
         (("--predictor", "none"), "the job asks for no prediction"),
     ],
 )
-def test_what_cannot_be_foreseen_is_refused_and_leaves_nothing(
+def test_what_cannot_be_predicted_is_refused_and_leaves_nothing(
     pair: Path, bundle: Path, tmp_path: Path, words: tuple[str, str], match: str
 ) -> None:
     predictor = () if "--predictor" in words else ("--predictor", bundle)
-    done = said_by(*words_of(pair, "predict", tmp_path / "out", *ROUGHLY, *predictor, *words))
+    # What is predicted at all needs the alignment that the bundle was trained with.
+    roughly = () if "--at" in words else ROUGHLY
+    done = command(*words_of(pair, "predict", tmp_path / "out", *roughly, *predictor, *words))
     assert isinstance(done.exception, InputError), done.exception
     assert match in str(done.exception)
     assert list(tmp_path.iterdir()) == []
@@ -257,7 +335,7 @@ def test_a_bundle_that_cannot_be_trusted_is_refused(
     for name in ("card.json", "model.pt"):
         (folder / name).write_bytes((bundle / name).read_bytes())
     damage(folder)
-    done = said_by(*words_of(pair, "register", tmp_path / "out", *ROUGHLY, "--predictor", folder))
+    done = command(*words_of(pair, "register", tmp_path / "out", *ROUGHLY, "--predictor", folder))
     assert isinstance(done.exception, InputError), done.exception
     assert match in str(done.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["bad"]
@@ -289,10 +367,10 @@ def without(blocked: set[str], *words: str | Path) -> subprocess.CompletedProces
 
 
 def test_without_torch_a_prediction_is_refused_and_a_registration_goes_on(pair: Path, bundle: Path, tmp_path: Path) -> None:
-    foreseen = without({"torch"}, *words_of(pair, "predict", tmp_path / "out", *ROUGHLY, "--predictor", bundle))
-    assert foreseen.returncode == 2, foreseen.stderr
-    assert "PyTorch is not installed, so nothing can be foreseen" in foreseen.stderr
-    assert "pip install torch" in foreseen.stderr
+    predicted = without({"torch"}, *words_of(pair, "predict", tmp_path / "out", *ROUGHLY, "--predictor", bundle))
+    assert predicted.returncode == 2, predicted.stderr
+    assert "PyTorch is not installed, so nothing can be predicted" in predicted.stderr
+    assert "pip install torch" in predicted.stderr
     assert not (tmp_path / "out").exists()
     given = without({"torch"}, *words_of(pair, "register", tmp_path / "out", *ROUGHLY, "--no-page", "--predictor", "none"))
     assert given.returncode == 0, given.stderr

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from child_samples import digests, write_small_job
+from worker_samples import digests, write_small_job
 
 posix = pytest.mark.skipif(os.name != "posix", reason="uses signals and devices of POSIX")
 
@@ -47,12 +47,12 @@ CRASHES = [
 ]
 
 
-@pytest.mark.parametrize(("body", "code", "said"), CRASHES, ids=[said for _, _, said in CRASHES])
-def test_whatever_is_left_is_a_sentence_and_a_log(tmp_path: Path, body: str, code: int, said: str) -> None:
+@pytest.mark.parametrize(("body", "code", "message"), CRASHES, ids=[message for _, _, message in CRASHES])
+def test_whatever_is_left_is_a_sentence_and_a_log(tmp_path: Path, body: str, code: int, message: str) -> None:
     done = ended(main_after(app_that(body)), tmp_path)
     log = tmp_path / "cache" / "hyperpredictreg" / "errors.log"
     assert done.returncode == code and done.stdout == ""
-    assert done.stderr.startswith("Error: ") and said in done.stderr and str(log) in done.stderr
+    assert done.stderr.startswith("Error: ") and message in done.stderr and str(log) in done.stderr
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
     assert "Traceback" in log.read_text(encoding="utf-8")
 
@@ -64,19 +64,19 @@ TOLD = [
     ("raise OSError(28, 'No space left on device', '/x/y')", 2, "The disk is full at '/x/y'"),
     ("open('x' * 300)", 2, "File name too long"),
     ("raise BrokenPipeError(32, 'Broken pipe')", 1, "cut off"),
-    ("from HyperPredictRegLib.errors import Cancelled\nraise Cancelled('Enough.')", 130, "Enough."),
-    ("from HyperPredictRegLib.errors import RegistrationError\nraise RegistrationError('It diverged.')", 1, "It diverged."),
+    ("from HyperPredictRegLib.core.errors import Cancelled\nraise Cancelled('Enough.')", 130, "Enough."),
+    ("from HyperPredictRegLib.core.errors import RegistrationError\nraise RegistrationError('It diverged.')", 1, "It diverged."),
     ("sys.exit(3)", 3, ""),
     ("import warnings\nwarnings.warn('divide by zero')", 0, ""),
     ("import atexit, threading\nthreading.Thread(target=lambda: 1 / 0).start()", 0, ""),
 ]
 
 
-@pytest.mark.parametrize(("body", "code", "said"), TOLD, ids=[f"{code} {said[:20]}" for _, code, said in TOLD])
-def test_what_is_understood_is_told_by_its_own_sentence(tmp_path: Path, body: str, code: int, said: str) -> None:
+@pytest.mark.parametrize(("body", "code", "message"), TOLD, ids=[f"{code} {message[:20]}" for _, code, message in TOLD])
+def test_what_is_understood_is_told_by_its_own_sentence(tmp_path: Path, body: str, code: int, message: str) -> None:
     done = ended(main_after(app_that(body)), tmp_path)
-    assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
-    assert (said == "") == (done.stderr == "")
+    assert done.returncode == code and message in done.stderr and "Traceback" not in done.stderr
+    assert (message == "") == (done.stderr == "")
 
 
 def test_a_package_that_does_not_load_is_named(tmp_path: Path) -> None:
@@ -187,17 +187,17 @@ def test_work_that_does_not_hear_is_left(tmp_path: Path, number: signal.Signals)
     write_small_job(tmp_path / "in", tmp_path / "deep" / "er" / "out")
     begun = tmp_path / "begun"
     code = (
-        "import time\nfrom pathlib import Path\nfrom HyperPredictRegLib.cli import registering\n"
+        "import time\nfrom pathlib import Path\nfrom HyperPredictRegLib.cli import commands\n"
         f"def draw(outcome, folder):\n    (folder / 'half.png').touch(); Path({str(begun)!r}).touch()\n    time.sleep(3600)\n"
-        "registering._write_page = draw"
+        "commands._write_page = draw"
     )
     command = main_after(code, "register", "--job", str(tmp_path / "in" / "job.json"), "--quiet")
     with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as process:
         while not begun.exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
-        said = process.communicate(timeout=LIMIT)[1]
-    assert process.returncode == 130 and said == "The work was cancelled; nothing was written.\n"
+        message = process.communicate(timeout=LIMIT)[1]
+    assert process.returncode == 130 and message == "The work was cancelled; nothing was written.\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "in"]
 
 
@@ -208,7 +208,7 @@ def test_a_signal_while_results_are_moved_costs_neither_old_nor_new(events: tupl
     shutil.copytree(folder / "results" / "out", tmp_path / "out")
     words = ("register", "--job", str(folder / "in" / "job.json"), "--out", str(tmp_path / "out"))
     code = (
-        "import os, signal, time\nfrom HyperPredictRegLib import staging\nmove = staging._move\n"
+        "import os, signal, time\nfrom HyperPredictRegLib.core import staging\nmove = staging._move\n"
         "def slow(*given):\n    os.kill(os.getpid(), signal.SIGTERM); time.sleep(2.0); move(*given)\nstaging._move = slow"
     )
     done = ended(main_after(code, *words, "--quiet", "--no-page", "--overwrite"), tmp_path)

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 from HyperPredictRegLib import workflow
-from HyperPredictRegLib.job import BandValue, Job, Predicted, Report, Verdict
+from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.results.prediction import BandValue, Predicted, Reliability
+from HyperPredictRegLib.results.report import Report
 
 TOP = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")])
@@ -68,7 +70,7 @@ def test_buttons_that_the_tutorial_names_are_in_the_panel() -> None:
     text = (TOP / "docs" / "tutorial.md").read_text(encoding="utf-8")
     ui = TOP / "HyperPredictReg" / "Resources" / "UI" / "HyperPredictReg.ui"
     panel = ui.read_text(encoding="utf-8").replace("&amp;", "")
-    named = "Suggest λ", "Register", "Carry over", "Report page", "What matters to you", "Apply to others", "Deformed grid"
+    named = "Suggest λ", "Register", "Apply transform", "Report page", "Selection criterion", "Deformed grid"
     for words in named:
         assert words in text
         assert f"<string>{words}</string>" in panel, f"the panel has no '{words}' any more"
@@ -80,11 +82,11 @@ def snippets(name: str) -> list[str]:
     return [piece for piece in pieces if "workflow import run" in piece]
 
 
-@pytest.mark.parametrize("light", [None, "red", "green"])
+@pytest.mark.parametrize("level", [None, "unreliable", "reliable"])
 @pytest.mark.parametrize("name", ["README.md", "docs/scripting.md"])
-def test_pieces_of_python_run_whatever_was_foreseen(
+def test_pieces_of_python_run_whatever_was_predicted(
     name: str,
-    light: str | None,
+    level: str | None,
     finished: tuple[Report, Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -93,8 +95,8 @@ def test_pieces_of_python_run_whatever_was_foreseen(
     predicted = Predicted("demons-fast 1", {"regularization_weight": 0.7}, band, (), band, band, band)
     report = replace(
         finished[0],
-        predicted=predicted if light == "green" else None,
-        verdict=None if light is None else Verdict(light),
+        choice=replace(finished[0].choice, predicted=predicted if level == "reliable" else None),
+        reliability=None if level is None else Reliability(level),
     )
     jobs: list[Job] = []
 
@@ -108,7 +110,7 @@ def test_pieces_of_python_run_whatever_was_foreseen(
     for piece in snippets(name):
         exec(compile(piece, name, "exec"), {})
     assert all(job.fixed == "fixed.nrrd" for job in jobs)
-    assert report.choice in capsys.readouterr().out
+    assert report.choice.sentence in capsys.readouterr().out
 
 
 @cache
@@ -127,14 +129,14 @@ def test_shell_in_the_github_workflow_is_sound() -> None:
             subprocess.run(["bash", "-n"], input=step.get("run", ""), encoding="utf-8", check=True)
 
 
-def test_slicer_is_kept_before_anything_is_installed_into_it() -> None:
+def test_slicer_is_saved_before_anything_is_installed_into_it() -> None:
     steps = github_workflow()["jobs"]["slicer"]["steps"]
     assert not [step for step in steps if step.get("uses", "").startswith("actions/cache@")], "it saves when all is over"
-    kept = [number for number, step in enumerate(steps) if step.get("uses", "").startswith("actions/cache/save@")]
+    saved = [number for number, step in enumerate(steps) if step.get("uses", "").startswith("actions/cache/save@")]
     used = [number for number, step in enumerate(steps) if re.search(r"slicer/(Slicer|bin)", step.get("run", ""))]
-    assert len(kept) == 1
+    assert len(saved) == 1
     assert len(used) == 3
-    assert kept[0] < used[0]
+    assert saved[0] < used[0]
 
 
 @pytest.mark.parametrize("known", [None, "0" * 128])

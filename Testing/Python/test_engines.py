@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import gc
 import weakref
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import blob_image, blob_labels
-from HyperPredictRegLib.engines import engine_names, engine_settings, get_engine
-from HyperPredictRegLib.engines.base import Engine, Hyperparameter, complete_hyperparameters, settings_hash
+from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
+from HyperPredictRegLib.core.errors import Cancelled, InputError, RegistrationError
+from HyperPredictRegLib.core.progress import ProgressEvent
+from HyperPredictRegLib.core.resources import threads
+from HyperPredictRegLib.engines import DEFAULT_ENGINE, engine_infos, engine_names, engine_settings, get_engine
+from HyperPredictRegLib.engines.base import Engine, Registration, RegistrationTask, settings_hash
 from HyperPredictRegLib.engines.demons import DemonsEngine, DemonsSettings
-from HyperPredictRegLib.errors import Cancelled, InputError, RegistrationError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.progress import ProgressEvent
-from HyperPredictRegLib.quality import dice_coefficients, folding_percent, jacobian_determinant
-from HyperPredictRegLib.threads import threads
-from HyperPredictRegLib.transforms import displacement_field
+from HyperPredictRegLib.predictor.probes import HalfPair, probe_settings, run_probes
+from HyperPredictRegLib.quality.metrics import dice_coefficients, folding_percent, jacobian_determinant
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import displacement_field
 
 GRID = Geometry((40, 36, 32), (2.0, 2.0, 2.0), (-30.0, 11.0, 5.0), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+SEED = 5
 
 
 @pytest.fixture(params=engine_names())
@@ -30,48 +34,77 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 def pair() -> tuple[sitk.Image, sitk.Image]:
     """Return an organ and the same organ shifted by 4 mm and squeezed, intensities 0 to about 1."""
-    images = blob_image(GRID), blob_image(GRID, shift_mm=(3.0, -2.0, 2.0), bend=0.4)
+    images = blob_image(GRID), blob_image(GRID, shift_mm=(3.0, -2.0, 2.0), deform=0.4)
     # Division by a number makes SimpleITK's images double precision, which engines do not take.
     fixed, moving = (sitk.Cast(image / 160, sitk.sitkFloat32) for image in images)
     return fixed, moving
+
+
+def task(engine: Engine, fixed: sitk.Image, moving: sitk.Image, setting: dict[str, float], **others: Any) -> RegistrationTask:
+    return RegistrationTask(fixed, moving, setting, others.pop("settings", engine.settings_type()), **{"seed": SEED, **others})
 
 
 def voxels(transform: sitk.Transform) -> np.ndarray:
     return sitk.GetArrayFromImage(displacement_field(transform, GRID))
 
 
-def test_registration_brings_the_structures_together(engine: Engine) -> None:
+@dataclass
+class Run:
+    """One registration by one engine that several tests look at, and what was seen of it."""
+
+    engine: Engine
+    result: Registration
+    events: list[ProgressEvent]
+    inputs_before: list[str]
+    inputs_after: list[str]
+    listener: weakref.ref[object]
+
+
+@pytest.fixture(scope="module", params=engine_names())
+def run(request: pytest.FixtureRequest) -> Run:
+    """Register the pair once with each engine, with one thread."""
+    engine = get_engine(request.param)
     fixed, moving = pair()
-    result = engine.register(fixed, moving, {}, engine.settings_type(), seed=1)
+    before = [sitk.Hash(image) for image in (fixed, moving)]
+    events: list[ProgressEvent] = []
+
+    class Listener:
+        def __call__(self, event: ProgressEvent) -> None:
+            events.append(event)
+
+    listener = Listener()
+    gone = weakref.ref(listener)
+    with threads(1):
+        result = engine.register(task(engine, fixed, moving, {}, progress=listener))
+    return Run(engine, result, events, before, [sitk.Hash(image) for image in (fixed, moving)], gone)
+
+
+def test_registration_brings_the_structures_together(run: Run) -> None:
+    fixed, moving = pair()
     fixed_labels, moving_labels = blob_labels(fixed * 160), blob_labels(moving * 160)
-    warped = GRID.resample(moving_labels, result.transform, interpolator=sitk.sitkNearestNeighbor)
+    warped = GRID.resample(moving_labels, run.result.transform, interpolator=sitk.sitkNearestNeighbor)
     before, after = dice_coefficients(fixed_labels, moving_labels), dice_coefficients(fixed_labels, warped)
     assert np.mean(list(after.values())) > np.mean(list(before.values())) + 0.1
     assert after[1] > 0.9
     ones = GRID.apply_to(sitk.Image(GRID.size, sitk.sitkUInt8) + 1)
-    assert folding_percent(jacobian_determinant(displacement_field(result.transform, GRID)), ones).box == 0.0
+    assert folding_percent(jacobian_determinant(displacement_field(run.result.transform, GRID)), ones).grid == 0.0
 
 
-def test_one_thread_gives_the_same_result_bit_for_bit(engine: Engine) -> None:
-    fixed, moving = pair()
+def test_one_thread_gives_the_same_result_bit_for_bit(run: Run) -> None:
     with threads(1):
-        results = [voxels(engine.register(fixed, moving, {}, engine.settings_type(), seed=5).transform) for _ in range(2)]
-    np.testing.assert_array_equal(results[0], results[1])
+        again = run.engine.register(task(run.engine, *pair(), {}))
+    np.testing.assert_array_equal(voxels(again.transform), voxels(run.result.transform))
 
 
-def test_inputs_are_left_as_they_were(engine: Engine) -> None:
-    fixed, moving = pair()
-    before = sitk.Hash(fixed), sitk.Hash(moving)
-    engine.register(fixed, moving, {}, engine.settings_type(), seed=1)
-    assert (sitk.Hash(fixed), sitk.Hash(moving)) == before
+def test_inputs_are_left_as_they_were(run: Run) -> None:
+    assert run.inputs_after == run.inputs_before
 
 
-def test_the_trace_tells_every_level(engine: Engine) -> None:
-    fixed, moving = pair()
-    result = engine.register(fixed, moving, {}, engine.settings_type(), seed=1)
+def test_the_trace_tells_every_level(run: Run) -> None:
+    result = run.result
     assert [t.level for t in result.levels] == list(range(len(result.levels)))
-    assert result.seed == 1
-    assert set(result.hyperparameters) == {h.name for h in engine.hyperparameters}
+    assert result.seed == SEED
+    assert result.setting == run.engine.info.search_space.defaults
     for trace in result.levels:
         assert trace.stage == "deformable"
         assert trace.stop_reason
@@ -80,28 +113,16 @@ def test_the_trace_tells_every_level(engine: Engine) -> None:
         assert np.isfinite(trace.values).all()
 
 
-def test_progress_runs_from_start_to_end(engine: Engine) -> None:
-    events: list[ProgressEvent] = []
-    fixed, moving = pair()
-    engine.register(fixed, moving, {}, engine.settings_type(), seed=1, progress=events.append)
-    fractions = [e.fraction for e in events]
+def test_progress_runs_from_start_to_end(run: Run) -> None:
+    fractions = [e.fraction for e in run.events]
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] < 0.5
     assert 0.5 < fractions[-1] <= 1
 
 
-def test_nothing_of_a_run_stays_in_memory(engine: Engine) -> None:
-    class Listener:
-        def __call__(self, event: ProgressEvent) -> None:
-            pass
-
-    listener = Listener()
-    gone = weakref.ref(listener)
-    fixed, moving = pair()
-    engine.register(fixed, moving, {}, engine.settings_type(), seed=1, progress=listener)
-    del listener
+def test_nothing_of_a_run_stays_in_memory(run: Run) -> None:
     gc.collect()
-    assert gone() is None
+    assert run.listener() is None
 
 
 def test_cancel_ends_the_run_within_two_steps(engine: Engine) -> None:
@@ -109,14 +130,13 @@ def test_cancel_ends_the_run_within_two_steps(engine: Engine) -> None:
     steps: list[object] = []
 
     def cancelled() -> bool:
-        # The second question comes from inside the first level.
+        # The later questions come from inside the first level.
         asked.append(len(steps))
-        return len(asked) > 2
+        return len(asked) > 3
 
-    fixed, moving = pair()
     with pytest.raises(Cancelled):
-        engine.register(fixed, moving, {}, engine.settings_type(), seed=1, progress=steps.append, cancelled=cancelled)
-    assert len(steps) <= asked[2] + 2
+        engine.register(task(engine, *pair(), {}, progress=steps.append, cancelled=cancelled))
+    assert len(steps) <= asked[3] + 2
 
 
 def test_a_mask_keeps_what_is_outside_of_it_from_pulling(engine: Engine) -> None:
@@ -125,26 +145,78 @@ def test_a_mask_keeps_what_is_outside_of_it_from_pulling(engine: Engine) -> None
     spot = np.hypot(np.hypot(i - 5, j - 5), k - 5) < 3
     spoiled = moving + GRID.apply_to(sitk.GetImageFromArray(spot.astype(np.float32)))
     inside = GRID.apply_to(sitk.GetImageFromArray((np.hypot(np.hypot(i - 5, j - 5), k - 5) > 7).astype(np.uint8)))
-    settings = engine.settings_type()
-    clean = voxels(engine.register(fixed, moving, {}, settings, seed=1, fixed_mask=inside, moving_mask=inside).transform)
-    masked = voxels(engine.register(fixed, spoiled, {}, settings, seed=1, fixed_mask=inside, moving_mask=inside).transform)
+    clean, masked = (
+        voxels(engine.register(task(engine, fixed, image, {}, fixed_mask=inside, moving_mask=inside)).transform)
+        for image in (moving, spoiled)
+    )
     np.testing.assert_allclose(masked, clean, atol=1e-6)
+
+
+def halved(grid: Geometry) -> Geometry:
+    """Return the grid of the probes of a pair on `grid`."""
+    image = grid.apply_to(sitk.Image(grid.size, sitk.sitkFloat32))
+    inside = grid.apply_to(sitk.Image(grid.size, sitk.sitkUInt8) + 1)
+    return HalfPair.of(AlignedPair(grid, image, image, None, None), inside).grid
+
+
+BRAIN = {preset: Geometry(tuple(round(mm / edge) for mm in (160, 200, 170)), (edge,) * 3)
+         for preset, edge in (("fast", 2.0), ("standard", 1.5), ("fine", 1.0))}  # fmt: skip
+GRIDS = {**BRAIN, "fast, halved": halved(BRAIN["fast"]), "mouse": Geometry((64, 72, 48), (0.25,) * 3), "small": GRID}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_search_space_of_a_grid_is_what_is_accepted_there(engine: Engine, name: str) -> None:
+    grid, settings = GRIDS[name], engine.settings_type()
+    space = engine.search_space(grid, settings)
+    image = grid.apply_to(sitk.Image(grid.size, sitk.sitkFloat32))
+
+    def accepted(setting: dict[str, float]) -> bool:
+        # Whoever cancels at once gets to where the setting was checked.
+        try:
+            engine.register(task(engine, image, image, setting, cancelled=lambda: True))
+        except Cancelled:
+            return True
+        except InputError:
+            return False
+        raise AssertionError("A registration that was cancelled came to an end.")
+
+    assert space.names == engine.info.search_space.names
+    for row in np.vstack([space.grid(3), space.sample(16, seed=1), space.rows([space.defaults])]):
+        assert accepted(space.setting(row))
+    for setting in probe_settings(space):
+        assert accepted(setting)
+    for parameter in space:
+        beyond = (parameter.low - 1e-6 * abs(parameter.low), parameter.high + 1e-6 * abs(parameter.high))
+        assert not any(accepted({**space.defaults, parameter.name: value}) for value in beyond)
+
+
+def test_probes_of_any_engine_run_on_the_halved_grid(engine: Engine) -> None:
+    fixed, moving = pair()
+    inside = sitk.Cast(fixed > 0.05, sitk.sitkUInt8)
+    half = HalfPair.of(AlignedPair(GRID, fixed, moving, None, None), inside)
+    settings = engine.settings_type()
+    probes = run_probes(engine, settings, half, probe_settings(engine.search_space(half.grid, settings)), seed=1)
+    before = np.abs(sitk.GetArrayFromImage(half.fixed) - sitk.GetArrayFromImage(half.moving))[half.foreground].mean()
+    fixed_voxels = sitk.GetArrayFromImage(half.fixed)
+    after = [np.abs(fixed_voxels - probe.warped)[half.foreground].mean() for probe in probes]
+    assert all(error < before for error in after)
+    spreads = [np.log(np.clip(probe.jacobian[half.foreground], 1e-3, None)).std() for probe in probes]
+    assert spreads == sorted(spreads, reverse=True)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1e6, float("nan"), float("inf")])
 def test_values_out_of_range_are_refused(engine: Engine, value: float) -> None:
-    fixed, moving = pair()
     with pytest.raises(InputError, match="choose a value from"):
-        engine.register(fixed, moving, {engine.hyperparameters[0].name: value}, engine.settings_type(), seed=1)
+        engine.register(task(engine, *pair(), {engine.info.search_space.first.name: value}))
 
 
-def test_unknown_hyperparameters_are_refused(engine: Engine) -> None:
-    with pytest.raises(InputError, match="has no hyperparameter 'stiffness'"):
-        complete_hyperparameters(engine, {"stiffness": 1.0})
+def test_unknown_parameters_are_refused(engine: Engine) -> None:
+    with pytest.raises(InputError, match="has no parameter 'rigidity'"):
+        engine.info.search_space.complete({"rigidity": 1.0}, engine.info.name)
 
 
 def test_the_default_lies_inside_the_range(engine: Engine) -> None:
-    for parameter in engine.hyperparameters:
+    for parameter in engine.info.search_space:
         assert parameter.check(parameter.default) == parameter.default
 
 
@@ -159,9 +231,18 @@ def test_unknown_engines_are_refused() -> None:
         get_engine("magic")
 
 
-def test_a_logarithmic_grid_is_evenly_spaced_in_ratio() -> None:
-    parameter = Hyperparameter("w", "λ", "", 0.5, 8.0, "log", 1.0, "A weight.")
-    np.testing.assert_allclose(parameter.grid(5), [0.5, 1, 2, 4, 8])
+def test_the_default_engine_is_the_first() -> None:
+    assert engine_names()[0] == DEFAULT_ENGINE == engine_infos()[0].name
+    assert [info.name for info in engine_infos()] == list(engine_names())
+
+
+def test_an_engine_without_its_package_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = replace(DemonsEngine.info, packages={"no_such_package": "install the extension X"})
+    monkeypatch.setattr(DemonsEngine, "info", lacking)
+    with pytest.raises(InputError, match=r"needs the Python package 'no_such_package'.*: install the extension X\."):
+        get_engine(DemonsEngine.info.name)
+    assert "install the extension X" in engine_infos()[0].unavailable
+    assert not replace(lacking, packages={"numpy": "pip install numpy"}).unavailable
 
 
 def test_the_settings_hash_changes_with_any_setting() -> None:
@@ -174,7 +255,7 @@ def test_a_higher_weight_gives_a_smoother_demons_field() -> None:
     fixed, moving = pair()
     spreads = []
     for weight in (0.6, 1.2, 2.4):
-        result = DemonsEngine().register(fixed, moving, {"regularization_weight": weight}, DemonsSettings(), seed=1)
+        result = DemonsEngine().register(task(DemonsEngine(), fixed, moving, {"regularization_weight": weight}))
         determinant = sitk.GetArrayFromImage(jacobian_determinant(displacement_field(result.transform, GRID)))
         spreads.append(determinant.std())
     assert spreads[0] > spreads[1] > spreads[2]
@@ -185,14 +266,14 @@ def test_demons_are_the_same_on_one_thread_and_two() -> None:
     fields = []
     for count in (1, 2):
         with threads(count):
-            fields.append(voxels(DemonsEngine().register(fixed, moving, {}, DemonsSettings(), seed=1).transform))
+            fields.append(voxels(DemonsEngine().register(task(DemonsEngine(), fixed, moving, {})).transform))
     np.testing.assert_array_equal(fields[0], fields[1])
 
 
 def test_diffeomorphic_demons_register_without_folding_at_a_low_weight() -> None:
     fixed, moving = pair()
     settings = DemonsSettings(variant="diffeomorphic")
-    result = DemonsEngine().register(fixed, moving, {"regularization_weight": 0.6}, settings, seed=1)
+    result = DemonsEngine().register(task(DemonsEngine(), fixed, moving, {"regularization_weight": 0.6}, settings=settings))
     warped = GRID.resample(moving, result.transform)
     before = np.abs(sitk.GetArrayFromImage(fixed) - sitk.GetArrayFromImage(moving)).mean()
     assert np.abs(sitk.GetArrayFromImage(fixed) - sitk.GetArrayFromImage(warped)).mean() < 0.5 * before
@@ -203,7 +284,7 @@ def test_a_diverged_run_is_an_error() -> None:
     broken = sitk.GetArrayFromImage(moving)
     broken[10, 10, 10] = np.nan
     with pytest.raises(RegistrationError, match="diverged"):
-        DemonsEngine().register(fixed, GRID.apply_to(sitk.GetImageFromArray(broken)), {}, DemonsSettings(), seed=1)
+        DemonsEngine().register(task(DemonsEngine(), fixed, GRID.apply_to(sitk.GetImageFromArray(broken)), {}))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from evaluation_samples import FEATURES, planted, training_people
 
 pytest.importorskip("torch")
 
-from HyperPredictRegLib.curves import Band
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.job import Criterion
+import torch
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.results.job import Criterion
+from HyperPredictRegLib.results.prediction import Band
 
 from HyperPredictRegLab.evaluation.decisions import (
     bisected,
@@ -25,11 +26,12 @@ from HyperPredictRegLab.evaluation.decisions import (
     with_loop,
 )
 from HyperPredictRegLab.evaluation.judging import covered, explained
-from HyperPredictRegLab.evaluation.measured import Foretold, Measured, common_grid, read_at, without_bands
+from HyperPredictRegLab.evaluation.measured import Measured, PredictedPairs, common_grid, read_at, without_bands
 from HyperPredictRegLab.evaluation.methods import is_probe, only_weight, ridge
 from HyperPredictRegLab.evaluation.tables import Resampling, Table, counts, figure, holm, per_person_test
-from HyperPredictRegLab.training.examples import Examples
-from HyperPredictRegLab.training.population import fixed_value
+from HyperPredictRegLab.training.examples import Examples, fixed_value
+from HyperPredictRegLab.training.fitting import TrainingSettings
+from HyperPredictRegLab.training.fitting import train as fit
 
 CRITERION = Criterion(rule="maximum")
 TIGHT = Criterion(rule="maximum", folding_limit=0.01)
@@ -51,10 +53,10 @@ def measured(examples: Examples) -> Measured:
     return Measured.of("train", examples, common_grid(examples), examples.labels)
 
 
-def known(of: Measured) -> Foretold:
-    """What a perfect predictor would foretell."""
+def known(of: Measured) -> PredictedPairs:
+    """What a perfect predictor would predict."""
     c = of.choice
-    return without_bands(of, of.dice[..., c], of.foreground[:, c], of.box[:, c], of.sd[:, c])
+    return without_bands(of, of.dice[..., c], of.foreground[:, c], of.grid[:, c], of.sd[:, c])
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say_where_pairs_share_people() -> None:
@@ -122,8 +124,8 @@ def test_the_wide_grid_goes_on_where_the_loop_may_end(train: Measured) -> None:
 
 def test_reading_is_linear_and_stops_at_the_ends() -> None:
     x = np.array([0.0, 1.0, 3.0])
-    curves = np.stack([[[0.0, 2.0, 4.0]], [[1.0, 1.0, 5.0]]])
-    assert read_at(x, curves, np.array([2.0, 9.0]))[:, 0] == pytest.approx([3.0, 5.0])
+    surface = np.stack([[[0.0, 2.0, 4.0]], [[1.0, 1.0, 5.0]]])
+    assert read_at(x, surface, np.array([2.0, 9.0]))[:, 0] == pytest.approx([3.0, 5.0])
 
 
 def test_a_structure_that_is_not_known_is_not_in_the_mean(train: Measured) -> None:
@@ -155,7 +157,7 @@ def test_the_fixed_weight_is_that_of_the_product(train: Measured, limit: float |
     assert fixed_for(train, criterion) == pytest.approx(fixed_value(train.examples, train.values, limit=limit))
     own = fixed_for(train, criterion, 3)
     assert own == pytest.approx(fixed_value(train.examples, train.values, limit=limit, structures=[17]))
-    assert fixed_for(train, CRITERION, 0) < fixed_for(train, CRITERION, 3), "planted: structure 17 wants a stiffer field"
+    assert fixed_for(train, CRITERION, 0) < fixed_for(train, CRITERION, 3), "planted: structure 17 wants a more regularized field"
 
 
 def test_a_perfect_predictor_has_no_regret_and_no_repeats(other: Measured) -> None:
@@ -165,22 +167,22 @@ def test_a_perfect_predictor_has_no_regret_and_no_repeats(other: Measured) -> No
     assert not found.extra.any()
 
 
-def test_a_red_light_takes_the_fixed_weight(other: Measured) -> None:
+def test_an_unreliable_pair_takes_the_fixed_weight(other: Measured) -> None:
     told = known(other)
-    lights = told.lights.copy()
-    lights[:7] = "red"
-    found = decide(replace(told, lights=lights), other, CRITERION, np.full(60, 3.0))
+    reliabilities = told.reliabilities.copy()
+    reliabilities[:7] = "unreliable"
+    found = decide(replace(told, reliabilities=reliabilities), other, CRITERION, np.full(60, 3.0))
     assert (found.first[:7] == 3.0).all()
     assert not (found.first[7:] == 3.0).any()
 
 
 def test_the_loop_keeps_the_limit_and_counts_its_registrations(other: Measured) -> None:
-    loose = np.full(60, 0.5)
-    assert outcome(other, loose, TIGHT).over.all()
+    weak = np.full(60, 0.5)
+    assert outcome(other, weak, TIGHT).over.all()
     told = known(other)
-    # Foretells a tenth of the folding that there is: the first λ is too loose nearly everywhere.
+    # A tenth of the folding that there is: the first λ is too small nearly everywhere.
     hopeful = replace(told, foreground=Band(*(0.1 * part for part in (told.foreground.value,) * 3)))
-    for found in (with_loop(loose, other, TIGHT), decide(hopeful, other, TIGHT, loose)):
+    for found in (with_loop(weak, other, TIGHT), decide(hopeful, other, TIGHT, weak)):
         first, final = outcome(other, found.first, TIGHT), outcome(other, found.final, TIGHT)
         assert first.over.mean() > 0.3
         assert not final.over.any()
@@ -231,7 +233,7 @@ def test_a_curve_that_knows_the_weight_only_is_the_median(train: Measured, other
 def test_ridge_learns_what_its_features_tell(train: Measured, other: Measured) -> None:
     true = other.mean[:, other.choice]
     logs = np.log(np.maximum(other.foreground[:, other.choice], 0.002))
-    image, probe = (ridge(train, other, wanted) for wanted in (lambda name: not is_probe(name), is_probe))
+    image, probe = (ridge(train, other, expected) for expected in (lambda name: not is_probe(name), is_probe))
     assert explained(image.mean.value, true, True) > 0.7
     assert explained(probe.mean.value, true, True) < 0.2
     of_folding = [explained(np.log(np.maximum(t.foreground.value, 0.002)), logs, True) for t in (image, probe)]
@@ -264,6 +266,36 @@ def test_r_squared_within_counts_differences_between_pairs_only() -> None:
     assert explained(np.array([[2.0, 11.0], [2.0, 11.0]]), true, within=True) == 0
     assert explained(np.array([[2.0, 11.0], [2.0, 11.0]]), true, within=False) > 0.9
     assert explained(true, true, within=True) == 1
+
+
+def turned(examples: Examples) -> Examples:
+    """The same examples of an engine whose parameter is −ln λ, so that less of it regularizes more, on a linear scale."""
+    low, high, default = (-float(np.log(value)) for value in (4.5, 0.4, 0.7))
+    changes = {"scale": "linear", "regularizes": "down", "low": low, "high": high, "default": default}
+    return replace(examples, parameter=replace(examples.parameter, **changes), values=-np.log(examples.values))
+
+
+def test_another_scale_and_direction_change_nothing_that_is_judged(train: Measured, other: Measured) -> None:
+    values = common_grid(turned(train.examples))
+    assert values == pytest.approx(-np.log(train.values))
+    own, seen = (Measured.of(m.name, turned(m.examples), values, train.examples.labels) for m in (train, other))
+    assert -seen.wide == pytest.approx(np.log(other.wide))
+    assert seen.dice == pytest.approx(other.dice)
+    assert fixed_value(own.examples, own.values) == pytest.approx(-np.log(fixed_value(train.examples, train.values)))
+    for criterion in (CRITERION, TIGHT, Criterion()):
+        there, here = (decide(known(m), m, criterion, np.full(60, fixed)) for m, fixed in ((other, 3.0), (seen, -np.log(3.0))))
+        assert -here.first == pytest.approx(np.log(there.first))
+        assert -here.final == pytest.approx(np.log(there.final), abs=1e-6)
+        assert -bisected(seen, criterion).final == pytest.approx(np.log(bisected(other, criterion).final))
+
+
+def test_another_scale_and_direction_train_the_same_network(train: Measured) -> None:
+    masks = np.ones((1, 120), dtype=bool)
+    settings = TrainingSettings(epochs=2, width=8, knots=6)
+    one, two = (fit(examples, masks, settings) for examples in (train.examples, turned(train.examples)))
+    assert one.knots == two.knots
+    for name, weights in one.network.state_dict().items():
+        assert torch.equal(weights, two.network.state_dict()[name]), name
 
 
 def test_a_table_says_what_is_not_there() -> None:

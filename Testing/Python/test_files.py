@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 from conftest import job_of
-from HyperPredictRegLib import files as file_words
-from HyperPredictRegLib import outputs, workflow
-from HyperPredictRegLib.errors import InputError, RegistrationError
-from HyperPredictRegLib.job import Report
-from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib import workflow
+from HyperPredictRegLib.core import files as file_words
+from HyperPredictRegLib.core.errors import InputError, RegistrationError
+from HyperPredictRegLib.results import results_folder
+from HyperPredictRegLib.results.outcome import Outcome
+from HyperPredictRegLib.results.report import Report
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="takes privileges and sizes away as Linux does")
 
@@ -45,7 +46,7 @@ def test_an_error_about_another_file_is_not_blamed_on_the_output(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "said"),
+    ("error", "kind", "message"),
     [
         (PermissionError(errno.EACCES, "Permission denied", "/in/a.nrrd"), InputError, "'/in/a.nrrd' could not be used"),
         (OSError(errno.ELOOP, "Too many levels", "/in/a.nrrd"), InputError, "links lead in a circle"),
@@ -54,13 +55,13 @@ def test_an_error_about_another_file_is_not_blamed_on_the_output(tmp_path: Path)
     ],
 )
 def test_what_fails_in_the_work_is_not_blamed_on_the_output(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, kind: type[Exception], said: str
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, kind: type[Exception], message: str
 ) -> None:
     def fail(*given: object) -> None:
         raise error
 
-    monkeypatch.setattr("HyperPredictRegLib.workflow.job_run.made_ready", fail)
-    with pytest.raises(kind, match=said) as caught:
+    monkeypatch.setattr("HyperPredictRegLib.workflow.registering.prepare", fail)
+    with pytest.raises(kind, match=message) as caught:
         workflow.run(job_of(files, tmp_path / "out"))
     assert str(tmp_path / "out") not in str(caught.value) and list(tmp_path.iterdir()) == []
 
@@ -91,8 +92,8 @@ def _write(stands: object, folder: Path, writer: Callable[[Outcome, Path], dict[
     def replaced(record: object, **changes: object) -> object:
         return record if record is stands else dataclasses.replace(record, **changes)  # type: ignore[type-var]
 
-    with patch.object(outputs, "replace", replaced):
-        return outputs.write_files(stands, folder, [writer])  # type: ignore[arg-type]
+    with patch.object(results_folder, "replace", replaced):
+        return results_folder.write_files(stands, folder, [writer])  # type: ignore[arg-type]
 
 
 # Takes from root what lets it pass by permissions; does nothing to others, who have no such privilege.
@@ -150,9 +151,9 @@ def test_permissions_are_told_of_the_right_file(files: Path, tmp_path: Path) -> 
         path.chmod(0o755)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == len(cases), done.stderr
-    for (kind, said), (words, blamed) in zip(found, cases, strict=True):
-        assert kind == "InputError" and f"'{blamed}" in said, (words, kind, said)
-        assert "Errno" not in said and (str(mine) in said) == (blamed == mine), (words, said)
+    for (kind, message), (words, blamed) in zip(found, cases, strict=True):
+        assert kind == "InputError" and f"'{blamed}" in message, (words, kind, message)
+        assert "Errno" not in message and (str(mine) in message) == (blamed == mine), (words, message)
     assert list(mine.iterdir()) == [] and [path.name for path in (tmp_path / "old").iterdir()] == ["report.json"]
 
 
@@ -161,11 +162,11 @@ import resource, signal, sys
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import numpy as np, SimpleITK as sitk
-from HyperPredictRegLib.files import writing_into
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.images import write_image
-from HyperPredictRegLib.transforms import write_transform, field_transform
-from HyperPredictRegLib.saved import _write_uncompressed
+from HyperPredictRegLib.core.files import writing_into
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.spatial.images import write_image
+from HyperPredictRegLib.spatial.transforms import write_transform, field_transform
+from HyperPredictRegLib.results.exchange import _write_uncompressed
 noise = np.random.default_rng(1).normal(size=(40, 40, 40, 3))
 image, field = sitk.GetImageFromArray(noise[..., 0]), sitk.GetImageFromArray(noise, isVector=True)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

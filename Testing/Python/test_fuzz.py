@@ -9,7 +9,7 @@ import fuzz_samples
 import numpy as np
 import pytest
 from fuzz_samples import KINDS, Tried, try_all, try_one
-from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.core.errors import InputError
 
 PER_KIND = 50
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.spatial.geometry import Geometry
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation

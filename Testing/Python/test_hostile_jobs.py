@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 from conftest import job_of
-from HyperPredictRegLib import files as file_words
 from HyperPredictRegLib import workflow
-from HyperPredictRegLib.cli import jobs
+from HyperPredictRegLib.cli import options
 from HyperPredictRegLib.cli.commands import app
-from HyperPredictRegLib.cli.structures import structure_weights
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.job import Criterion, Job
-from HyperPredictRegLib.labels import read_label_names
-from HyperPredictRegLib.records import from_json, parsed_json
-from HyperPredictRegLib.workflow.plan import Plan
+from HyperPredictRegLib.cli.options import structure_weights
+from HyperPredictRegLib.core import files as file_words
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.json_records import from_json, parsed_json
+from HyperPredictRegLib.results.job import Criterion, Job
+from HyperPredictRegLib.spatial.labels import read_label_names
+from HyperPredictRegLib.workflow.planning import Plan
 
 posix = pytest.mark.skipif(os.name != "posix", reason="uses devices and names of POSIX")
 
@@ -38,9 +38,9 @@ TEXTS: list[tuple[str | bytes, str]] = [
     ('{"a":' * 10_000 + "1" + "}" * 10_000, "nested too deeply"),
     (json.dumps(PLAIN | {"seed": 0})[:-2] + "9" * 5000 + "}", "a number of 5000 digits"),
     (json.dumps(PLAIN | {"seed": 10**400}), "a number of 401 digits"),
-    (json.dumps(PLAIN | {"hyperparameters": {"regularization_weight": 10**350}}), "a number that a computer can reckon with"),
-    (json.dumps(PLAIN)[:-1] + ', "hyperparameters": {"regularization_weight": 1e400}}', "too large a number"),
-    (json.dumps(PLAIN | {"hyperparameters": {"regularization_weight": float("nan")}}), "NaN is no number"),
+    (json.dumps(PLAIN | {"setting": {"regularization_weight": 10**350}}), "a number that a computer can reckon with"),
+    (json.dumps(PLAIN)[:-1] + ', "setting": {"regularization_weight": 1e400}}', "too large a number"),
+    (json.dumps(PLAIN | {"setting": {"regularization_weight": float("nan")}}), "NaN is no number"),
     (json.dumps(PLAIN | {"criterion": {"tolerance": float("-inf")}}), "-Infinity is no number"),
     (json.dumps(PLAIN | {"fixed": "a\ud800b"}), "half a character"),
     (json.dumps(PLAIN | {"engine_settings": {"\udfff": 1}}), "half a character"),
@@ -64,10 +64,10 @@ TEXTS: list[tuple[str | bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("text", "said"), TEXTS, ids=[f"{n} {said}" for n, (_, said) in enumerate(TEXTS)])
-def test_a_job_that_is_none_is_refused(tmp_path: Path, text: str | bytes, said: str) -> None:
-    with pytest.raises(InputError, match=said) as caught:
-        jobs.read_job(written(tmp_path, text), None)
+@pytest.mark.parametrize(("text", "message"), TEXTS, ids=[f"{n} {message}" for n, (_, message) in enumerate(TEXTS)])
+def test_a_job_that_is_none_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        options.read_job(written(tmp_path, text), None)
     assert len(str(caught.value)) < 1000 and str(caught.value).isprintable()
 
 
@@ -79,7 +79,7 @@ def test_a_field_of_any_wrong_type_is_a_sentence_or_fits(tmp_path: Path, field: 
     refused = 0
     for value in NONSENSE:
         try:
-            job = jobs.read_job(written(tmp_path, json.dumps(PLAIN | {field: value})), None)
+            job = options.read_job(written(tmp_path, json.dumps(PLAIN | {field: value})), None)
             Plan.of(replace(job, predictor="none"))
         except InputError:
             refused += 1
@@ -87,12 +87,12 @@ def test_a_field_of_any_wrong_type_is_a_sentence_or_fits(tmp_path: Path, field: 
 
 
 def test_a_mark_of_windows_editors_is_no_fault(tmp_path: Path) -> None:
-    assert jobs.read_job(written(tmp_path, "\ufeff" + json.dumps(PLAIN)), None).seed == Job("", "", "").seed
+    assert options.read_job(written(tmp_path, "\ufeff" + json.dumps(PLAIN)), None).seed == Job("", "", "").seed
 
 
 @posix
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("/dev/zero", "a device or a pipe"),
         ("/dev/null", "a device or a pipe"),
@@ -106,7 +106,7 @@ def test_a_mark_of_windows_editors_is_no_fault(tmp_path: Path) -> None:
     ],
 )
 def test_a_job_that_is_no_file_is_refused_without_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     os.mkfifo(tmp_path / "pipe")
@@ -114,12 +114,12 @@ def test_a_job_that_is_no_file_is_refused_without_waiting(
     with (tmp_path / "huge").open("wb") as stream:
         # As long as a disk, but without blocks of its own.
         stream.truncate(1 << 40)
-    with pytest.raises(InputError, match=said):
-        jobs.read_job(path, None)
+    with pytest.raises(InputError, match=message):
+        options.read_job(path, None)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"seed": -1}, "from 1 to"),
         ({"seed": 2**31}, "from 1 to"),
@@ -128,8 +128,8 @@ def test_a_job_that_is_no_file_is_refused_without_waiting(
         ({"stability_seeds": 101}, "at most 100"),
         ({"stability_seeds": 1}, "2 or more"),
         ({"stability_seeds": -5}, "2 or more"),
-        ({"hyperparameters": {"regularization_weight": float("nan")}}, "choose a value from"),
-        ({"hyperparameters": {"regularization_weight": float("inf")}}, "choose a value from"),
+        ({"setting": {"regularization_weight": float("nan")}}, "choose a value from"),
+        ({"setting": {"regularization_weight": float("inf")}}, "choose a value from"),
         ({"engine_settings": {"iterations": [10**12]}}, "at most 1e\\+06"),
         ({"engine_settings": {"iterations": [5] * 1000}}, "has 1000 values"),
         ({"engine_settings": {"maximum_step_voxels": 1e300}}, "at most 1e\\+06"),
@@ -147,11 +147,11 @@ def test_a_job_that_is_no_file_is_refused_without_waiting(
     ],
 )
 def test_what_cannot_be_done_is_refused_before_the_work(
-    files: Path, tmp_path: Path, changes: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+    files: Path, tmp_path: Path, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("HyperPredictRegLib.workflow.job_run._compute", lambda *given: pytest.fail("the work began"))
+    monkeypatch.setattr("HyperPredictRegLib.workflow.registering._compute", lambda *given: pytest.fail("the work began"))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         workflow.run(replace(job_of(files, tmp_path / "out"), **changes))
     assert list(tmp_path.iterdir()) == []
 
@@ -187,12 +187,12 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), OPTIONS, ids=[" ".join(words)[:40] for words, _ in OPTIONS])
+@pytest.mark.parametrize(("words", "message"), OPTIONS, ids=[" ".join(words)[:40] for words, _ in OPTIONS])
 def test_options_that_mean_nothing_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         app(["register", "a.nrrd", "b.nrrd", *words], standalone_mode=False)
     assert len(str(caught.value)) < 2500
     assert list(tmp_path.iterdir()) == []

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import blob_image, blob_labels
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.images import file_sha256, read_header, read_image, read_labels, read_mask, write_image
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.images import file_sha256, read_header, read_image, read_labels, read_mask, write_image
+from HyperPredictRegLib.spatial.labels import label_extents, names_given_twice, renumbered_like
 
 LEFT_HANDED = Geometry((9, 8, 7), (1.0, 1.5, 3.0), (5.0, -4.0, 3.0), (-1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
 
@@ -227,3 +228,61 @@ def test_an_unfinished_write_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_file_sha256_is_the_standard_one(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def named_labels(names: dict[int, str], grid: Geometry = LEFT_HANDED) -> sitk.Image:
+    """Return slabs with these labels from the first plane up, named as 3D Slicer names them in a file."""
+    voxels = np.zeros(grid.size[::-1], dtype=np.uint16)
+    for place, label in enumerate(names):
+        voxels[place + 1] = label
+    image = grid.apply_to(sitk.GetImageFromArray(voxels))
+    for number, (label, name) in enumerate(names.items()):
+        image.SetMetaData(f"Segment{number}_Name", name)
+        image.SetMetaData(f"Segment{number}_LabelValue", str(label))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving", "planes"),
+    [
+        ({1: "Left-Hippocampus", 2: "cyst"}, {1: "left hippocampus", 3: "right hippocampus"}, [1, 2]),
+        ({2: "Left-Hippocampus", 1: "cyst"}, {1: "left hippocampus", 3: "right hippocampus"}, [1, 4]),
+        ({5: "right hippocampus", 3: "cyst"}, {3: "Hippocampus (R)"}, [3, 6]),
+        ({1: "Segment_1", 2: "Segment_2"}, {1: "Segment_1", 2: "Segment-2"}, [1, 3]),
+        ({5: "Liver", 4: "liver"}, {4: "liver"}, [5, 4]),
+        ({4: "Liver", 5: "LIVER"}, {4: "liver"}, [6, 5]),
+    ],
+    ids=["by value", "renumbered", "value taken", "placeholders", "exactly one", "ambiguous"],
+)
+def test_fixed_labels_are_numbered_by_name_as_the_moving_ones(fixed, moving, planes) -> None:
+    found, names, notes = renumbered_like(named_labels(fixed), named_labels(moving))
+    voxels = sitk.GetArrayViewFromImage(found)
+    assert [int(voxels[n + 1].min()) for n in range(2)] == [int(voxels[n + 1].max()) for n in range(2)] == planes
+    assert names.items() >= moving.items()
+    assert set(names) == {*moving, *planes}
+    assert bool(notes) is (planes != list(fixed))
+
+
+def test_labels_without_names_stay_as_they_are_unless_their_value_is_needed() -> None:
+    fixed = named_labels({2: "liver", 7: "spleen", 9: "?"})
+    fixed.EraseMetaData("Segment2_Name")
+    fixed.EraseMetaData("Segment2_LabelValue")
+    found, names, notes = renumbered_like(fixed, named_labels({9: "Liver", 7: "SPLEEN"}))
+    assert np.unique(sitk.GetArrayViewFromImage(found)).tolist() == [0, 7, 9, 10]
+    assert names == {7: "SPLEEN", 9: "Liver"}
+    assert notes[0].startswith("2 of the fixed labels were given other values, such as 9 in place of 2 to 'liver'")
+
+
+def test_a_label_with_two_names_is_told() -> None:
+    assert names_given_twice({1: "Left-Putamen", 2: "cyst", 3: "x"}, {1: "putamen left", 2: "tumor", 4: "y"}) == (
+        "The label 2 is called 'cyst' in the segmentation and 'tumor' in the table of label names: the table counts.",
+    )
+
+
+@pytest.mark.parametrize("high", [300, 100_000], ids=["few", "many"])
+def test_extents_of_labels(high: int) -> None:
+    voxels = np.zeros((5, 6, 7), dtype=np.uint32)
+    voxels[1:3, 2, 4:] = high
+    voxels[4, 0, 0] = 2
+    assert label_extents(voxels) == {2: (slice(4, 5), slice(0, 1), slice(0, 1)), high: (slice(1, 3), slice(2, 3), slice(4, 7))}
+    assert label_extents(np.zeros((2, 2, 2), dtype=np.uint8)) == {}

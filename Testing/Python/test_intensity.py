@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import blob_image
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.images import read_image
-from HyperPredictRegLib.intensity import foreground, normalised, points_of, value_beyond
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.preprocessing.intensity import foreground, normalised, points_of, value_beyond
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.images import read_image
 
 GRID = Geometry((64, 60, 56), (1.0, 1.0, 1.0))
 
@@ -102,24 +102,24 @@ def test_a_constant_has_no_foreground() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "wanted"),
+    ("kind", "expected"),
     [
         ("CT", -1000), ("CT with holes", -1000), ("CT with infinities", -1000), ("NaN around", np.nan), ("constant", 7),
         ("nothing but NaN", np.nan), ("huge numbers inside", -1000),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("pixel_type", [np.float32, np.float64])
-def test_beyond_an_image_is_what_surrounds_its_anatomy(kind: str, wanted: float, pixel_type: type) -> None:
+def test_beyond_an_image_is_what_surrounds_its_anatomy(kind: str, expected: float, pixel_type: type) -> None:
     voxels, inside = body()
     voxels = np.where(inside, voxels, -1000).astype(pixel_type)
     voxels[~inside] = {"NaN around": np.nan, "constant": 7}.get(kind, -1000)
     if kind in ("constant", "nothing but NaN"):
-        voxels[:] = wanted
+        voxels[:] = expected
     middle = {"CT with holes": np.nan, "CT with infinities": np.inf, "huge numbers inside": 1e38}
     if kind in middle:
         voxels[26:30, 28:32, 30:34] = middle[kind]
         voxels[0, 0, :2] = middle[kind]
-    assert value_beyond(GRID.apply_to(sitk.GetImageFromArray(voxels))) == pytest.approx(wanted, nan_ok=True)
+    assert value_beyond(GRID.apply_to(sitk.GetImageFromArray(voxels))) == pytest.approx(expected, nan_ok=True)
 
 
 def test_beyond_a_mask_is_its_lowest_value() -> None:

@@ -11,8 +11,8 @@ import pytest
 import SimpleITK as sitk
 from HyperPredictRegLib.alignment import AlignmentSettings, Likeness, align
 from HyperPredictRegLib.alignment.likeness import likeness
-from HyperPredictRegLib.images import read_image
-from HyperPredictRegLib.intensity import foreground, normalised
+from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
+from HyperPredictRegLib.spatial.images import read_image
 from scipy import ndimage
 
 SIZE = (56, 60, 52)

@@ -11,8 +11,8 @@ import pytest
 import SimpleITK as sitk
 from conftest import blob_image
 from HyperPredictRegLib.cli import app
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.spatial.geometry import Geometry
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
@@ -96,7 +96,7 @@ def test_so_are_those_before_a_field(image: str, transform: sitk.Transform, reas
 def test_the_roughness_of_next_to_nothing_is_next_to_nothing(image: str, scale: float, tmp_path: Path) -> None:
     whole = measured(image, field(), tmp_path)
     found = measured(image, field(scale=scale), tmp_path)
-    assert found["folding_percent"] == {"foreground": 0.0, "box": 0.0}
+    assert found["folding_percent"] == {"foreground": 0.0, "grid": 0.0}
     assert found["displacement_mm"]["maximum"] == pytest.approx(scale * whole["displacement_mm"]["maximum"], rel=1e-9)
     # The logarithm of a small strain is the strain, and single precision would have 1e-8 of noise in it.
     assert found["sd_log_jacobian"] == pytest.approx(scale * whole["sd_log_jacobian"], rel=0.05, abs=1e-14)

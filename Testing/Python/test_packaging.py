@@ -62,7 +62,7 @@ def test_the_list_reader_reads_only_its_own_variable() -> None:
     assert cmake_list("A", text) == ["HyperPredictReg.py", "x/y.py"]
 
 
-def test_the_wheel_carries_what_slicer_gets() -> None:
+def test_the_wheel_takes_what_slicer_gets() -> None:
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml by itself")
     setuptools = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     for name in sorted(n for n in shipped_in_tree(python=False) if n.startswith("HyperPredictRegLib/")):

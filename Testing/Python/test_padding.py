@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import blob_image
-from HyperPredictRegLib.aligned_pair import AlignedPair
 from HyperPredictRegLib.alignment import AlignmentSettings, align
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.images import read_image
-from HyperPredictRegLib.inputs import read_inputs
-from HyperPredictRegLib.intensity import background_value, foreground, normalised, padding, value_beyond
-from HyperPredictRegLib.job import Job
+from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
+from HyperPredictRegLib.preprocessing.image_set import read_inputs
+from HyperPredictRegLib.preprocessing.intensity import background_value, foreground, normalised, padding, value_beyond
+from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.images import read_image
 
 GRID = Geometry((60, 60, 40), (3.0, 3.0, 3.0))
 BEYOND = np.hypot(*(np.indices((40, 60, 60))[1:] - 29.5)) > 30
@@ -71,8 +71,8 @@ def test_padding_with_an_edge_blurred_by_interpolation_is_found() -> None:
     found = padding(images[1])
     assert found is not None
     # What interpolation mixed of padding and air is no measurement either.
-    kept = sitk.GetArrayViewFromImage(images[1])[~inside(found.missing)]
-    assert np.mean(kept < -1300) < 3e-3
+    retained = sitk.GetArrayViewFromImage(images[1])[~inside(found.missing)]
+    assert np.mean(retained < -1300) < 3e-3
 
 
 def test_the_whole_field_counts_where_the_body_fills_it() -> None:

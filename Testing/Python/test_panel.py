@@ -1,50 +1,45 @@
-"""The panel before anything runs: inputs, criteria, curves, λ by hand, saved and restored parameters."""
+"""The panel before anything runs: what the user does reaches the parameter node, and what it says is shown.
+
+What is shown of which choice is tested without Qt in test_presentation.py.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from reporting_samples import make_curves, make_red
+from HyperPredictRegLib.results.job import Criterion
+from reporting_samples import make_map, make_prediction, make_surface, make_unreliable
 
 slicer: Any = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install '.[slicer]')")
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 cannot be loaded (make test sees to it)", exc_type=ImportError)
 
-from panel_samples import NAMES, add_pair, add_segmentation, choose_pair, foreseen  # noqa: E402 - needs slicer
+from panel_samples import NAMES, add_pair, add_segmentation, choose_pair, show_predicted, take_prediction  # noqa: E402
 from PySide6.QtCore import Qt  # noqa: E402
 
-
-def test_an_empty_panel_says_what_is_missing(opened_panel: tuple[Any, Any]) -> None:
-    _host, panel = opened_panel
-    for button in (panel.ui.registerButton, panel.ui.suggestButton):
-        assert not button.enabled
-        assert button.toolTip == "Select a fixed and a moving volume first."
-    assert not panel.ui.carryButton.enabled and not panel.ui.pageButton.enabled
-    assert panel.ui.verdictLabel.text == "Nothing has been registered yet."
-    assert not panel.ui.dicePlotFrame.visible
-
-
-def test_the_panel_fits_beside_the_views_of_a_small_screen(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
-    foreseen(host, panel)
-    for name in ("moreInputs", "criterion", "advanced", "outputs", "log", "result", "apply"):
-        getattr(panel.ui, f"{name}CollapsibleButton").setCollapsed(False)
-    host.let_qt_work()
-    assert panel.frame.minimumSizeHint().width() <= 380
+WEIGHT = "regularization_weight"
 
 
 def test_two_volumes_are_enough(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
-    fixed, _moving = add_pair()
+    for button in (panel.ui.registerButton, panel.ui.suggestButton):
+        assert not button.enabled
+        assert button.toolTip == "Select a fixed and a moving volume first."
+    assert not panel.ui.applyButton.enabled and not panel.ui.pageButton.enabled
+    assert panel.ui.verdictLabel.text == "Nothing has been registered yet."
+    assert not panel.ui.dicePlotFrame.visible
+    fixed, moving = add_pair()
     panel.ui.fixedSelector.setCurrentNode(fixed)
     host.let_qt_work()
     assert panel.ui.registerButton.toolTip == "Select a moving volume first."
     panel.ui.movingSelector.setCurrentNode(fixed)
     host.let_qt_work()
     assert panel.ui.registerButton.toolTip == "Fixed and moving are the same volume: select two."
-    choose_pair(host, panel)
+    panel.ui.movingSelector.setCurrentNode(moving)
+    host.let_qt_work()
     assert panel.ui.registerButton.enabled and panel.ui.suggestButton.enabled
     assert "Registering will take about" in panel.ui.expectedLabel.text
 
@@ -63,160 +58,168 @@ def test_masks_offer_their_segments(opened_panel: tuple[Any, Any]) -> None:
     parameters = panel.widget._parameterNode
     assert parameters.fixedMask is mask
     assert mask.GetSegmentation().GetSegment(parameters.fixedMaskSegment).GetName() == "core"
-    inputs = importlib.import_module("HyperPredictRegLib.panel.inputs")
-    assert inputs.request_of(parameters).fixed_mask.segment_id == parameters.fixedMaskSegment
+    request_of = importlib.import_module("HyperPredictRegLib.panel.parameters").request_of
+    assert request_of(parameters).fixed_mask.segment_id == parameters.fixedMaskSegment
     panel.ui.fixedMaskSelector.setCurrentNode(None)
     host.let_qt_work()
-    assert inputs.request_of(parameters).fixed_mask is None and not combo.enabled
+    assert request_of(parameters).fixed_mask is None and not combo.enabled
 
 
-def test_a_prediction_shows_curves_light_and_read_out(opened_panel: tuple[Any, Any]) -> None:
+def test_a_prediction_is_shown_and_what_the_user_does_with_it_reaches_the_job(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
-    foresight = foreseen(host, panel)
-    starred = foresight.prediction.hyperparameters["regularization_weight"]
-    assert panel.ui.dicePlotFrame.visible and panel.ui.foldingPlotFrame.visible
-    assert "Green." in panel.ui.lightLabel.text and "#2e9e44" in panel.ui.lightLabel.text
-    assert panel.ui.weightSpinBox.value == pytest.approx(starred, abs=6e-4)
-    assert panel.ui.readoutLabel.text.startswith("Suggested: Dice 0.")
-    assert [panel.ui.curveComboBox.itemText(n) for n in range(4)] == ["All structures", *NAMES]
-    assert panel.ui.structuresTable.rowCount == 3
-
-
-def test_the_slider_reads_the_curves_at_once_and_is_by_hand(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
-    foresight = foreseen(host, panel)
-    seen = set()
-    for position in (0, 100, 250, 400):
-        panel.ui.weightSlider.setValue(position)
-        host.let_qt_work()
-        assert panel.ui.byHandCheckBox.checked
-        assert panel.ui.readoutLabel.text.startswith("By hand: Dice 0.")
-        assert panel.ui.weightSlider.value == position
-        seen.add(panel.ui.readoutLabel.text)
-    assert len(seen) == 4
-    assert panel.ui.weightSpinBox.value == pytest.approx(4.5, abs=1e-3)
-    low, high = foresight.curves.values.min(), foresight.curves.values.max()
-    panel.ui.weightSlider.setValue(200)
-    assert panel.widget._parameterNode.weight == pytest.approx((low * high) ** 0.5, rel=1e-6)
-    assert "the folding limit is not enforced" in panel.ui.hintLabel.text
-    assert not panel.ui.limitCheckBox.enabled and not panel.ui.foldingLimitSpinBox.enabled
-    panel.ui.byHandCheckBox.setChecked(False)
+    ui, parameters = panel.ui, panel.widget._parameterNode
+    prediction = show_predicted(host, panel)
+    starred = prediction.choice.setting[WEIGHT]
+    assert ui.dicePlotFrame.visible and ui.foldingPlotFrame.visible and ui.legendLabel.visible
+    assert "Reliability: reliable." in ui.reliabilityLabel.text and ui.whyCollapsibleButton.visible
+    assert [ui.curveComboBox.itemText(n) for n in range(4)] == ["All structures", *NAMES]
+    assert [ui.structuresTable.item(row, 0).text() for row in range(3)] == list(NAMES)
+    assert ui.weightSpinBox.value == pytest.approx(starred, abs=6e-4) and parameters.setting[WEIGHT] == starred
+    request = requested(panel)
+    assert request.prediction is parameters.prediction and request.options["setting"] == {}
+    # Another prediction takes the place of the one before.
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    take_prediction(host, panel)
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
+    # The slider.
+    ui.weightSlider.setValue(200)
+    low, high = prediction.surface.space.first.low, prediction.surface.space.first.high
+    assert parameters.setting[WEIGHT] == pytest.approx((low * high) ** 0.5, rel=1e-6)
+    assert ui.manualCheckBox.checked and ui.weightSlider.value == 200 and ui.readoutLabel.text.startswith("Manual λ: Dice 0.")
+    assert ui.hintLabel.visible and not ui.limitCheckBox.enabled and not ui.foldingLimitSpinBox.enabled
+    assert requested(panel).options["setting"] == dict(parameters.setting)
+    ui.weightSpinBox.setValue(1.5)
+    assert dict(parameters.setting) == {WEIGHT: 1.5}
+    ui.manualCheckBox.setChecked(False)
     host.let_qt_work()
-    assert not panel.ui.hintLabel.visible and panel.ui.foldingLimitSpinBox.enabled
-    assert panel.ui.readoutLabel.text.startswith("Suggested:")
-    assert panel.ui.weightSpinBox.value == pytest.approx(foresight.prediction.hyperparameters["regularization_weight"], abs=0.06)
-
-
-def test_what_matters_moves_the_suggestion(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
-    foreseen(host, panel)
-    parameters, found = panel.widget._parameterNode, {}
-    for row, name in enumerate(NAMES):
-        panel.ui.structuresTable.item(row, 0).setCheckState(Qt.CheckState.Checked)
-        host.let_qt_work()
-        assert dict(parameters.structureWeights) == {name: 1.0}
-        found[name] = parameters.weight
-        panel.ui.structuresTable.item(row, 0).setCheckState(Qt.CheckState.Unchecked)
-        host.let_qt_work()
-        assert dict(parameters.structureWeights) == {}
-    # The made-up curves peak at 0.25 ... 1.3, each structure's beyond the one's before.
-    assert found["hippocampus"] < found["thalamus"] < found["grey matter"]
-    free = parameters.weight
-    panel.ui.foldingLimitSpinBox.setValue(0.01)
+    assert not ui.hintLabel.visible and ui.foldingLimitSpinBox.enabled and parameters.setting[WEIGHT] == starred
+    # The table of structures.
+    table = ui.structuresTable
+    table.item(2, 0).setCheckState(Qt.CheckState.Checked)
     host.let_qt_work()
-    assert parameters.weight > free
-    assert "under 0.01 %" in panel.ui.reasonsLabel.text
-
-
-def test_a_typed_weight_counts_and_nonsense_does_not(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
-    foreseen(host, panel)
-    table, parameters = panel.ui.structuresTable, panel.widget._parameterNode
-    for typed, expected in (("2,5", {"thalamus": 2.5}), ("no", {}), ("-1", {}), ("nan", {}), ("3", {"thalamus": 3.0})):
-        table.item(1, 1).setText(typed)
+    assert dict(parameters.structureWeights) == {"grey matter": 1.0} and table.item(2, 1).text() == "1"
+    assert parameters.setting[WEIGHT] != starred and requested(panel).options["criterion"].structures == {"grey matter": 1.0}
+    for typed, expected in (("2,5", {"grey matter": 2.5}), ("no", {}), ("-1", {}), ("3", {"grey matter": 3.0})):
+        table.item(2, 1).setText(typed)
         host.let_qt_work()
         assert dict(parameters.structureWeights) == expected, typed
-        assert (table.item(1, 0).checkState() == Qt.CheckState.Checked) == bool(expected)
+        assert (table.item(2, 0).checkState() == Qt.CheckState.Checked) == bool(expected)
+        assert table.item(2, 1).text() == "".join(f"{weight:g}" for weight in expected.values())
+    # The list of curves.
+    chart = panel.widget.panel.choice._nodes.dice_chart
+    for row, title in ((2, "thalamus"), (0, "Mean Dice")):
+        ui.curveComboBox.setCurrentIndex(row)
+        host.let_qt_work()
+        assert title in chart.GetTitle()
 
 
-def test_what_mattered_in_another_pair_is_not_in_the_way(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
+def requested(panel: Any) -> Any:
+    """Return what a click on "Register" would ask for."""
     parameters = importlib.import_module("HyperPredictRegLib.panel.parameters")
-    panel.widget._parameterNode.structureWeights = {"liver": 2.0, "thalamus": 1.0}
+    return parameters.request_of(panel.widget._parameterNode, panel.widget.panel.view)
+
+
+def test_one_move_of_the_slider_shows_the_panel_once(opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    host, panel = opened_panel
+    show_predicted(host, panel)
+    whole = importlib.import_module("HyperPredictRegLib.panel.panel")
+    shown: list[Any] = []
+
+    def counted(*given: Any) -> Any:
+        shown.append(given)
+        return panel_view(*given)
+
+    panel_view = whole.panel_view
+    monkeypatch.setattr(whole, "panel_view", counted)
+    for position in (0, 100, 400):
+        panel.ui.weightSlider.setValue(position)
+    assert len(shown) == 3
+    panel.ui.weightSlider.setValue(400)
+    assert len(shown) == 3
+
+
+def test_what_was_ticked_for_another_pair_is_not_in_the_way(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    parameters = panel.widget._parameterNode
+    parameters.structureWeights = {"liver": 2.0, "thalamus": 1.0}
     choose_pair(host, panel)
-    options = parameters.job_options(panel.widget._parameterNode, forPrediction=True)
-    assert options["criterion"].structures == {}
-    names = [panel.ui.structuresTable.item(row, 0).text() for row in range(panel.ui.structuresTable.rowCount)]
-    assert names == ["liver", "thalamus"]
+    request_of = importlib.import_module("HyperPredictRegLib.panel.parameters").request_of
+    assert request_of(parameters).options["criterion"].structures == {}
+    assert requested(panel).options["criterion"].structures == {}
+    assert [panel.ui.structuresTable.item(row, 0).text() for row in range(2)] == ["liver", "thalamus"]
     panel.ui.structuresTable.item(0, 0).setCheckState(Qt.CheckState.Unchecked)
     host.let_qt_work()
-    assert parameters.job_options(panel.widget._parameterNode)["criterion"].structures == {"thalamus": 1.0}
-    panel.widget._parameterNode.structureWeights = {"liver": 2.0, "thalamus": 1.0}
-    foreseen(host, panel)
-    assert dict(panel.widget._parameterNode.structureWeights) == {"thalamus": 1.0}
-    assert panel.ui.readoutLabel.text.startswith("Suggested")
+    assert dict(parameters.structureWeights) == {"thalamus": 1.0}
+    parameters.structureWeights = {"liver": 2.0, "thalamus": 1.0}
+    take_prediction(host, panel)
+    assert dict(parameters.structureWeights) == {"thalamus": 1.0}
+    assert requested(panel).options["criterion"].structures == {"thalamus": 1.0}
 
 
-def test_a_curve_for_each_structure_on_demand(opened_panel: tuple[Any, Any]) -> None:
+def test_an_unreliable_pair_suggests_nothing(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
-    foreseen(host, panel)
-    chart = panel.widget.panel.choice._nodes.dice_chart
-    assert "Mean Dice" in chart.GetTitle()
-    panel.ui.curveComboBox.setCurrentIndex(2)
-    host.let_qt_work()
-    assert "thalamus" in chart.GetTitle()
-    panel.ui.curveComboBox.setCurrentIndex(0)
-    host.let_qt_work()
-    assert "Mean Dice" in chart.GetTitle()
-
-
-def test_a_red_light_suggests_nothing(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
-    foreseen(host, panel, make_red(make_curves(NAMES)))
-    assert "Red." in panel.ui.lightLabel.text
-    assert "correlate less than in 99 %" in panel.ui.reasonsLabel.text
-    assert "so the fixed λ = 0.7 is taken" in panel.ui.lightLabel.text
-    assert panel.ui.readoutLabel.text == "Red light: what the curves say of this pair is not to be trusted."
+    show_predicted(host, panel, make_unreliable(make_surface(NAMES)))
+    assert "Reliability: unreliable." in panel.ui.reliabilityLabel.text
     assert panel.ui.structuresTable.item(0, 2).text() == ""
-    assert panel.ui.registerButton.enabled
+    assert panel.ui.registerButton.enabled and panel.ui.dicePlotFrame.visible
 
 
 def test_a_prediction_counts_only_for_what_it_was_made_for(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
-    foreseen(host, panel)
-    panel.ui.presetComboBox.setCurrentIndex(1)
-    host.let_qt_work()
-    assert "another method or detail" in panel.ui.lightLabel.text
-    assert not panel.ui.dicePlotFrame.visible and not panel.ui.suggestButton.enabled
-    assert "for Demons at" in panel.ui.suggestButton.toolTip
-    panel.ui.presetComboBox.setCurrentIndex(0)
-    host.let_qt_work()
-    assert panel.ui.dicePlotFrame.visible
+    show_predicted(host, panel)
+    for combo, row in ((panel.ui.presetComboBox, 1), (panel.ui.engineComboBox, 1)):
+        combo.setCurrentIndex(row)
+        host.let_qt_work()
+        assert "another registration method, resolution preset" in panel.ui.reliabilityLabel.text
+        assert not panel.ui.dicePlotFrame.visible and not panel.ui.suggestButton.enabled
+        assert "for Demons at" in panel.ui.suggestButton.toolTip
+        assert requested(panel).prediction is None
+        combo.setCurrentIndex(0)
+        host.let_qt_work()
+        assert panel.ui.dicePlotFrame.visible
     choose_pair(host, panel)
-    assert "for other volumes" in panel.ui.lightLabel.text
+    assert "for other volumes" in panel.ui.reliabilityLabel.text
 
 
-def test_the_b_spline_has_a_number_of_its_own(opened_panel: tuple[Any, Any]) -> None:
+def test_each_engine_has_a_parameter_of_its_own(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     choose_pair(host, panel)
+    panel.ui.weightSpinBox.setValue(3.0)
     panel.ui.engineComboBox.setCurrentIndex(1)
     host.let_qt_work()
+    assert not panel.ui.manualCheckBox.checked
     texts = {name: (getattr(widget, "text", ""), widget.toolTip) for name, widget in vars(panel.ui).items()
              if hasattr(widget, "toolTip") and name not in ("suggestButton", "presetComboBox", "legendLabel")}  # fmt: skip
     assert not {name: both for name, both in texts.items() if "λ" in str(both)}
-    assert panel.ui.byHandCheckBox.text == "Use this h as it is (&by hand)"
+    assert panel.ui.manualCheckBox.text == "&Manual h: use it as it is"
     assert panel.ui.weightLabel.text == "&h:" and panel.ui.weightSpinBox.suffix == " mm"
-    assert "control points" in panel.ui.weightSlider.toolTip and "λ" not in panel.ui.readoutLabel.text
-    parameters = importlib.import_module("HyperPredictRegLib.panel.parameters")
     panel.ui.weightSpinBox.setValue(30.0)
     host.let_qt_work()
-    assert parameters.job_options(panel.widget._parameterNode)["hyperparameters"] == {"control_point_spacing": 30.0}
+    assert requested(panel).options["setting"] == {"control_point_spacing": 30.0}
     panel.ui.engineComboBox.setCurrentIndex(0)
     host.let_qt_work()
-    assert panel.ui.byHandCheckBox.text == "Use this λ as it is (&by hand)" and "λ" in panel.ui.limitCheckBox.toolTip
-    low, high = 0.4, 4.5
-    assert low <= parameters.job_options(panel.widget._parameterNode).get("hyperparameters", {}).get(
-        "regularization_weight", 1.0) <= high
+    assert panel.ui.manualCheckBox.text == "&Manual λ: use it as it is" and "λ" in panel.ui.limitCheckBox.toolTip
+    assert requested(panel).options["setting"] == {} and list(panel.widget._parameterNode.setting) == [WEIGHT]
+
+
+def test_further_parameters_have_a_row_each(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    surface = make_map()
+    prediction = show_predicted(host, panel, make_prediction(surface, Criterion()))
+    second = surface.space.parameters[1]
+    boxes = panel.widget.panel.choice._further
+    assert list(boxes) == [second.name] and panel.ui.furtherParametersFrame.visible
+    box = boxes[second.name]
+    assert second.title in box.toolTip and (box.minimum, box.maximum) == pytest.approx((second.low, second.high), abs=1e-3)
+    assert box.value == pytest.approx(prediction.choice.setting[second.name], abs=1e-3)
+    value = round(second.low + 0.75 * (second.high - second.low), 2)
+    box.setValue(value)
+    host.let_qt_work()
+    assert panel.widget._parameterNode.setting[second.name] == pytest.approx(value)
+    given = requested(panel).options["setting"]
+    assert set(given) == set(surface.space.names) and panel.ui.manualCheckBox.checked
+    take_prediction(host, panel, make_prediction(dataclasses.replace(make_surface(NAMES)), Criterion()))
+    assert not boxes and not panel.ui.furtherParametersFrame.visible
 
 
 def test_every_parameter_is_used(opened_panel: tuple[Any, Any]) -> None:

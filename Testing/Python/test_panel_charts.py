@@ -12,19 +12,19 @@ import pytest
 slicer: Any = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install '.[slicer]')")
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 cannot be loaded (make test sees to it)", exc_type=ImportError)
 
-from panel_samples import NAMES, foreseen  # noqa: E402 - needs slicer
-from reporting_samples import make_curves, make_foresight, make_red  # noqa: E402
+from panel_samples import NAMES, show_predicted  # noqa: E402 - needs slicer
+from reporting_samples import make_prediction, make_surface, make_unreliable  # noqa: E402
 from slicerbridge_samples import outcome  # noqa: E402
 
 # The frames' least height in the panel's form, and what is left of its least width beside the margins.
 LEAST = (300, 190)
 
 
-@pytest.mark.parametrize("made", [make_foresight, make_red])
+@pytest.mark.parametrize("made", [make_prediction, make_unreliable])
 @pytest.mark.parametrize("names", [NAMES, ("left inferior lateral ventricle of the second reader", "x")])
 def test_charts_of_a_prediction_can_be_read(opened_panel: tuple[Any, Any], made: Any, names: tuple[str, ...]) -> None:
     host, panel = opened_panel
-    foreseen(host, panel, made(make_curves(names)))
+    show_predicted(host, panel, made(make_surface(names)))
     for curve in range(len(names) + 1):
         panel.ui.curveComboBox.setCurrentIndex(curve)
         host.let_qt_work()
@@ -42,14 +42,14 @@ def test_the_metrics_chart_can_be_read(opened_panel: tuple[Any, Any]) -> None:
         trace.chart.SetLegendVisibility(True)
         pane.show(trace.chart)
         host.let_qt_work()
-        assert len(pane._view.curves()) == 2
+        assert len(pane._view.surface()) == 2
         assert pane._view.faults(*LEAST) == []
     pane.show(None)
 
 
 def test_the_legend_below_shows_the_marks_in_the_colors_that_they_have(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
-    foreseen(host, panel)
+    show_predicted(host, panel)
     nodes = panel.widget.panel.choice._nodes
     drawn = SimpleNamespace(**{
         word: series.GetColor() for series in nodes.series for word in ("suggested", "fixed", "yours")
@@ -64,8 +64,8 @@ def test_the_legend_below_shows_the_marks_in_the_colors_that_they_have(opened_pa
 
 def test_the_legend_names_no_mark_that_is_not_drawn(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
-    foreseen(host, panel, make_red(make_curves(NAMES)))
-    drawn = [curve.name for curve in panel.widget.panel.choice._plots[0]._view.curves()]
+    show_predicted(host, panel, make_unreliable(make_surface(NAMES)))
+    drawn = [curve.name for curve in panel.widget.panel.choice._plots[0]._view.surface()]
     assert drawn and not [name for name in drawn if "suggested" in name]
     assert re.findall(r">(.)<", panel.ui.legendLabel.text) == ["\u25a0", "\u2503"]
     assert "suggested" not in panel.ui.legendLabel.text

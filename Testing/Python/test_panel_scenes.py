@@ -14,7 +14,7 @@ import pytest
 slicer: Any = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install '.[slicer]')")
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 cannot be loaded (make test sees to it)", exc_type=ImportError)
 
-from panel_samples import add_pair, add_segmentation, choose_pair, foreseen  # noqa: E402 - needs slicer
+from panel_samples import add_pair, add_segmentation, choose_pair, show_predicted  # noqa: E402 - needs slicer
 
 
 def choose_everything(host: Any, panel: Any) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def import_scene(host: Any, path: Path) -> None:
 
 def test_parameters_and_prediction_come_back_with_the_scene(opened_panel: tuple[Any, Any], tmp_path: Path) -> None:
     host, panel = opened_panel
-    foreseen(host, panel)
+    show_predicted(host, panel)
     panel.ui.ruleComboBox.setCurrentIndex(1)
     panel.ui.foldingLimitSpinBox.setValue(0.25)
     panel.ui.weightSlider.setValue(333)
@@ -75,7 +75,7 @@ def test_parameters_and_prediction_come_back_with_the_scene(opened_panel: tuple[
     assert panel.ui.foldingLimitSpinBox.value == 0.25
     assert panel.ui.ruleComboBox.currentIndex == 1
     assert panel.ui.fixedSelector.currentNode().GetName() == "Ball"
-    assert panel.ui.readoutLabel.text == words and words.startswith("By hand")
+    assert panel.ui.readoutLabel.text == words and words.startswith("Manual λ")
     assert panel.ui.dicePlotFrame.visible and panel.ui.registerButton.enabled
 
 
@@ -117,7 +117,7 @@ def test_removing_the_only_set_makes_a_new_one(opened_panel: tuple[Any, Any]) ->
 
 def test_leaving_coming_back_and_reloading(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
-    foreseen(host, panel)
+    show_predicted(host, panel)
     panel.leave()
     panel.enter()
     assert panel.ui.dicePlotFrame.visible and panel.ui.registerButton.enabled
@@ -178,22 +178,22 @@ def test_a_closed_scene_is_forgotten(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     choose_everything(host, panel)
     # What Slicer keeps of a node's parameters holds on to the volumes.
-    kept = weakref.ref(panel.widget._parameterNode)
+    retained = weakref.ref(panel.widget._parameterNode)
     host.clear_scene()
     gc.collect()
-    assert kept() is None
+    assert retained() is None
 
 
 def test_a_prediction_of_something_else_does_not_count(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
-    foreseen(host, panel)
+    show_predicted(host, panel)
     fixed = panel.ui.fixedSelector.currentNode()
     read_out = panel.ui.readoutLabel.text
     mask = add_segmentation("Mask", fixed, {"shell": (20.0, 120.0), "core": (120.0, 999.0)})
     panel.ui.fixedMaskSelector.setCurrentNode(mask)
     host.let_qt_work()
-    assert panel.ui.lightLabel.text == "The last prediction was made with another mask, segmentation or initial transform."
-    assert panel.ui.readoutLabel.text.startswith("Nothing is foreseen yet")
+    assert panel.ui.reliabilityLabel.text == "The last prediction was made with another mask, segmentation or initial transform."
+    assert panel.ui.readoutLabel.text.startswith("Nothing is predicted yet")
     panel.ui.fixedMaskSelector.setCurrentNode(None)
     host.let_qt_work()
     assert panel.ui.readoutLabel.text == read_out
@@ -203,10 +203,10 @@ def test_a_prediction_of_something_else_does_not_count(opened_panel: tuple[Any, 
     slicer.util.updateTransformMatrixFromArray(moved, matrix)
     fixed.SetAndObserveTransformNodeID(moved.GetID())
     panel.widget.panel.refresh()
-    assert panel.ui.lightLabel.text == "The volumes have moved since the last prediction."
+    assert panel.ui.reliabilityLabel.text == "The volumes have moved since the last prediction."
     panel.ui.movingSelector.setCurrentNode(add_pair()[1])
     host.let_qt_work()
-    assert panel.ui.lightLabel.text == "The last prediction was for other volumes."
+    assert panel.ui.reliabilityLabel.text == "The last prediction was for other volumes."
 
 
 def test_how_the_transform_is_stored_is_checked_before_the_work(opened_panel: tuple[Any, Any]) -> None:
@@ -223,5 +223,5 @@ def test_how_the_transform_is_stored_is_checked_before_the_work(opened_panel: tu
     assert panel.ui.fieldSpacingSpinBox.value == 0.1
     panel.ui.fieldSpacingSpinBox.setValue(0.0)
     assert panel.ui.fieldSpacingSpinBox.text == "as registered"
-    stored = importlib.import_module("HyperPredictRegLib.panel.panel")._stored_as
+    stored = importlib.import_module("HyperPredictRegLib.panel.parameters").stored_as
     assert stored(panel.widget._parameterNode) == ("field", None)

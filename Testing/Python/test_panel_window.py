@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import html
 import importlib
-import re
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-from HyperPredictRegLib.curves import Band
-from HyperPredictRegLib.job import Criterion
-from HyperPredictRegLib.selection import choose
+from HyperPredictRegLib.results.job import Criterion
 
 slicer: Any = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install '.[slicer]')")
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 cannot be loaded (make test sees to it)", exc_type=ImportError)
 
-from panel_samples import NAMES, add_pair, add_segmentation, choose_pair, finish, foreseen  # noqa: E402 - needs slicer
+from panel_samples import NAMES, add_pair, add_segmentation, choose_pair, finish, register_at, show_predicted  # noqa: E402 - needs slicer
 from PySide6 import QtCore, QtGui, QtWidgets  # noqa: E402
 from PySide6.QtCore import Qt  # noqa: E402
-from reporting_samples import make_curves, make_foresight, make_red  # noqa: E402
+from reporting_samples import make_prediction, make_surface  # noqa: E402
 from slicerbridge_samples import outcome  # noqa: E402
 
 SECTIONS = ("moreInputs", "criterion", "advanced", "outputs", "log", "result", "apply")
@@ -44,7 +38,7 @@ def needed_height(panel: Any) -> int:
 
 def test_the_panel_is_not_squeezed_after_another_module_was_open(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
-    foreseen(host, panel)
+    show_predicted(host, panel)
     for _ in range(2):
         panel.leave()
         panel.enter()
@@ -62,7 +56,7 @@ def test_the_stand_in_squeezes_as_slicer_does(opened_panel: tuple[Any, Any], mon
     import HyperPredictRegLib.panel.arranging as arranging
 
     host, panel = opened_panel
-    foreseen(host, panel)
+    show_predicted(host, panel)
     monkeypatch.setattr(arranging, "leave_module_panel", lambda widget: None)
     panel.leave()
     panel.enter()
@@ -93,14 +87,14 @@ def test_leaving_where_no_module_panel_is_around_moves_nothing(opened_panel: tup
 def widths(panel: Any) -> tuple[int, int]:
     """Return how wide (pixels) the panel must be by itself, and how wide Slicer's module panel makes it."""
     panel.dock.settle()
-    return panel.frame.minimumSizeHint().width(), panel.dock.width_wanted()
+    return panel.frame.minimumSizeHint().width(), panel.dock.preferred_width()
 
 
 def test_the_width_of_the_panel_does_not_follow_any_text(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     before = widths(panel)
     assert max(before) <= 380
-    foreseen(host, panel)
+    show_predicted(host, panel)
     assert widths(panel) == before
     unfold(panel)
     assert widths(panel) == before
@@ -131,8 +125,8 @@ def test_long_names_of_nodes_and_structures_do_not_widen_the_panel(opened_panel:
     host, panel = opened_panel
     before = widths(panel)
     names = tuple(f"{name} " * 20 + "_of_a_person" * 10 for name in NAMES)
-    curves = make_curves(names)
-    foreseen(host, panel, make_foresight(curves, Criterion()))
+    surface = make_surface(names)
+    show_predicted(host, panel, make_prediction(surface, Criterion()))
     fixed = panel.ui.fixedSelector.currentNode()
     fixed.SetName("Volume_" * 30)
     unfold(panel)
@@ -150,9 +144,9 @@ def test_long_names_of_nodes_and_structures_do_not_widen_the_panel(opened_panel:
 
 def test_every_choice_can_be_read_in_the_narrowest_panel(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
-    foreseen(host, panel)
+    show_predicted(host, panel)
     unfold(panel)
-    panel.dock.fit(panel.dock.width_wanted())
+    panel.dock.fit(panel.dock.preferred_width())
     boxes = [one for one in vars(panel.ui).values() if type(one) in (QtWidgets.QComboBox, QtWidgets.QCheckBox) and one.visible]
     assert len(boxes) >= 14
     control, field = QtWidgets.QStyle.ComplexControl.CC_ComboBox, QtWidgets.QStyle.SubControl.SC_ComboBoxEditField
@@ -168,7 +162,7 @@ def test_every_choice_can_be_read_in_the_narrowest_panel(opened_panel: tuple[Any
 
 
 def test_no_row_of_a_result_is_cut_at_any_width(opened_panel: tuple[Any, Any]) -> None:
-    import HyperPredictRegLib.panel.results as results
+    import HyperPredictRegLib.panel.arranging as arranging
 
     host, panel = opened_panel
     texts = ["It used all the iterations it was allowed and might have improved further with more of them."]
@@ -176,9 +170,10 @@ def test_no_row_of_a_result_is_cut_at_any_width(opened_panel: tuple[Any, Any]) -
     # Filled while it is hidden, as when a registration ends: the columns have not their own widths yet.
     panel.ui.resultCollapsibleButton.setCollapsed(True)
     for table, row in tables.items():
-        results._fill(table, [str(n) for n in range(len(row))], [row] * 2, stretched=0 if len(row) == 5 else 3)
+        stretched = 0 if len(row) == 5 else 3
+        arranging.fill_table(table, [str(n) for n in range(len(row))], [row] * 2, stretched, 230)
     panel.ui.resultCollapsibleButton.setCollapsed(False)
-    for width in (600, panel.dock.width_wanted(), 460):
+    for width in (600, panel.dock.preferred_width(), 460):
         panel.dock.fit(width)
         host.let_qt_work()
         for table in tables:
@@ -186,53 +181,6 @@ def test_no_row_of_a_result_is_cut_at_any_width(opened_panel: tuple[Any, Any]) -
             assert all(now == needed for now, needed in heights), (width, table.objectName, heights)
     heights = [table.height for table in tables]
     assert heights == [min(230, 2 * table.rowHeight(0) + 48) for table in tables]
-
-
-def test_no_line_ends_between_a_number_and_its_unit(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
-    foreseen(host, panel)
-    assert "\u00a0%" in panel.ui.readoutLabel.text and " %" not in panel.ui.readoutLabel.text
-
-
-def test_the_read_out_never_claims_a_range_of_no_width(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
-    curves = make_curves(NAMES)
-    for value in (0.0, 0.004, 0.3):
-        flat = Band(*(np.full_like(curves.folding_foreground.value, value) for _ in range(3)))
-        certain = dataclasses.replace(curves, folding_foreground=flat, folding_box=flat)
-        foreseen(host, panel, make_foresight(certain, Criterion()))
-        folding = panel.ui.readoutLabel.text.partition("folding ")[2]
-        assert folding and not re.search(r"\((\S+)\s?%? (?:to|\u2013) \1\b", folding), folding
-        assert not folding.startswith("0\u00a0%"), folding
-
-
-def test_what_can_be_predicted_is_what_there_are_bundles_for(
-    opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import HyperPredictRegLib.panel.panel as whole
-    import HyperPredictRegLib.predictor.paths as paths
-
-    host, panel = opened_panel
-    choose_pair(host, panel)
-    assert 'Predictions are made for Demons at "Fast".' in panel.ui.presetComboBox.toolTip
-    combos = {"engineComboBox": panel.ui.engineComboBox, "presetComboBox": panel.ui.presetComboBox}
-    combos["engineComboBox"].setCurrentIndex(1)
-    host.let_qt_work()
-    assert panel.ui.suggestButton.toolTip.startswith('Predictions are made for Demons at "Fast" only. "Register" starts')
-    known = {("bspline", "standard"), ("demons", "fine")}
-    for module in (paths, whole):
-        monkeypatch.setattr(module, "bundled", lambda *names: object() if names in known else None)
-    panel.widget.panel._update_buttons()
-    said = panel.ui.suggestButton.toolTip
-    assert said.startswith('Predictions are made for Demons at "Fine" or B-spline at "Standard" only.')
-    known.clear()
-    panel.widget.panel._update_buttons()
-    assert panel.ui.suggestButton.toolTip.startswith("No predictor is installed.")
-    # The names are those of the lists.
-    titles = [name for row in re.findall(r"for (\w+) at \"(\w+)\" or ([\w-]+) at \"(\w+)\"", said) for name in row]
-    listed = [[one.itemText(n) for n in range(one.count)] for one in combos.values()]
-    for name, texts in zip(titles, [*listed, *listed], strict=True):
-        assert [text for text in texts if text.startswith(name)]
 
 
 def test_a_folded_section_is_as_low_at_first_as_ever_after(opened_panel: tuple[Any, Any]) -> None:
@@ -250,14 +198,13 @@ def test_a_folded_section_is_as_low_at_first_as_ever_after(opened_panel: tuple[A
 # What is said first, and what on demand
 
 
-def test_the_light_is_one_line_and_the_suggestion(opened_panel: tuple[Any, Any]) -> None:
+def test_the_reliability_is_one_line_and_its_reasons_are_a_key_away(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
-    foresight = foreseen(host, panel)
+    prediction = show_predicted(host, panel)
     ui = panel.ui
-    assert ui.lightLabel.text.count("<br>") == 1
-    assert "\u03bb\u00a0=\u00a0" in ui.lightLabel.text and "is suggested." in ui.lightLabel.text
+    assert ui.reliabilityLabel.text.count("<br>") == 1
     assert ui.whyCollapsibleButton.visible and ui.whyCollapsibleButton.collapsed and not ui.reasonsLabel.visible
-    assert foresight.prediction.choice.split(":")[1].split("(")[0] in ui.reasonsLabel.text
+    assert prediction.choice.sentence.split("(")[0] in ui.reasonsLabel.text
     # The keyboard reaches them.
     assert ui.whyCollapsibleButton.focusPolicy & Qt.FocusPolicy.TabFocus
     for kind in (QtCore.QEvent.Type.KeyPress, QtCore.QEvent.Type.KeyRelease):
@@ -265,42 +212,9 @@ def test_the_light_is_one_line_and_the_suggestion(opened_panel: tuple[Any, Any])
         QtWidgets.QApplication.sendEvent(ui.whyCollapsibleButton, key)
     host.let_qt_work()
     assert ui.reasonsLabel.visible
-    # A limit that no setting is foreseen to keep is said at once.
-    panel.widget._parameterNode.rule = type(panel.widget._parameterNode.rule).MAXIMUM
-    curves = panel.widget.panel.choice.foresight.curves
-    for limit in (50.0, 0.01):
-        panel.widget._parameterNode.foldingLimit = limit
-        host.let_qt_work()
-        found = choose(curves, Criterion(rule="maximum", folding_limit=limit))
-        assert ("is suggested." in ui.lightLabel.text) == found.feasible
-        assert found.feasible or html.escape(found.sentence) in ui.lightLabel.text
-    foreseen(host, panel, make_red(make_curves(NAMES)))
-    assert "No suggestion is made" in ui.lightLabel.text and ui.whyCollapsibleButton.visible
     ui.movingSelector.setCurrentNode(add_pair()[1])
     host.let_qt_work()
-    assert ui.lightLabel.text == "The last prediction was for other volumes." and not ui.whyCollapsibleButton.visible
-
-
-def test_details_refer_only_to_what_they_show(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
-    made = outcome()
-    warnings = ("Look at the left.", "Padding was taken for no data.")
-    levels = (dataclasses.replace(made.report.registration[0], stop_reason="a <strange> end"), *made.report.registration[1:])
-    report = dataclasses.replace(made.report, warnings=warnings, registration=levels)
-    bridge = importlib.import_module("HyperPredictRegLib.slicerbridge.outcome_nodes")
-    panel.widget._parameterNode.result = bridge.add_outcome(
-        slicer.mrmlScene, dataclasses.replace(made, report=report)
-    ).report
-    host.let_qt_work()
-    details = panel.ui.detailsLabel.text
-    places = [details.index(part) for part in ("warnings to read below", "\u26a0 Look", "\u26a0 Padding")]
-    assert places == sorted(places)
-    # No sentence says again what another has said.
-    assert report.chosen_by == "user" and details.count("mean Dice") == 1
-    table = panel.ui.stagesTable
-    reasons = [table.item(row, 3).text() for row in range(table.rowCount)]
-    assert "The optimizer's own words: a <strange> end" in reasons
-    assert not [reason for reason in reasons if "quoted above" in reason]
+    assert ui.reliabilityLabel.text == "The last prediction was for other volumes." and not ui.whyCollapsibleButton.visible
 
 
 # Another set of parameters, another scene
@@ -317,16 +231,16 @@ def test_what_was_said_of_a_run_goes_with_its_set_and_its_scene(opened_panel: tu
     ]
     first = ui.parameterSetSelector.currentNode()
     second = ui.parameterSetSelector.addNode()
-    for said in ("Cancelled. The scene is as it was before.", "Done after 42 s."):
-        runner.say(said)
-        ui.carriedLabel.setText("Carried over: something.")
+    for message in ("Cancelled. The scene is as it was before.", "Done after 42 s."):
+        runner.say(message)
+        ui.appliedLabel.setText("Transformed: something.")
         panel.leave()
         panel.enter()
-        assert ui.stageLabel.text == said
+        assert ui.stageLabel.text == message
         ui.parameterSetSelector.setCurrentNode(first if ui.parameterSetSelector.currentNode() is second else second)
         host.let_qt_work()
-        assert (ui.stageLabel.text, ui.carriedLabel.text) == ("", "")
-        runner.say(said)
+        assert (ui.stageLabel.text, ui.appliedLabel.text) == ("", "")
+        runner.say(message)
         host.clear_scene()
         assert ui.stageLabel.text == ""
         first, second = ui.parameterSetSelector.currentNode(), ui.parameterSetSelector.addNode()
@@ -342,7 +256,7 @@ def test_work_that_runs_is_shown_with_any_set_and_says_whose_it_was(opened_panel
     choose_pair(host, panel)
     first = ui.parameterSetSelector.currentNode()
     first.SetName("Mine")
-    host.click(ui.registerButton)
+    register_at(host, panel)
     second = ui.parameterSetSelector.addNode()
     ui.parameterSetSelector.setCurrentNode(second)
     host.let_qt_work()
@@ -353,10 +267,6 @@ def test_work_that_runs_is_shown_with_any_set_and_says_whose_it_was(opened_panel
     ui.parameterSetSelector.setCurrentNode(first)
     host.let_qt_work()
     assert ui.stageLabel.text == "" and "Limit kept." in ui.verdictLabel.text
-    # One line; all of it and more stands under "Details".
-    line = ui.verdictLabel.text.split("</b> ", 1)[1]
-    assert "folding limit" not in line and "; " not in line and " is folded at " in line
-    assert "The folding limit was kept: " in ui.detailsLabel.text and "; " in ui.detailsLabel.text
     # A flicker ends with the result that it shows.
     timer = panel.widget.panel.result._views._timer
     ui.viewComboBox.setCurrentIndex(3)
@@ -398,7 +308,7 @@ def test_the_flicker_rests_while_the_user_is_elsewhere(opened_panel: tuple[Any, 
     result = panel.widget.panel.result
     views = result._views
     # In place of a registration: its volumes.
-    result.nodes = SimpleNamespace(fixed=fixed, moving=moving, warped=moving, jacobian=fixed, folds=None, all=list)
+    result.nodes = SimpleNamespace(fixed=fixed, moving=moving, warped=moving, jacobian=fixed, folded_voxels=None, all=list)
     slices = list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
     assert len(slices) == 3
     for node, opacity in zip(slices, (0.3, 0.7, 0.5), strict=True):
@@ -438,7 +348,7 @@ def test_long_words_go_on_in_the_next_line(opened_panel: tuple[Any, Any]) -> Non
     _host, panel = opened_panel
     name = "sub-01_ses-2024_T1w_defaced_resampled_" * 5
     assert breakable(name).replace("\u200b", "") == name and max(map(len, breakable(name).split("\u200b"))) == 30
-    for short in ("Carried over: Egg in Ball space.", "<span style='color:#d03b3b'>\u25cf</span> &lt;b&gt;"):
+    for short in ("Transformed: Egg in Ball space.", "<span style='color:#d03b3b'>\u25cf</span> &lt;b&gt;"):
         assert breakable(short) == short
     label = panel.ui.hintLabel
     label.setVisible(True)

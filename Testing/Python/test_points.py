@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from HyperPredictRegLib import points
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.points import read_point_file, read_points
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.spatial import points
+from HyperPredictRegLib.spatial.points import read_point_file, read_points
 
 LPS = [[10.0, 20.0, -5.0], [-8.0, 3.0, 4.0]]
 FCSV = "# Markups fiducial file version = 4.11\n# CoordinateSystem = LPS\n"
@@ -143,8 +143,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "nothing.csv").touch()
     told = {"folder.csv": "is a folder", "absent.csv": "does not exist", "a\0b.csv": "NUL", "nothing.csv": r"empty \(0 bytes\)"}
-    for name, said in told.items():
-        with pytest.raises(InputError, match=said):
+    for name, message in told.items():
+        with pytest.raises(InputError, match=message):
             read_points(tmp_path / name, "points")
 
 
@@ -180,12 +180,12 @@ def test_all_that_markups_say_of_points_survives(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.points, [[1, 2, 3], [-1, -2, 3]])
     assert (found.lists, found.without_position) == (2, 1)
     again = json.loads(found.rewritten(np.array([[4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])))
-    wanted = first
-    wanted["markups"][0]["controlPoints"][0]["position"] = [4, 5, 6]
-    wanted["markups"][1]["controlPoints"][0]["position"] = [-7, -8, 9]
+    expected = first
+    expected["markups"][0]["controlPoints"][0]["position"] = [4, 5, 6]
+    expected["markups"][1]["controlPoints"][0]["position"] = [-7, -8, 9]
     # The line has another length now.
-    del wanted["markups"][1]["measurements"][0]["value"]
-    assert again == wanted
+    del expected["markups"][1]["measurements"][0]["value"]
+    assert again == expected
     # As landmarks, it would not be known which of them belong together.
     for text in (json.dumps(first), json.dumps({"markups": first["markups"][:1]})):
         with pytest.raises(InputError, match=r"lists|no position"):
@@ -241,8 +241,8 @@ def test_fcsv_keeps_its_columns_its_system_and_what_is_not_placed(tmp_path: Path
     found = read_point_file(written(tmp_path, "points.fcsv", FCSV + FCSV_COLUMNS + rows), "points")
     np.testing.assert_array_equal(found.points, LPS)
     text = found.rewritten(found.points + 1)
-    wanted = rows.replace("10,20,-5", "11.0,21.0,-4.0").replace("-8,3,4", "-7.0,4.0,5.0")
-    assert text == FCSV + FCSV_COLUMNS + wanted
+    expected = rows.replace("10,20,-5", "11.0,21.0,-4.0").replace("-8,3,4", "-7.0,4.0,5.0")
+    assert text == FCSV + FCSV_COLUMNS + expected
 
 
 @pytest.mark.parametrize(("system", "sign"), [("0", -1), ("1", 1), ("RAS", -1), ("LPS", 1), (None, -1)])

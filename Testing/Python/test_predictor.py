@@ -1,4 +1,4 @@
-"""The predictor: bases, network, training, calibration, traffic light and bundle, on examples with a known answer."""
+"""The predictor: bases, network, training, calibration, reliability and bundle, on examples with a known answer."""
 
 from __future__ import annotations
 
@@ -6,28 +6,38 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
-from HyperPredictRegLib.engines import engine_settings, get_engine
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.predictor.basis import basis_at, basis_size, knots_for
+from conftest import blob_image, blob_labels
+from HyperPredictRegLib.alignment import AlignmentSettings
+from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
+from HyperPredictRegLib.engines import DEFAULT_ENGINE, engine_settings, get_engine
 from HyperPredictRegLib.predictor.bundle import load_bundle
-from HyperPredictRegLib.predictor.card import read_card
-from HyperPredictRegLib.predictor.features import PairFeatures
-from HyperPredictRegLib.predictor.network import falling, falling_steps
-from HyperPredictRegLib.predictor.novelty import broken_rules, novelty_of
+from HyperPredictRegLib.predictor.card import bundled, read_card
+from HyperPredictRegLib.predictor.features import PairFeatures, pair_features
+from HyperPredictRegLib.predictor.network import basis_at, basis_size, falling, falling_steps, knots_for
+from HyperPredictRegLib.predictor.ood import broken_rules, feature_words, ood_of
 from HyperPredictRegLib.predictor.predictor import Predictor
-from HyperPredictRegLib.predictor.wording import feature_words
+from HyperPredictRegLib.preprocessing.image_set import Inputs, Side
+from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
+from HyperPredictRegLib.results.prediction import PredictionSurface
+from HyperPredictRegLib.spatial.geometry import Geometry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from predictor_samples import QUICK, planted_examples, planted_training, small_bundle
 
-from HyperPredictRegLab.cv_folds import subject_folds
-from HyperPredictRegLab.training.building import Description, build, train_by_folds
+from HyperPredictRegLab.manifest import subject_cv_folds
+from HyperPredictRegLab.training.building import Description, build, train_by_cv_folds
 from HyperPredictRegLab.training.calibration import band_widths, curve_scores, dice_scores, subject_quantile
-from HyperPredictRegLab.training.population import at_values, dense_grid, fixed_value, folding_at
+from HyperPredictRegLab.training.examples import at_values, dense_grid, fixed_value, folding_at
+
+DOWN = Parameter("regularization_weight", "w", "", "log", 0.4, 4.5, 0.7, "down", "Freedom", "Less is smoother.")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +48,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def predictor(bundle: Path) -> Predictor:
     return Predictor.load(bundle)
+
+
+def surface_of(predictor: Predictor, *given: Any, **options: Any) -> PredictionSurface:
+    return predictor.predict(*given, **options)[0]
 
 
 def features(hard: float = 0.0, overlap: float = 0.95, **tokens: dict[str, float]) -> PairFeatures:
@@ -62,23 +76,23 @@ def test_falling_never_rises_and_can_be_inverted(steps: list[float]) -> None:
     torch.testing.assert_close(falling(falling_steps(fallen, least=1e-9)), fallen, atol=1e-6, rtol=1e-6)
 
 
-def test_folds_are_even_repeatable_and_need_two_people_each() -> None:
+def test_cv_folds_are_even_repeatable_and_need_two_people_each() -> None:
     names = [f"p{n}" for n in range(23)]
-    folds = subject_folds(names)
-    assert folds == subject_folds(reversed(names))
-    assert sorted(np.bincount(list(folds.values())).tolist()) == [4, 4, 5, 5, 5]
+    cv_folds = subject_cv_folds(names)
+    assert cv_folds == subject_cv_folds(reversed(names))
+    assert sorted(np.bincount(list(cv_folds.values())).tolist()) == [4, 4, 5, 5, 5]
     with pytest.raises(InputError, match="9 subjects are too few"):
-        subject_folds(names[:9])
+        subject_cv_folds(names[:9])
 
 
-def test_members_never_see_their_fold() -> None:
-    """A member's weights must not change when the pairs of its fold change."""
+def test_members_never_see_their_cv_fold() -> None:
+    """A member's weights must not change when the pairs of its CV fold change."""
     examples = planted_examples(pairs=60)
-    trained = train_by_folds(examples, replace(QUICK, epochs=3), replicas=1)
-    of = np.array([[trained.folds[a], trained.folds[b]] for a, b in examples.subjects])
+    trained = train_by_cv_folds(examples, replace(QUICK, epochs=3), replicas=1)
+    of = np.array([[trained.cv_folds[a], trained.cv_folds[b]] for a, b in examples.subjects])
     spoiled = examples.dice.copy()
     spoiled[(of == 0).any(axis=1)] = 0.01
-    again = train_by_folds(replace(examples, dice=spoiled), replace(QUICK, epochs=3), replicas=1)
+    again = train_by_cv_folds(replace(examples, dice=spoiled), replace(QUICK, epochs=3), replicas=1)
     one, other = (t.ensemble.network.state_dict().values() for t in (trained, again))
     weights = list(zip(one, other, strict=True))
     same = [all(torch.equal(a[member], b[member]) for a, b in weights) for member in range(5)]
@@ -87,17 +101,17 @@ def test_members_never_see_their_fold() -> None:
 
 def test_training_finds_the_planted_relation() -> None:
     held_out = planted_training().held_out(planted_examples())
-    examples, foreseen = held_out.examples, held_out.segmented
-    error = np.abs(foreseen.mean_dice - examples.mean_dice).mean()
+    examples, predicted = held_out.examples, held_out.segmented
+    error = np.abs(predicted.mean_dice - examples.mean_dice).mean()
     spread = np.abs(examples.mean_dice - examples.mean_dice.mean()).mean()
     assert error < 0.4 * spread
-    folds = examples.folding_foreground > 0.05
-    logs = np.log(examples.folding_foreground[folds])
-    assert np.abs(foreseen.curves[:, 0][folds] - logs).mean() < 0.5 * logs.std()
+    folded = examples.folding_foreground > 0.05
+    logs = np.log(examples.folding_foreground[folded])
+    assert np.abs(predicted.curves[:, 0][folded] - logs).mean() < 0.5 * logs.std()
 
 
 def test_training_repeats_itself_exactly() -> None:
-    runs = [train_by_folds(planted_examples(pairs=50), replace(QUICK, epochs=4), replicas=1) for _ in range(2)]
+    runs = [train_by_cv_folds(planted_examples(pairs=50), replace(QUICK, epochs=4), replicas=1) for _ in range(2)]
     one, other = (run.ensemble.network.state_dict() for run in runs)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -108,11 +122,11 @@ def test_bands_hold_nine_of_ten_on_people_that_calibrated_them_and_on_new_ones()
     fresh = planted_examples(pairs=80, seed=99)
     ensemble = trained.ensemble
     numbers = np.tile(ensemble.structure_numbers(fresh.labels), (len(fresh.pairs), 1))
-    foreseen = ensemble.foresee(ensemble.coefficients(fresh.features, fresh.tokens, numbers), fresh.values)
-    dice, mean = dice_scores(foreseen, fresh)
+    predicted = ensemble.predict(ensemble.coefficients(fresh.features, fresh.tokens, numbers), fresh.values)
+    dice, mean = dice_scores(predicted, fresh)
     assert 0.82 < (dice <= widths.dice).mean() <= 1
     assert 0.82 < (mean <= widths.mean_dice).mean() <= 1
-    assert 0.82 < (curve_scores(foreseen, fresh) <= np.array(widths.curves)[None, :, None]).mean() <= 1
+    assert 0.82 < (curve_scores(predicted, fresh) <= np.array(widths.curves)[None, :, None]).mean() <= 1
 
 
 def test_subject_quantile_weighs_people_not_pairs() -> None:
@@ -132,9 +146,9 @@ def test_too_few_people_to_calibrate_are_refused() -> None:
 
 
 def test_curves_are_smooth_banded_and_folding_never_rises(predictor: Predictor) -> None:
-    curves = predictor.forecast(features(hard=1.0)).curves
+    curves = surface_of(predictor, features(hard=1.0))
     assert curves.values.shape == (300, 1)
-    for band in (curves.folding_foreground, curves.folding_box):
+    for band in (curves.folding_foreground, curves.folding_grid):
         for part in (band.value, band.lower, band.upper):
             assert (np.diff(part) <= 1e-12).all()
     for band in (curves.dice, curves.mean_dice, curves.folding_foreground, curves.sd_log_jacobian):
@@ -143,57 +157,66 @@ def test_curves_are_smooth_banded_and_folding_never_rises(predictor: Predictor) 
     np.testing.assert_allclose(curves.dice.value.mean(axis=0), curves.mean_dice.value, atol=1e-6)
 
 
-def test_forecast_follows_the_pair_and_the_structure(predictor: Predictor) -> None:
-    easy, hard = (predictor.forecast(features(hard=h)).curves for h in (-1.0, 1.5))
+def test_prediction_follows_the_pair_and_the_structure(predictor: Predictor) -> None:
+    easy, hard = (surface_of(predictor, features(hard=h)) for h in (-1.0, 1.5))
     assert easy.mean_dice.value.mean() > hard.mean_dice.value.mean() + 0.04
     assert hard.folding_foreground.value[5] > 2 * easy.folding_foreground.value[5]
     best = easy.values[easy.dice.value.argmax(axis=1), 0]
     assert best[0] < 0.9 < 1.1 < best[1]
 
 
-def test_tokens_decide_which_structures_are_foreseen(predictor: Predictor) -> None:
+def test_tokens_decide_which_structures_are_predicted(predictor: Predictor) -> None:
     seen = features(s17={"helpful": 1.0, "kind": 1.0}, s99={"helpful": 0.0, "kind": 0.0})
-    found = predictor.forecast(seen, names={99: "cyst"})
-    assert found.curves.labels == (17, 99)
-    assert found.curves.structures == ("left hippocampus", "cyst")
-    assert "cyst" in found.warnings[0] and "hippocampus" not in found.warnings[0]
+    surface, _, warnings = predictor.predict(seen, names={17: "Left-Hippocampus", 99: "cyst"})
+    assert surface.labels == (17, 99)
+    assert surface.structures == ("Left-Hippocampus", "cyst")
+    assert "cyst" in warnings[0] and "Hippocampus" not in warnings[0]
 
 
 def test_a_lambda_outside_of_the_trained_range_is_refused(predictor: Predictor) -> None:
-    predictor.forecast(features(), np.array([0.6, 2.0]))
-    with pytest.raises(InputError, match="will not extrapolate"):
-        predictor.forecast(features(), np.array([0.6, 9.0]))
+    predictor.predict(features(), np.array([[0.6], [2.0]]))
+    with pytest.raises(InputError, match=r"λ = 9 lies outside .* will not extrapolate"):
+        predictor.predict(features(), np.array([[0.6], [9.0]]))
+
+
+def test_nothing_is_predicted_that_the_engine_does_not_accept_for_the_pair(predictor: Predictor) -> None:
+    space = get_engine("demons").info.search_space
+    surface = surface_of(predictor, features(), within=space.narrowed("regularization_weight", 0.8, 100.0))
+    assert surface.values[0, 0] == surface.space.first.low == 0.8
+    assert surface.values[-1, 0] == predictor.bundle.card.space.first.high
+    with pytest.raises(InputError, match="choose another preset"):
+        predictor.predict(features(), within=space.narrowed("regularization_weight", 4.4999, 4.5))
 
 
 def test_many_lambdas_agree_with_few(predictor: Predictor) -> None:
-    many = predictor.forecast(features(), np.geomspace(0.6, 3, 8001)).curves
-    few = predictor.forecast(features(), np.array([0.6, 3.0])).curves
+    many = surface_of(predictor, features(), np.geomspace(0.6, 3, 8001)[:, None])
+    few = surface_of(predictor, features(), np.array([[0.6], [3.0]]))
     np.testing.assert_allclose(many.dice.value[:, [0, -1]], few.dice.value, atol=1e-5)
 
 
-def test_traffic_light_turns_with_distance_and_names_the_reason(predictor: Predictor) -> None:
-    usual = predictor.forecast(features()).verdict
-    assert usual.light == "green" and not usual.reasons
-    far = predictor.forecast(features(hard=25.0)).verdict
-    assert far.light == "red"
+def test_reliability_turns_with_distance_and_names_the_reason(predictor: Predictor) -> None:
+    _, usual, _ = predictor.predict(features())
+    assert usual.level == "reliable" and not usual.reasons
+    _, far, _ = predictor.predict(features(hard=25.0))
+    assert far.level == "unreliable"
     assert any("standard deviations" in reason for reason in far.reasons)
-    overlap = predictor.forecast(features(overlap=0.3)).verdict
-    assert overlap.light == "red" and "overlap by 30 %" in overlap.reasons[0]
+    _, overlap, _ = predictor.predict(features(overlap=0.3))
+    assert overlap.level == "unreliable" and "overlap by 30 %" in overlap.reasons[0]
 
 
-def test_amber_widens_the_bands(predictor: Predictor) -> None:
-    novelty = predictor.bundle.novelty
-    wary = Predictor(replace(predictor.bundle, novelty=replace(novelty, amber=0.0, red=1e9)))
-    usual, unusual = (p.forecast(features()).curves.mean_dice for p in (predictor, wary))
+def test_an_uncertain_prediction_has_wider_bands(predictor: Predictor) -> None:
+    ood = predictor.bundle.ood
+    wary = Predictor(replace(predictor.bundle, ood=replace(ood, uncertain=0.0, unreliable=1e9)))
+    usual, unusual = (surface_of(p, features()).mean_dice for p in (predictor, wary))
     np.testing.assert_allclose(unusual.value - unusual.lower, 1.5 * (usual.value - usual.lower), rtol=1e-4)
 
 
-def test_novelty_thresholds_come_from_other_folds() -> None:
+def test_ood_thresholds_come_from_other_cv_folds() -> None:
     random = np.random.default_rng(0)
-    points, folds = random.normal(size=(200, 4)), np.repeat(random.integers(0, 5, 200)[:, None], 2, axis=1)
-    novelty = novelty_of(points, ("a", "b", "c", "d"), folds)
-    share = (novelty.distance(random.normal(size=(2000, 4))) >= novelty.red).mean()
-    assert novelty.amber < novelty.red and share < 0.03
+    points, cv_folds = random.normal(size=(200, 4)), np.repeat(random.integers(0, 5, 200)[:, None], 2, axis=1)
+    ood = ood_of(points, ("a", "b", "c", "d"), cv_folds)
+    share = (ood.distance(random.normal(size=(2000, 4))) >= ood.unreliable).mean()
+    assert ood.uncertain < ood.unreliable and share < 0.03
     assert broken_rules({"moving_log_anisotropy": float(np.log(8))})[0].startswith("Slices of the moving image")
 
 
@@ -222,30 +245,94 @@ def test_population_reads_between_measurements_and_respects_the_limit() -> None:
     assert limited > free
     over = folding_at(examples, examples.folding_foreground, np.array([limited])) > 0.01
     assert over.mean() <= 0.1
-    loose, stiff = (fixed_value(examples, grid, limit=None, structures=(label,)) for label in (2, 17))
-    assert loose < 1.2 < stiff
+    weak, strong = (fixed_value(examples, grid, limit=None, structures=(label,)) for label in (2, 17))
+    assert weak < 1.2 < strong
 
 
 def test_bundle_is_small_and_keeps_every_figure(bundle: Path, tmp_path: Path, predictor: Predictor) -> None:
     again = build(planted_examples(), tmp_path / "again", Description(name="planted", licence="none"), QUICK)
     card = read_card(bundle)
-    assert again.accuracy == card.accuracy and again.fixed_value == card.fixed_value
+    assert again.accuracy == card.accuracy and again.fixed == card.fixed
     assert sum(file.stat().st_size for file in bundle.iterdir()) < 5_000_000
     assert {file.name for file in bundle.iterdir()} == {"card.json", "model.pt"}
     assert card.subjects == dict(sorted(card.subjects.items())) and len(card.subjects) == 20
     assert set(card.structures) == {"2", "17"}
 
 
-def test_predictor_checks_what_it_foresees(predictor: Predictor) -> None:
-    demons, bspline = get_engine("demons"), get_engine("bspline")
-    predictor.check(demons, engine_settings(demons, {}), "fast")
-    for engine, own, preset, what in (
-        (bspline, {}, "fast", "another engine"),
-        (demons, {}, "fine", "another preset"),
-        (demons, {"maximum_step_voxels": 1.0}, "fast", "another engine settings"),
-    ):
-        with pytest.raises(InputError, match=what):
-            predictor.check(engine, engine_settings(engine, own), preset)
+OTHERWISE = AlignmentSettings(stages=("rigid",))
+
+
+@pytest.mark.parametrize(
+    ("asked", "changed", "sentence"),
+    [
+        ({"engine": "bspline"}, {}, "another engine ('demons', the job has 'bspline'): choose that one"),
+        ({"preset": "fine"}, {}, "another preset ('fast', the job has 'fine'): choose that one"),
+        ({"settings": {"maximum_step_voxels": 1.0}}, {}, "with other settings: leave these as they were"),
+        ({"alignment": OTHERWISE}, {}, "aligned otherwise: set the alignment's stages = ('rigid', 'affine'), or"),
+        ({}, {"alignment": {"metric": "mattes"}}, "aligned otherwise: set the alignment's metric = mattes, or"),
+        ({}, {"engine_version": "0"}, "another version of the engine (0, this is 1): install or train"),
+        ({}, {"preprocessing": "0"}, "prepared otherwise (version 0 of preprocessing, this is 1): install or train"),
+        ({}, {"features_version": "0"}, "reads other features (version 0, this is 2): install or train"),
+        ({}, {"space": SearchSpace((replace(DOWN, scale="linear"),))}, "the engine's parameters have changed since"),
+    ],
+)
+def test_what_was_prepared_otherwise_is_refused_with_the_reason(
+    predictor: Predictor, asked: dict[str, Any], changed: dict[str, Any], sentence: str
+) -> None:
+    engine = get_engine(asked.get("engine", "demons"))
+    settings = engine_settings(engine, asked.get("settings", {}))
+    other = Predictor(replace(predictor.bundle, card=replace(predictor.bundle.card, **changed)))
+    with pytest.raises(InputError) as caught:
+        other.check(engine, settings, asked.get("preset", "fast"), asked.get("alignment", AlignmentSettings()))
+    assert sentence in str(caught.value)
+    assert str(caught.value).endswith("or use none.")
+
+
+def test_where_an_alignment_starts_does_not_matter_to_a_predictor(predictor: Predictor) -> None:
+    engine = get_engine("demons")
+    starts = AlignmentSettings(multi_start=False, multi_start_refined=1, start="geometry")
+    for alignment in (AlignmentSettings(), starts):
+        predictor.check(engine, engine_settings(engine, {}), "fast", alignment)
+
+
+def test_curves_run_over_any_parameter_and_fall_in_the_direction_that_regularizes(predictor: Predictor) -> None:
+    """The same network over a linear parameter of which less regularizes more: the mirror image of its curves over λ."""
+    ensemble = predictor.bundle.ensemble
+    up = ensemble.parameter
+    low, high = -float(up.strength(up.high)), -float(up.strength(up.low))
+    down = replace(DOWN, scale="linear", low=low, high=high, default=low)
+    card = replace(predictor.bundle.card, space=SearchSpace((down,)))
+    trained = predictor.bundle.card.space.first
+    here = SearchSpace((replace(down, low=-float(up.strength(trained.high)), high=-float(up.strength(trained.low))),))
+    turned = Predictor(
+        replace(predictor.bundle, card=replace(card, space=here), ensemble=replace(ensemble, parameter=down))
+    )
+    one, other = surface_of(predictor, features()), surface_of(turned, features())
+    assert (np.diff(other.values[:, 0]) > 0).all()
+    np.testing.assert_allclose(other.values[::-1, 0], -up.strength(one.values[:, 0]), atol=1e-9)
+    for name, band in one.bands.items():
+        for part in ("value", "lower", "upper"):
+            np.testing.assert_allclose(getattr(other.bands[name], part)[..., ::-1], getattr(band, part), atol=2e-5, err_msg=name)
+    assert (np.diff(other.folding_foreground.upper) >= 0).all()
+
+
+def test_the_bundle_that_comes_with_the_extension_reads_what_is_measured() -> None:
+    folder = bundled(DEFAULT_ENGINE, "fast")
+    assert folder is not None
+    shipped = Predictor.load(folder)
+    engine = get_engine(DEFAULT_ENGINE)
+    shipped.check(engine, engine_settings(engine, {}), "fast", AlignmentSettings())
+    grid = Geometry((56, 60, 52), (3.0, 3.0, 3.0))
+    sides = []
+    for image in (blob_image(grid), blob_image(grid, shift_mm=(6.0, 0.0, 3.0), deform=0.3)):
+        inside = foreground(image)
+        sides.append(Side(image, inside, normalised(image, inside), None, blob_labels(image), None))
+    inputs = Inputs(*sides, label_names={}, initial_transform=None, used=())
+    pair = AlignedPair.of(inputs, sitk.AffineTransform(3), "fast")
+    found = pair_features(inputs, pair, sitk.AffineTransform(3), engine, engine_settings(engine, {}), seed=1)
+    assert set(shipped.bundle.ensemble.reading.features) <= set(found.pair) | set(shipped.bundle.card.assumed)
+    assert set(shipped.bundle.ensemble.reading.tokens) <= set(found.tokens[1])
+    assert set(shipped.bundle.ood.features) <= set(found.pair)
 
 
 def damaged(bundle: Path, folder: Path, model: bytes, honest_card: bool) -> Path:
@@ -290,7 +377,7 @@ def test_structures_that_were_not_trained_on_widen_the_band_of_the_mean(predicto
     """The band of the mean was calibrated on structures that were trained on; a guess for another is as uncertain as its own."""
     token = {"helpful": 0.5, "kind": 0.5}
     known, mixed, unknown = (
-        predictor.forecast(features(**tokens)).curves
+        surface_of(predictor, features(**tokens), names={17: "left hippocampus"})
         for tokens in ({"s17": token}, {"s17": token, "s99": token}, {"s98": token, "s99": token})
     )
     own = mixed.dice.value[1] - mixed.dice.lower[1], mixed.dice.upper[1] - mixed.dice.value[1]

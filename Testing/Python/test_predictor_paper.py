@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import blob_image
-from HyperPredictRegLib.aligned_pair import AlignedPair
-from HyperPredictRegLib.errors import Cancelled, InputError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.progress import ProgressEvent
+from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
+from HyperPredictRegLib.core.errors import Cancelled, InputError
+from HyperPredictRegLib.core.progress import ProgressEvent
+from HyperPredictRegLib.engines import get_engine
+from HyperPredictRegLib.spatial.geometry import Geometry
 
 torch = pytest.importorskip("torch")
 
-from HyperPredictRegLab.baselines.paper import FROZEN, PUBLISHED, PaperPredictor, paper_image, train_paper  # noqa: E402
-from HyperPredictRegLab.baselines.paper_network import PaperNetwork, PaperSettings  # noqa: E402
+from HyperPredictRegLab.baselines import FROZEN, PUBLISHED, PaperNetwork, PaperPredictor, PaperSettings, paper_image, train_paper  # noqa: E402  # noqa: E402
 from HyperPredictRegLab.training.examples import Examples  # noqa: E402
 
 SIZE = (10, 12, 14)
@@ -48,7 +48,7 @@ def planted() -> tuple[Examples, np.ndarray]:
         settings_hash="0",
         preset="fast",
         features_version="1",
-        hyperparameter="regularization_weight",
+        parameter=get_engine("demons").info.search_space.first,
         feature_names=(),
         token_names=(),
         labels=(2, 3, 17),
@@ -57,7 +57,7 @@ def planted() -> tuple[Examples, np.ndarray]:
         values=values,
         dice=dice,
         folding_foreground=5 * folding,
-        folding_box=folding,
+        folding_grid=folding,
         sd_log_jacobian=folding,
         hd95=folding,
     ), images.astype(np.float16)
@@ -107,7 +107,7 @@ def test_it_learns_how_dice_depends_on_the_weight_and_on_the_images(planted: tup
     # What cannot be known without the images is 0.3 times a uniform contrast: a mean error of about 0.07.
     assert np.abs(blind - truth).mean() > 0.06
     assert np.abs(dice - truth).mean() < 0.035
-    assert np.abs(folding - examples.folding_box[TEST]).mean() < 0.12 < 0.3 * examples.folding_box[TEST].std()
+    assert np.abs(folding - examples.folding_grid[TEST]).mean() < 0.12 < 0.3 * examples.folding_grid[TEST].std()
     mismatched, _ = predictor.predict(images[TEST][::-1].copy(), examples.values[TEST])
     assert np.abs(mismatched - truth).mean() > 2 * np.abs(dice - truth).mean()
 
@@ -162,10 +162,10 @@ def test_missing_dice_is_masked_and_not_counted_as_zero(planted: tuple[Examples,
 
 def test_what_is_masked_has_no_influence(planted: tuple[Examples, np.ndarray]) -> None:
     examples, images = planted
-    values, dice, folding = examples.values.copy(), examples.dice.copy(), examples.folding_box.copy()
+    values, dice, folding = examples.values.copy(), examples.dice.copy(), examples.folding_grid.copy()
     values[:, -1], dice[:, :, -1], folding[:, -1] = np.nan, np.nan, np.nan
     dice[:, 2] = np.nan
-    plain = trained(planted, values=values, dice=dice, folding_box=folding)
+    plain = trained(planted, values=values, dice=dice, folding_grid=folding)
     assert plain.known.tolist() == [True, True, False]
     found = plain.predict(images, np.array([0.1, 1.0]))
     assert np.isnan(found[0][:, 2]).all()
@@ -173,7 +173,7 @@ def test_what_is_masked_has_no_influence(planted: tuple[Examples, np.ndarray]) -
     wild_dice, wild_folding = np.where(np.isnan(dice), dice, examples.dice), folding.copy()
     wild_dice[:, :2, -1], wild_folding[:, -1] = 50.0, 0.001
     wild_dice[TEST], wild_folding[TEST] = 99.0, 99.0
-    again = trained(planted, values=values, dice=wild_dice, folding_box=wild_folding).predict(images, np.array([0.1, 1.0]))
+    again = trained(planted, values=values, dice=wild_dice, folding_grid=wild_folding).predict(images, np.array([0.1, 1.0]))
     for one, other in zip(found, again, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -199,11 +199,11 @@ def test_predictions_have_the_promised_shapes(planted: tuple[Examples, np.ndarra
 
 
 def test_folding_is_of_the_domain_that_was_asked_for(planted: tuple[Examples, np.ndarray]) -> None:
-    box, foreground = trained(planted), trained(planted, replace(QUICK, domain="foreground"))
-    assert box.greatest_folding == pytest.approx(planted[0].folding_box[TRAIN].max())
+    grid, foreground = trained(planted), trained(planted, replace(QUICK, domain="foreground"))
+    assert grid.greatest_folding == pytest.approx(planted[0].folding_grid[TRAIN].max())
     values = np.array([1e-3, 0.1])
     np.testing.assert_allclose(
-        foreground.predict(planted[1], values)[1], 5 * box.predict(planted[1], values)[1], rtol=1e-4, atol=1e-4
+        foreground.predict(planted[1], values)[1], 5 * grid.predict(planted[1], values)[1], rtol=1e-4, atol=1e-4
     )
 
 
@@ -239,7 +239,7 @@ def test_the_best_epoch_is_kept_and_patience_ends(planted: tuple[Examples, np.nd
     loss = np.mean((dice - examples.dice[VALIDATION]) ** 2)
     # The loss sees folding below 0, predictions do not: what is cut off can only make this smaller.
     assert loss <= held_out[best] + 1e-6
-    assert loss + np.mean(((folding - examples.folding_box[VALIDATION]) / unit) ** 2) <= held_out[best] + 1e-6
+    assert loss + np.mean(((folding - examples.folding_grid[VALIDATION]) / unit) ** 2) <= held_out[best] + 1e-6
     shorter = trained(planted, replace(settings, epochs=best + 1))
     assert torch.equal(weights(shorter, "trunk"), weights(predictor, "trunk"))
 
@@ -258,7 +258,7 @@ def test_progress_is_told_and_cancelling_stops(planted: tuple[Examples, np.ndarr
     [
         ({"statistics": "median"}, "statistics cannot be 'median': choose one of mean, mean-min-max"),
         ({"hidden_layers": 3}, "hidden_layers cannot be 3: choose one of 1, 2"),
-        ({"domain": "brain"}, "choose one of box, foreground"),
+        ({"domain": "brain"}, "choose one of grid, foreground"),
         ({"epochs": 0}, "epochs is 0"),
         ({"threads": 0}, "threads is 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
@@ -274,8 +274,8 @@ def test_bad_input_is_named(planted: tuple[Examples, np.ndarray]) -> None:
     examples, images = planted
     cases = [
         (images[:-1], TRAIN, VALIDATION, r"shape \(95, 2, 10, 12, 14\), but \(96, 2"),
-        (images[:, :1], TRAIN, VALIDATION, "make all with paper_image"),
-        (images[:, :, 0], TRAIN, VALIDATION, "make all with paper_image"),
+        (images[:, :1], TRAIN, VALIDATION, "make all by paper_image"),
+        (images[:, :, 0], TRAIN, VALIDATION, "make all by paper_image"),
         (np.where(images > 0.5, np.inf, images), TRAIN, VALIDATION, "not finite"),
         (images, TRAIN.astype(int), VALIDATION, "train_mask is int"),
         (images, TRAIN[:-1], VALIDATION, r"train_mask is bool of shape \(95,\)"),
@@ -299,7 +299,7 @@ def test_bad_input_is_named(planted: tuple[Examples, np.ndarray]) -> None:
         predictor.predict(images[:3], np.ones((4, 2)))
 
 
-def test_images_fill_the_working_grids_box(oblique: Geometry) -> None:
+def test_images_fill_the_working_grid(oblique: Geometry) -> None:
     fixed, moving = blob_image(oblique) / 100, blob_image(oblique, shift_mm=(6.0, 0.0, 0.0)) / 50
     pair = AlignedPair(oblique, fixed, moving, None, None)
     size = (7, 9, 8)
@@ -309,7 +309,7 @@ def test_images_fill_the_working_grids_box(oblique: Geometry) -> None:
     for channel, source in zip(image, (moving, fixed), strict=True):
         # Smoothing and linear interpolation keep the mean of a body that lies inside the box.
         assert channel.mean() == pytest.approx(sitk.GetArrayFromImage(source).mean(), rel=0.05)
-    # A ramp along each axis of the box comes out as its value at the small voxels' centres: no shift, no swapped axis.
+    # A ramp along each axis of the grid comes out as its value at the small voxels' centres: no shift, no swapped axis.
     for axis, count in enumerate(oblique.size):
         along = np.broadcast_to(
             ((np.arange(count) + 0.5) / count).reshape([-1 if a == 2 - axis else 1 for a in range(3)]), oblique.size[::-1]

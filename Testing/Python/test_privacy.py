@@ -57,5 +57,5 @@ def test_a_job_needs_no_network(files: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(socket.socket, "connect", refused)
     with pytest.raises(AssertionError, match="asked for the network"):
         socket.create_connection(("example.org", 80))
-    report = workflow.run(job_of(files, tmp_path / "out", predictor="bundled"))
-    assert report.chosen_by == "predictor"
+    report = workflow.run(job_of(files, tmp_path / "out", predictor="bundled", alignment={}))
+    assert report.choice.by == "predictor"

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import blob_image
-from HyperPredictRegLib import quality
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.job import FoldingPercent
-from HyperPredictRegLib.quality import (
+from HyperPredictRegLib.quality import metrics
+from HyperPredictRegLib.quality.metrics import (
     dice_coefficients,
     dice_measure,
     folding_percent,
@@ -20,7 +18,9 @@ from HyperPredictRegLib.quality import (
     sd_log_jacobian,
     surface_distances,
 )
-from HyperPredictRegLib.transforms import displacement_field
+from HyperPredictRegLib.results.report import FoldingPercent
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import displacement_field
 
 FLIPPED = Geometry((12, 11, 10), (0.7, 1.3, 2.1), (5.0, 6.0, 7.0), (-1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
 
@@ -63,7 +63,7 @@ def test_reflection_folds_every_voxel(grid: Geometry) -> None:
 
 def test_folding_counts_exactly_the_voxels_of_a_pleat(grid: Geometry) -> None:
     # A pleat along j: the map goes 0..4, back down over 3 planes, and on. Central differences are negative where the map's
-    # two neighbours are in falling order.
+    # two neighbors are in falling order.
     path = np.arange(grid.size[1], dtype=float)
     path[5:8] = (3.0, 2.0, 1.0)
     falling = np.gradient(path) <= 0
@@ -75,7 +75,7 @@ def test_folding_counts_exactly_the_voxels_of_a_pleat(grid: Geometry) -> None:
     half[:, : grid.size[1] // 2] = 0
     foreground = grid.apply_to(sitk.GetImageFromArray(half))
     share = folding_percent(jacobian, foreground)
-    assert share.box == pytest.approx(100 * falling.mean())
+    assert share.grid == pytest.approx(100 * falling.mean())
     assert share.foreground == pytest.approx(100 * falling[grid.size[1] // 2 :].mean())
 
 
@@ -83,7 +83,7 @@ def test_folding_counts_exactly_the_voxels_of_a_pleat(grid: Geometry) -> None:
 def test_slabs_leave_no_seams(grid: Geometry, monkeypatch: pytest.MonkeyPatch, slab_voxels: int) -> None:
     vectors = np.random.default_rng(7).normal(0, 0.6, (*grid.size[::-1], 3))
     field = grid.apply_to(sitk.GetImageFromArray(vectors, isVector=True))
-    monkeypatch.setattr(quality, "_SLAB_VOXELS", slab_voxels)
+    monkeypatch.setattr(metrics, "_SLAB_VOXELS", slab_voxels)
     found = sitk.GetArrayFromImage(jacobian_determinant(field))
     in_voxels = vectors @ np.linalg.inv(grid.index_to_lps[:3, :3]).T
     slopes = np.stack([np.gradient(in_voxels, axis=2 - axis) for axis in range(3)], axis=-1) + np.eye(3)
@@ -96,7 +96,7 @@ def test_the_sign_of_tiny_determinants_is_right(grid: Geometry, determinant: flo
     index = identity_index(grid)
     index[..., 2] *= determinant
     jacobian = jacobian_determinant(field_from_index_map(grid, index))
-    assert folding_percent(jacobian, ones(grid)).box == (0.0 if determinant > 0 else 100.0)
+    assert folding_percent(jacobian, ones(grid)).grid == (0.0 if determinant > 0 else 100.0)
     if determinant > 0:
         np.testing.assert_allclose(sitk.GetArrayViewFromImage(jacobian), determinant, rtol=0.1)
 
@@ -106,13 +106,13 @@ def test_what_leads_out_of_all_numbers_counts_as_folded(grid: Geometry) -> None:
     vectors[5, 5, 5] = 1e300
     jacobian = jacobian_determinant(grid.apply_to(sitk.GetImageFromArray(vectors, isVector=True)))
     assert np.isfinite(sitk.GetArrayViewFromImage(jacobian)).mean() > 0.9
-    assert 0 < folding_percent(jacobian, ones(grid)).box < 1
+    assert 0 < folding_percent(jacobian, ones(grid)).grid < 1
 
 
 def test_a_voxel_flattened_to_zero_volume_is_a_fold(grid: Geometry) -> None:
     index = identity_index(grid)
     index[..., 2] = 4.0
-    assert folding_percent(jacobian_determinant(field_from_index_map(grid, index)), ones(grid)).box == 100.0
+    assert folding_percent(jacobian_determinant(field_from_index_map(grid, index)), ones(grid)).grid == 100.0
 
 
 def test_sd_log_jacobian_of_two_halves(oblique: Geometry) -> None:
@@ -160,7 +160,7 @@ def test_what_is_not_a_number_counts_as_folded(oblique: Geometry) -> None:
     voxels = np.ones(oblique.size[::-1], np.float32)
     voxels[0, 0, 0] = np.nan
     jacobian = oblique.apply_to(sitk.GetImageFromArray(voxels))
-    assert folding_percent(jacobian, ones(oblique)).box == pytest.approx(100 / voxels.size)
+    assert folding_percent(jacobian, ones(oblique)).grid == pytest.approx(100 / voxels.size)
 
 
 def test_surface_distances_of_parallel_plates_are_their_distance() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.images import read_header, read_image, read_image_noted
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.spatial.images import read_header, read_image
 from reading_samples import Slices, without_tag
 
 SAGITTAL = "0\\1\\0\\0\\0\\-1"
@@ -31,11 +31,12 @@ LOCALIZER = {"0008|0008": "ORIGINAL\\PRIMARY\\LOCALIZER"}
     ids=["usual", "downward", "rounded", "turned", "coronal", "nothing but localizers"],
 )
 def test_a_whole_series_is_read_where_it_lies(tmp_path: Path, slices: Slices, origin: tuple[float, ...]) -> None:
-    image, notes = read_image_noted(slices.write(tmp_path), "fixed image")
+    notes: list[str] = []
+    image = read_image(slices.write(tmp_path), "fixed image", notes)
     assert image.GetSize() == (12, 11, 10) == read_header(tmp_path, "fixed image").size
     np.testing.assert_allclose(image.GetSpacing(), (1.5, 1.5, 2.5), atol=0.003)
     np.testing.assert_allclose(image.GetOrigin(), origin, atol=1e-6)
-    assert notes == ()
+    assert notes == []
 
 
 def without(*missing: int) -> tuple[float, ...]:
@@ -88,7 +89,8 @@ def test_several_volumes_in_one_folder_are_refused(tmp_path: Path, more: Slices,
 def test_localizers_are_left_out_and_it_is_said(tmp_path: Path, series: str) -> None:
     Slices().write(tmp_path)
     Slices((0.0, 3.0), series=series, first_number=100, tags=LOCALIZER, orientation=SAGITTAL).write(tmp_path)
-    image, notes = read_image_noted(tmp_path, "fixed image")
+    notes: list[str] = []
+    image = read_image(tmp_path, "fixed image", notes)
     assert image.GetSize() == (12, 11, 10)
     assert len(notes) == 1
     assert "holds 2 localizer images beside the volume of 10 slices: left out" in notes[0]
@@ -97,7 +99,8 @@ def test_localizers_are_left_out_and_it_is_said(tmp_path: Path, series: str) -> 
 def test_the_same_file_twice_is_read_once_and_it_is_said(tmp_path: Path) -> None:
     Slices().write(tmp_path)
     shutil.copy(tmp_path / "0003.dcm", tmp_path / "copy.dcm")
-    image, notes = read_image_noted(tmp_path, "fixed image")
+    notes: list[str] = []
+    image = read_image(tmp_path, "fixed image", notes)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image)[:, 0, 0], np.arange(10))
     assert len(notes) == 1
     assert "holds 1 image twice" in notes[0]
@@ -137,15 +140,16 @@ def test_a_report_among_the_slices_is_left_out_and_it_is_said(tmp_path: Path) ->
     top = (tmp_path / "0001.dcm").read_bytes()
     at = top.find(b"\x08\x00\x60\x00")
     (tmp_path / "sr.dcm").write_bytes(top[:at] + b"\x08\x00\x60\x00\x02\x00\x00\x00SR")
-    image, notes = read_image_noted(tmp_path, "fixed image")
+    notes: list[str] = []
+    image = read_image(tmp_path, "fixed image", notes)
     assert image.GetSize() == (12, 11, 10)
     assert "1 DICOM file without an image" in notes[0]
 
 
-@pytest.mark.parametrize("kept", [-100, 300])
-def test_the_last_slice_cut_short_is_not_passed_over(tmp_path: Path, kept: int) -> None:
+@pytest.mark.parametrize("retained", [-100, 300])
+def test_the_last_slice_cut_short_is_not_passed_over(tmp_path: Path, retained: int) -> None:
     last = Slices().write(tmp_path) / "0010.dcm"
-    last.write_bytes(last.read_bytes()[:kept])
+    last.write_bytes(last.read_bytes()[:retained])
     with pytest.raises(InputError, match=r"holds '0010.dcm', a damaged DICOM file"):
         read_image(tmp_path, "fixed image")
 
@@ -175,7 +179,8 @@ def test_several_frames_in_one_file_are_read_and_it_is_said(tmp_path: Path) -> N
     frames.SetSpacing((1, 1, 3))
     sitk.WriteImage(frames, str(tmp_path / "one.dcm"))
     for path in (tmp_path, tmp_path / "one.dcm"):
-        image, notes = read_image_noted(path, "fixed image")
+        notes: list[str] = []
+        image = read_image(path, "fixed image", notes)
         assert image.GetSize() == (12, 11, 6)
         assert image.GetSpacing() == (1, 1, 3)
         assert "one DICOM file of 6 frames" in notes[0]

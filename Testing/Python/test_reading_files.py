@@ -13,11 +13,11 @@ import pytest
 import SimpleITK as sitk
 from conftest import FIXED_GRID, blob_image, job_of
 from HyperPredictRegLib import workflow
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.images import read_header, read_image
-from HyperPredictRegLib.labels import embedded_label_names, read_label_names
-from HyperPredictRegLib.reading.files import named_in_errors
-from HyperPredictRegLib.transforms import read_transform
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.spatial.images import read_header, read_image
+from HyperPredictRegLib.spatial.labels import embedded_label_names, read_label_names
+from HyperPredictRegLib.spatial.reading.files import named_in_errors
+from HyperPredictRegLib.spatial.transforms import read_transform
 from reading_samples import Nifti, Slices
 
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="this system has no such files")
@@ -139,14 +139,14 @@ def test_permissions_hold_for_someone_who_is_not_root(tmp_path: Path) -> None:
     sitk.WriteImage(blob_image(FIXED_GRID), str(secret))
     secret.chmod(0o000)
     code = (
-        "import os, sys\nfrom HyperPredictRegLib.images import read_image\nos.setuid(65534)\n"
+        "import os, sys\nfrom HyperPredictRegLib.spatial.images import read_image\nos.setuid(65534)\n"
         "try:\n    read_image(sys.argv[1], 'fixed image')\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
     )
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
-    said = subprocess.run([sys.executable, "-c", code, str(secret)], capture_output=True, text=True, check=False)
-    assert "InputError The fixed image" in said.stdout, said.stderr
-    assert "cannot be read: check its permissions" in said.stdout
+    message = subprocess.run([sys.executable, "-c", code, str(secret)], capture_output=True, text=True, check=False)
+    assert "InputError The fixed image" in message.stdout, message.stderr
+    assert "cannot be read: check its permissions" in message.stdout
 
 
 @pytest.mark.parametrize("row", ["²,two", "9" * 5000 + ",many", "-1,negative", "1.5,half"])

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.images import read_header, read_image, read_image_noted, read_labels, read_labels_noted
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.images import read_header, read_image, read_labels
 from reading_samples import IN_PLACE, SLANTED, UPRIGHT, Nifti, meta_image, nifti2, nrrd, ramp
 
 NAN = float("nan")
@@ -18,7 +18,7 @@ LPS = ("space: left-posterior-superior", "space directions: (1,0,0) (0,1,0) (0,0
 
 
 @pytest.mark.parametrize(
-    ("header", "origin", "spacing", "said"),
+    ("header", "origin", "spacing", "message"),
     [
         (Nifti(), (9, 8, -7), 2.0, ""),
         (Nifti(order=">"), (9, 8, -7), 2.0, ""),
@@ -38,14 +38,15 @@ LPS = ("space: left-posterior-superior", "space directions: (1,0,0) (0,1,0) (0,0
     ],
 )
 def test_where_a_nifti_file_lies_is_heeded_and_said(
-    tmp_path: Path, header: Nifti, origin: tuple[float, ...], spacing: float, said: str
+    tmp_path: Path, header: Nifti, origin: tuple[float, ...], spacing: float, message: str
 ) -> None:
-    image, notes = read_image_noted(header.write(tmp_path / "a.nii", ramp(6, 5, 7)), "fixed image")
+    notes: list[str] = []
+    image = read_image(header.write(tmp_path / "a.nii", ramp(6, 5, 7)), "fixed image", notes)
     np.testing.assert_allclose(image.GetOrigin(), origin, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(image.GetSpacing(), [spacing] * 3, rtol=1e-6)
-    assert len(notes) == bool(said)
-    if said:
-        with pytest.raises(InputError, match=said):
+    assert len(notes) == bool(message)
+    if message:
+        with pytest.raises(InputError, match=message):
             raise InputError(notes[0])
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, ramp(6, 5, 7))
 
@@ -144,7 +145,7 @@ def test_a_stream_that_is_cut_or_goes_on_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "origin", "spacing", "said"),
+    ("lines", "origin", "spacing", "message"),
     [
         (LPS, (1, 2, 3), (1, 1, 1), ""),
         (("space: RAS", *LPS[1:]), (-1, -2, 3), (1, 1, 1), ""),
@@ -159,13 +160,14 @@ def test_a_stream_that_is_cut_or_goes_on_is_noticed(tmp_path: Path) -> None:
     ],
 )
 def test_where_a_nrrd_file_lies_is_heeded_and_said(
-    tmp_path: Path, lines: tuple[str, ...], origin: tuple[float, ...], spacing: tuple[float, ...], said: str
+    tmp_path: Path, lines: tuple[str, ...], origin: tuple[float, ...], spacing: tuple[float, ...], message: str
 ) -> None:
-    image, notes = read_image_noted(nrrd(tmp_path / "a.nrrd", *lines), "fixed image")
+    notes: list[str] = []
+    image = read_image(nrrd(tmp_path / "a.nrrd", *lines), "fixed image", notes)
     np.testing.assert_allclose(image.GetOrigin(), origin)
     np.testing.assert_allclose(image.GetSpacing(), spacing)
-    assert len(notes) == bool(said)
-    assert not said or said in notes[0]
+    assert len(notes) == bool(message)
+    assert not message or message in notes[0]
 
 
 BODY = ("type: uint8", "dimension: 3", "sizes: 5 5 5", "encoding: raw")
@@ -212,7 +214,8 @@ def test_voxels_in_files_of_their_own_are_read(tmp_path: Path) -> None:
 
 
 def test_a_meta_image_is_taken_in_its_unit(tmp_path: Path) -> None:
-    image, notes = read_image_noted(meta_image(tmp_path / "a.mha", DistanceUnits="um", ElementSpacing="2 2 2"), "fixed image")
+    notes: list[str] = []
+    image = read_image(meta_image(tmp_path / "a.mha", DistanceUnits="um", ElementSpacing="2 2 2"), "fixed image", notes)
     assert image.GetSpacing() == pytest.approx((0.002,) * 3)
     assert "is stated in um" in notes[0]
 
@@ -251,7 +254,8 @@ def test_labels_a_hair_beside_whole_numbers_are_rounded_and_others_refused(tmp_p
         with pytest.raises(InputError, match=match):
             read_labels(tmp_path / "labels.nrrd", grid, "fixed labels")
         return
-    labels, notes = read_labels_noted(tmp_path / "labels.nrrd", grid, "fixed labels")
+    notes: list[str] = []
+    labels = read_labels(tmp_path / "labels.nrrd", grid, "fixed labels", notes)
     assert np.unique(sitk.GetArrayFromImage(labels)).tolist() == [0, round(values)]
     assert [match in note for note in notes] == ([True] if match else [])
 

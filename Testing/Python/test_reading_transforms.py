@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.images import read_image
-from HyperPredictRegLib.reading import transform_files
-from HyperPredictRegLib.transforms import field_transform, read_transform, read_transform_noted, transformed_points
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.images import read_image
+from HyperPredictRegLib.spatial.reading import transform_files
+from HyperPredictRegLib.spatial.transforms import field_transform, read_transform, transformed_points
 from reading_samples import IN_PLACE, SLANTED, UPRIGHT, Nifti, nrrd
 
 SIZE = (6, 5, 7)
@@ -44,7 +44,8 @@ def niftyreg(path: Path, vectors: np.ndarray, kind: float, **changes: object) ->
 
 @pytest.mark.parametrize("name", ["f.nii", "f.nii.gz"])
 def test_niftyreg_positions_that_stay_are_the_identity(tmp_path: Path, name: str) -> None:
-    transform, notes = read_transform_noted(niftyreg(tmp_path / name, ras_places(), 0), "transform")
+    notes: list[str] = []
+    transform = read_transform(niftyreg(tmp_path / name, ras_places(), 0), "transform", notes)
     np.testing.assert_allclose(transformed_points(transform, POINTS), POINTS, atol=1e-9)
     assert "deformation field by NiftyReg: positions in RAS mm" in notes[0]
 
@@ -91,11 +92,12 @@ def test_displacements_by_itk_and_ants_are_read_as_before(tmp_path: Path, name: 
     vectors = np.random.default_rng(3).normal(size=(*SIZE[::-1], 3))
     field = GRID.apply_to(sitk.GetImageFromArray(vectors, isVector=True))
     sitk.WriteImage(field, str(tmp_path / name))
-    transform, notes = read_transform_noted(tmp_path / name, "transform")
+    notes: list[str] = []
+    transform = read_transform(tmp_path / name, "transform", notes)
     np.testing.assert_allclose(
         transformed_points(transform, POINTS), transformed_points(field_transform(field), POINTS), atol=1e-5
     )
-    assert notes == ()
+    assert notes == []
 
 
 def test_displacements_of_intent_1006_are_read_as_itk_reads_them(tmp_path: Path) -> None:

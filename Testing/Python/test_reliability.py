@@ -1,31 +1,34 @@
-"""The light: never better than what the alignment found, never green for what is not a number; bands always have a width."""
+"""Reliability: never better than what the alignment found, nor of what is no number; and bands always have a width."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import blob_image
-from HyperPredictRegLib.alignment import Alignment, AlignmentSettings, Likeness, align, stability
+from HyperPredictRegLib.alignment import AlignmentSettings, align, stability
 from HyperPredictRegLib.alignment.align import _result_warnings
+from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.alignment.frame import make_frame, make_item
-from HyperPredictRegLib.alignment.stability import Stability
-from HyperPredictRegLib.engines import engine_settings, get_engine
-from HyperPredictRegLib.errors import InputError, RegistrationError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.job import Job, Verdict
-from HyperPredictRegLib.predictor import choosing
-from HyperPredictRegLib.predictor.bands import LEAST_FOLDING
+from HyperPredictRegLib.core.errors import InputError, RegistrationError
+from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING
 from HyperPredictRegLib.predictor.features import PairFeatures
-from HyperPredictRegLib.predictor.novelty import at_most, broken_rules
+from HyperPredictRegLib.predictor.ood import at_most, broken_rules
 from HyperPredictRegLib.predictor.predictor import LEAST_DICE_REACH, Predictor
-from HyperPredictRegLib.workflow.foresight import foresee
+from HyperPredictRegLib.preprocessing.image_set import Inputs, Side
+from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.results.prediction import AlignmentUsed, Reliability
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.workflow import choosing
+from HyperPredictRegLib.workflow.planning import Plan
+from HyperPredictRegLib.workflow.predicting import compute_prediction
+from HyperPredictRegLib.workflow.preparing import Prepared
 from predictor_samples import small_bundle
 
-GOOD = Likeness(0.5, 0.0, 0.0, (0.5, 0.5), 1.0)
 PAIR = {"hard": 0.0, "idle": 0.0, "foreground_overlap": 0.95}
 
 
@@ -38,40 +41,41 @@ def features(**changed: float) -> PairFeatures:
     return PairFeatures(PAIR | changed, {})
 
 
-def test_a_light_is_no_better_than_what_else_is_known() -> None:
-    green, amber, red = Verdict("green"), Verdict("amber", ("unusual",)), Verdict("red", ("strange",))
-    assert at_most(green) == green
-    assert at_most(green, ("doubt",)) == Verdict("amber", ("doubt",))
-    assert at_most(amber, ("doubt",)) == Verdict("amber", ("doubt", "unusual"))
-    assert at_most(red, ("doubt",)) == Verdict("red", ("doubt", "strange"))
-    assert at_most(green, ("doubt",), ("refusal",)) == Verdict("red", ("refusal", "doubt"))
+def test_a_reliability_is_no_better_than_what_else_is_known() -> None:
+    good, fair, bad = Reliability("reliable"), Reliability("uncertain", ("unusual",)), Reliability("unreliable", ("far",))
+    assert at_most(good) == good
+    assert at_most(good, ("doubt",)) == Reliability("uncertain", ("doubt",))
+    assert at_most(fair, ("doubt",)) == Reliability("uncertain", ("doubt", "unusual"))
+    assert at_most(bad, ("doubt",)) == Reliability("unreliable", ("doubt", "far"))
+    assert at_most(good, ("doubt",), ("refusal",)) == Reliability("unreliable", ("refusal", "doubt"))
 
 
 def test_a_doubt_widens_the_bands(predictor: Predictor) -> None:
-    usual = predictor.forecast(features())
-    doubted = predictor.forecast(features(), doubts=("Two seeds disagree.",))
-    assert (usual.verdict.light, doubted.verdict.light) == ("green", "amber")
-    assert doubted.verdict.reasons[0] == "Two seeds disagree."
-    wide, narrow = (np.log(f.curves.sd_log_jacobian.upper / f.curves.sd_log_jacobian.lower) for f in (doubted, usual))
+    usual, plain, _ = predictor.predict(features())
+    doubted, reliability, _ = predictor.predict(features(), doubts=("Two seeds disagree.",))
+    assert (plain.level, reliability.level) == ("reliable", "uncertain")
+    assert reliability.reasons[0] == "Two seeds disagree."
+    wide, narrow = (np.log(s.sd_log_jacobian.upper / s.sd_log_jacobian.lower) for s in (doubted, usual))
     np.testing.assert_allclose(wide, 1.5 * narrow, rtol=1e-5)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", PAIR)
-def test_a_feature_that_is_no_number_is_red(predictor: Predictor, name: str, value: float) -> None:
-    assert predictor.forecast(features(**{name: value})).verdict.light == "red"
+def test_a_feature_that_is_no_number_makes_a_prediction_unreliable(predictor: Predictor, name: str, value: float) -> None:
+    assert predictor.predict(features(**{name: value}))[1].level == "unreliable"
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        {"amber": np.nan}, {"red": np.nan}, {"amber": np.inf, "red": np.inf}, {"amber": 3.0, "red": 2.0}, {"amber": -1.0},
+        {"uncertain": np.nan}, {"unreliable": np.nan}, {"uncertain": np.inf, "unreliable": np.inf},
+        {"uncertain": 3.0, "unreliable": 2.0}, {"uncertain": -1.0},
         {"mean": np.full(3, np.nan)}, {"sd": np.zeros(3)}, {"sd": np.full(3, np.inf)}, {"precision": np.full((3, 3), np.nan)},
     ],
 )  # fmt: skip
-def test_limits_that_are_no_numbers_are_red(predictor: Predictor, damage: dict) -> None:
-    novelty = replace(predictor.bundle.novelty, **damage)
-    assert novelty.verdict(PAIR).light == "red"
+def test_limits_that_are_no_numbers_make_a_prediction_unreliable(predictor: Predictor, damage: dict) -> None:
+    ood = replace(predictor.bundle.ood, **damage)
+    assert ood.reliability(PAIR).level == "unreliable"
 
 
 def test_rules_break_on_what_is_no_number() -> None:
@@ -83,66 +87,58 @@ def test_rules_break_on_what_is_no_number() -> None:
 def test_widths_that_are_no_numbers_are_refused(predictor: Predictor) -> None:
     widths = replace(predictor.bundle.widths, curves=(np.nan, 1.0, 1.0))
     with pytest.raises(InputError, match="not finite"):
-        Predictor(replace(predictor.bundle, widths=widths)).forecast(features())
+        Predictor(replace(predictor.bundle, widths=widths)).predict(features())
 
 
 @pytest.mark.parametrize("factor", [0.0, 1e-6, 1.0])
 @pytest.mark.parametrize("hard", [-3.0, 0.0, 3.0])
 def test_every_band_has_a_width(predictor: Predictor, factor: float, hard: float) -> None:
-    """Also of a bundle whose calibration found no error at all, and where no folding is foreseen."""
+    """Also of a bundle whose calibration found no error at all, and where no folding is predicted."""
     old = predictor.bundle.widths
     widths = replace(
         old, dice=factor * old.dice, mean_dice=factor * old.mean_dice, dice_unsegmented=factor * old.dice_unsegmented,
         mean_dice_unsegmented=factor * old.mean_dice_unsegmented, curves=tuple(factor * width for width in old.curves),
     )  # fmt: skip
-    curves = Predictor(replace(predictor.bundle, widths=widths)).forecast(features(hard=hard)).curves
-    for band in (curves.dice, curves.mean_dice):
+    surface, _, _ = Predictor(replace(predictor.bundle, widths=widths)).predict(features(hard=hard))
+    for band in (surface.dice, surface.mean_dice):
         assert (band.upper - band.lower >= LEAST_DICE_REACH * 0.99).all()
         assert (band.lower >= 0).all() and (band.upper <= 1).all()
-    for band in (curves.folding_foreground, curves.folding_box):
+    for band in (surface.folding_foreground, surface.folding_grid):
         assert (band.upper - band.lower >= LEAST_FOLDING * 0.99).all()
         assert (np.diff(band.upper) <= 0).all() and (np.diff(band.lower) <= 0).all()
-    assert (curves.sd_log_jacobian.upper > curves.sd_log_jacobian.lower).all()
-    for band in (curves.dice, curves.mean_dice, curves.folding_foreground, curves.folding_box, curves.sd_log_jacobian):
+    assert (surface.sd_log_jacobian.upper > surface.sd_log_jacobian.lower).all()
+    for band in (surface.dice, surface.mean_dice, surface.folding_foreground, surface.folding_grid, surface.sd_log_jacobian):
         assert (band.lower <= band.value).all() and (band.value <= band.upper).all()
 
 
-def an_alignment(**changed: object) -> Alignment:
-    fine = Alignment(sitk.AffineTransform(3), (), "correlation", "same", GOOD, 0.9, 1, 0.1, 1)
-    return replace(fine, **changed)  # type: ignore[arg-type]
-
-
-UNSTABLE = Stability((1, 2), 5.0, 9.0, ((0.0, 5.0), (5.0, 0.0)), 1.0, (None, None), ("The alignment depends on chance.",))
+def an_alignment(**changed: Any) -> AlignmentUsed:
+    return replace(AlignmentUsed({}, "correlation", (), (), 1, contrast="same"), **changed)
 
 
 @pytest.mark.parametrize(
-    ("alignment", "spread", "light", "by", "said"),
+    ("alignment", "level", "by", "message"),
     [
-        (an_alignment(), None, "green", "predictor", ""),
-        (an_alignment(doubts=("The alignment stretches.",)), None, "amber", "predictor", "The alignment stretches."),
-        (an_alignment(refusals=("Implausible.",)), None, "red", "fixed", "Implausible."),
-        (an_alignment(contrast="different"), None, "amber", "predictor", "differ in contrast"),
-        (an_alignment(), UNSTABLE, "amber", "predictor", "depends on chance"),
-        (an_alignment(), replace(UNSTABLE, warnings=()), "green", "predictor", ""),
+        (an_alignment(), "reliable", "predictor", ""),
+        (an_alignment(doubts=("The alignment stretches.",)), "uncertain", "predictor", "The alignment stretches."),
+        (an_alignment(refusals=("Implausible.",)), "unreliable", "fixed", "Implausible."),
+        (an_alignment(contrast="different"), "uncertain", "predictor", "differ in contrast"),
     ],
 )
 def test_what_speaks_against_the_alignment_speaks_against_the_prediction(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, alignment: Alignment, spread: Stability | None, light: str, by: str,
-    said: str,
-) -> None:  # fmt: skip
-    engine = get_engine("demons")
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, alignment: AlignmentUsed, level: str, by: str, message: str
+) -> None:
+    plan = Plan.of(Job("f", "m", "o"))
     monkeypatch.setattr("HyperPredictRegLib.predictor.features.pair_features", lambda *_, **__: features())
     monkeypatch.setattr(choosing, "load_predictor", lambda *_: predictor)
-
-    class Nothing:
-        label_names: dict[int, str] = {}  # noqa: RUF012 - never changed
-
-    chosen = choosing.choose_lambda(
-        Job("f", "m", "o"), engine, engine_settings(engine, {}), Nothing(), None, alignment, spread=spread  # type: ignore[arg-type]
-    )
-    assert chosen.verdict is not None
-    assert (chosen.verdict.light, chosen.by) == (light, by)
-    assert said in " ".join(chosen.verdict.reasons)
+    image = blob_image(Geometry((8, 8, 8), (2.0, 2.0, 2.0)))
+    side = Side(image, image, image, None, None, None)
+    pair = AlignedPair(Geometry.of(image), image, image, None, None)
+    inputs = Inputs(side, side, label_names={}, initial_transform=None, used=())
+    prepared = Prepared(inputs, alignment, sitk.AffineTransform(3), pair, plan.engine.info.search_space)
+    choice, prediction = choosing.choose_setting(plan, prepared)
+    assert prediction is not None
+    assert (prediction.reliability.level, choice.by) == (level, by)
+    assert message in " ".join(prediction.reliability.reasons)
 
 
 def stretched(image: sitk.Image, factor: float) -> sitk.Image:
@@ -174,7 +170,7 @@ def test_an_alignment_that_stretches_is_doubted_then_refused(factor: float, doub
     found = align(image, stretched(image, factor), quick, seed=1, initial_transform=start)
     assert (len(found.doubts), len(found.refusals)) == (doubts, refusals)
     assert set(found.doubts + found.refusals) <= set(found.warnings)
-    assert all("shows only a part" in said for said in found.doubts + found.refusals)
+    assert all("shows only a part" in message for message in found.doubts + found.refusals)
 
 
 def test_stability_runs_on_images_of_no_structure() -> None:
@@ -186,7 +182,7 @@ def test_stability_runs_on_images_of_no_structure() -> None:
 
 
 @pytest.mark.parametrize("kind", ["noise", "shuffled", "constant but for noise"])
-def test_pairs_without_structure_are_red(tmp_path: Path, kind: str) -> None:
+def test_predictions_for_pairs_without_structure_are_unreliable(tmp_path: Path, kind: str) -> None:
     random = np.random.default_rng(6)
     grid = Geometry((40, 40, 40), (3.0, 3.0, 3.0))
     names = []
@@ -202,8 +198,8 @@ def test_pairs_without_structure_are_red(tmp_path: Path, kind: str) -> None:
             voxels = np.where(inside, 100 + random.normal(0, 0.01, voxels.shape), 0).astype(np.float32)
         names.append(str(tmp_path / f"{number}.nrrd"))
         sitk.WriteImage(grid.apply_to(sitk.GetImageFromArray(voxels)), names[-1])
-    prediction = foresee(Job(*names, "unused", alignment={"multi_start": False})).prediction
-    assert prediction.verdict.light == "red"
-    assert "noise only" in prediction.verdict.reasons[0]
-    assert prediction.predicted is None
-    assert set(prediction.verdict.reasons[:2]) <= set(prediction.warnings)
+    prediction = compute_prediction(Job(*names, "unused", alignment={"multi_start": False}))
+    assert prediction.reliability.level == "unreliable"
+    assert "noise only" in prediction.reliability.reasons[0]
+    assert prediction.choice.predicted is None
+    assert set(prediction.reliability.reasons[:2]) <= set(prediction.warnings)

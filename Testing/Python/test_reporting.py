@@ -10,21 +10,14 @@ from pathlib import Path
 
 import pytest
 from HyperPredictRegLib import reporting
-from HyperPredictRegLib.job import (
-    DiceMeasure,
-    Distances,
-    EngineUsed,
-    FoldingPercent,
-    InputUsed,
-    Measured,
-    StructureMeasure,
-)
-from HyperPredictRegLib.outcome import Outcome
-from HyperPredictRegLib.reporting import captions, figures, outlines, page, sheet, traces, wording
+from HyperPredictRegLib.reporting import figures, report_page, sheet, wording
+from HyperPredictRegLib.results.job import EngineUsed
+from HyperPredictRegLib.results.outcome import Outcome
+from HyperPredictRegLib.results.report import DiceMeasure, Distances, FoldingPercent, InputUsed, Measured, StructureMeasure
 from reporting_samples import (
     NASTY,
     PICTURES,
-    WEIGHT,
+    SPACE,
     assert_not_blank,
     check_page,
     level,
@@ -44,7 +37,7 @@ def outcome() -> Outcome:
 @pytest.fixture(scope="module")
 def written(outcome: Outcome, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     folder = tmp_path_factory.mktemp("report")
-    return folder, reporting.write_report(outcome, folder, (WEIGHT,))
+    return folder, reporting.write_report(outcome, folder)
 
 
 # The whole report
@@ -56,7 +49,7 @@ def test_report_holds_every_part(outcome: Outcome, written: tuple[Path, dict[str
     assert sorted(p.name for p in folder.iterdir()) == sorted(roles.values())
     text = check_page(
         (folder / "report.html").read_text(encoding="utf-8"),
-        wanted=(
+        expected=(
             "moving.nrrd registered to fixed scan.nii.gz",
             "raised the mean Dice of 2 structures from 0.450 to 0.750; 0.25 % of the foreground is folded",
             "going there and back misses the start by 0.21 mm on average; there is 1 warning to read below.",
@@ -70,11 +63,11 @@ def test_report_holds_every_part(outcome: Outcome, written: tuple[Path, dict[str
             "absentee",
             "hyperpredictreg register --job report.json --out again",
             "0123456789abcdef", "ab" * 32, "4711", "321 MB", "SimpleITK 2.5.7", "40 × 36 × 30 voxels of 4 × 4 × 4 mm",
-            "1.5 voxels² (regularization weight; range 0.1 to 10, default 1)",
+            "Regularization weight λ = 1.5 (range 0.1 to 10 voxels, default 1)",
             "alignment 1.0 s, registration 2.5 s, together 3.5 s",
             "HD95", "Inverse consistency", "Jacobian determinant",
         ),
-        unwanted=("could not be made",),
+        unexpected=("could not be made",),
     )
     assert text.index("core") < text.index("shell", text.index("Lowest Dice first")), "the lowest Dice comes first"
 
@@ -87,8 +80,8 @@ def test_pictures_beside_the_page_are_png_and_not_blank(written: tuple[Path, dic
 
 
 def test_writing_again_replaces_the_files(outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporting, "_pictures", lambda *given: [])
-    monkeypatch.setattr(page, "render_page", lambda *given: "new")
+    monkeypatch.setattr(report_page, "_pictures", lambda *given: [])
+    monkeypatch.setattr(report_page, "render_report", lambda *given: "new")
     (tmp_path / "report.html").write_text("old")
     reporting.write_report(outcome, tmp_path / "made" / "now")
     assert reporting.write_report(outcome, tmp_path) == {"report_page": "report.html"}
@@ -102,16 +95,16 @@ def test_names_from_files_are_escaped(outcome: Outcome) -> None:
         warnings=(NASTY + "warning",),
         registration=(level(stop_reason=NASTY + "stop", stage=NASTY + "stage"),),
         inputs=(InputUsed("fixed", NASTY + "path", (1, 1, 1), (1.0, 1.0, 1.0), NASTY),),
-        engine=EngineUsed(NASTY, NASTY, {NASTY: NASTY}, NASTY),
+        engine=EngineUsed(NASTY, NASTY, NASTY, SPACE, {NASTY: NASTY}, NASTY),
         versions={NASTY: NASTY},
         outputs={NASTY: NASTY},
         seconds={NASTY: 1.0},
         job=dataclasses.replace(outcome.report.job, fixed=NASTY + "file", moving="a\x00\x1b\ud800b"),
     )
-    html = render(nasty, hyperparameters=(WEIGHT,))
+    html = render(nasty)
     assert "<b>&" not in html
-    check_page(html, wanted=tuple(NASTY + word for word in ("warning", "stop", "stage", "path", "absent", "file")))
-    assert NASTY in check_page(page.plain_page(nasty.report, NASTY))
+    check_page(html, expected=tuple(NASTY + word for word in ("warning", "stop", "stage", "path", "absent", "file")))
+    assert NASTY in check_page(report_page.plain_report(nasty.report, NASTY))
 
 
 # What is missing
@@ -121,24 +114,24 @@ def test_without_labels(outcome: Outcome) -> None:
     job = dataclasses.replace(outcome.report.job, fixed_labels=None)
     bare = with_report(with_measured(outcome, dice=None), job=job)
     bare = dataclasses.replace(bare, fixed_labels=None, moving_labels=None, warped_labels=None)
-    assert "outlines_picture" not in captions.captions(bare)
+    assert "outlines_picture" not in report_page.captions(bare)
     check_page(
         render(bare),
-        wanted=("overlap was not measured, because labels were not given for both images", "No structures were compared"),
-        unwanted=("Outlines of the structures", "Mean Dice", "Lowest Dice first"),
+        expected=("overlap was not measured, because labels were not given for both images", "No structures were compared"),
+        unexpected=("Outlines of the structures", "Mean Dice", "Lowest Dice first"),
     )
 
 
 def test_with_moving_labels_only(outcome: Outcome) -> None:
     propagated = dataclasses.replace(with_measured(outcome, dice=None), fixed_labels=None)
-    figure = outlines.draw_outlines(propagated)
+    figure = figures.draw_outlines(propagated)
     assert [text.get_text() for text in figure.texts] == ["labels propagated from the moving image"]
 
 
 @pytest.mark.parametrize("dice", [None, DiceMeasure(math.nan, math.nan, (), ("left", "right"))], ids=["none", "empty"])
 def test_no_structure_in_both_label_maps(outcome: Outcome, dice: DiceMeasure | None) -> None:
     absent = "left, right." if dice is not None else ""
-    text = check_page(render(with_measured(outcome, dice=dice)), wanted=(absent,), unwanted=("labels were not given",))
+    text = check_page(render(with_measured(outcome, dice=dice)), expected=(absent,), unexpected=("labels were not given",))
     assert text.count("because no structure is present in both label maps") == 2
 
 
@@ -157,8 +150,8 @@ def test_numbers_that_are_not_numbers_become_dashes(outcome: Outcome) -> None:
         structure(5, "  ", 0.7),
     )
     measured = Measured(FoldingPercent(nan, nan), nan, nan, nan, lost, lost, nan, nan, DiceMeasure(nan, nan, broken), lost, None)
-    html = render(with_report(outcome, measured=measured, peak_memory_mb=nan, hyperparameters={"regularization_weight": nan}))
-    text = check_page(html, wanted=("folding could not be measured",))
+    html = render(with_report(outcome, measured=measured, peak_memory_mb=nan, setting={"regularization_weight": nan}))
+    text = check_page(html, expected=("folding could not be measured",))
     assert "Landmark error – → – mm" in text
     table = ElementTree.fromstring(html).find(".//section[@id='structures']")
     assert table is not None
@@ -169,25 +162,25 @@ def test_numbers_that_are_not_numbers_become_dashes(outcome: Outcome) -> None:
 
 def test_without_traces(outcome: Outcome) -> None:
     silent = with_report(outcome, registration=(), alignment=dataclasses.replace(outcome.report.alignment, stages=()))
-    assert "trace_picture" not in captions.captions(silent)
-    check_page(render(silent), wanted=("No trace was recorded.",))
+    assert "trace_picture" not in report_page.captions(silent)
+    check_page(render(silent), expected=("No trace was recorded.",))
 
 
 @pytest.mark.parametrize("library", ["matplotlib.figure", "matplotlib.backends.backend_agg"])
 def test_without_matplotlib(outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     assert reporting.write_report(outcome, tmp_path) == {"report_page": "report.html"}
-    text = check_page((tmp_path / "report.html").read_text(encoding="utf-8"), wanted=("Dice", "Parts that could not be made"))
+    text = check_page((tmp_path / "report.html").read_text(encoding="utf-8"), expected=("Dice", "Parts that could not be made"))
     assert text.count("matplotlib could not be loaded") == len(PICTURES)
 
 
 def test_without_jinja(outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.setattr(reporting, "_pictures", lambda *given: [])
+    monkeypatch.setattr(report_page, "_pictures", lambda *given: [])
     reporting.write_report(outcome, tmp_path)
     check_page(
         (tmp_path / "report.html").read_text(encoding="utf-8"),
-        wanted=("raised the mean Dice", "jinja2 could not be loaded", "report.json"),
+        expected=("raised the mean Dice", "jinja2 could not be loaded", "report.json"),
     )
 
 
@@ -198,22 +191,20 @@ def test_one_picture_that_fails_is_named_and_the_others_stay(
         raise RuntimeError("the pen <broke>")
 
     monkeypatch.setattr(figures, "draw_jacobian", fail)
-    for kept in ("draw_overlay", "draw_checkerboard", "draw_deformed_grid"):
-        monkeypatch.setattr(figures, kept, lambda *given: traces.draw_trace([level()], sheet.LIGHT))
+    for other in ("draw_overlay", "draw_checkerboard", "draw_deformed_grid"):
+        monkeypatch.setattr(figures, other, lambda *given: figures.draw_trace([level()], sheet.LIGHT))
     roles = reporting.write_report(outcome, tmp_path)
     assert set(PICTURES) - set(roles) == {"jacobian_picture"}
     check_page(
         (tmp_path / "report.html").read_text(encoding="utf-8"),
-        wanted=("This picture could not be made: the pen <broke>", "Parts that could not be made: Change of volume."),
+        expected=("This picture could not be made: the pen <broke>", "Parts that could not be made: Change of volume."),
     )
 
 
 def test_images_that_do_not_fit_together_cost_only_the_pictures_of_them(outcome: Outcome, tmp_path: Path) -> None:
     odd = dataclasses.replace(outcome, foreground=outcome.foreground[:20])
     assert set(reporting.write_report(odd, tmp_path)) == {"outlines_picture", "trace_picture", "report_page"}
-    check_page((tmp_path / "report.html").read_text(encoding="utf-8"), wanted=("This picture could not be made",))
-
-
+    check_page((tmp_path / "report.html").read_text(encoding="utf-8"), expected=("This picture could not be made",))
 
 
 # Words

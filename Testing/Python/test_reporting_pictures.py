@@ -1,4 +1,4 @@
-"""The pictures of a report: what stands where, on which side, in which colour."""
+"""The pictures of a report: what stands where, on which side, in which color."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.outcome import Outcome
-from HyperPredictRegLib.reporting import captions, figures, outlines, sheet, traces, views
-from HyperPredictRegLib.trace import LevelTrace
+from HyperPredictRegLib.core.trace import LevelTrace
+from HyperPredictRegLib.reporting import figures, report_page, sheet
+from HyperPredictRegLib.results.outcome import Outcome
+from HyperPredictRegLib.spatial.geometry import Geometry
 from PIL import Image
 from reporting_samples import (
     OBLIQUE,
@@ -33,21 +33,21 @@ def outcome() -> Outcome:
     return make_outcome()
 
 
-@pytest.mark.parametrize("kept", [(40, 36, 1), (1, 36, 30), (40, 36, 2), (2, 2, 30)])
-def test_flat_and_thin_grids_can_be_drawn(outcome: Outcome, kept: tuple[int, int, int]) -> None:
-    start = [(n - k) // 2 for n, k in zip((40, 36, 30), kept, strict=True)]
+@pytest.mark.parametrize("size", [(40, 36, 1), (1, 36, 30), (40, 36, 2), (2, 2, 30)])
+def test_flat_and_thin_grids_can_be_drawn(outcome: Outcome, size: tuple[int, int, int]) -> None:
+    start = [(n - k) // 2 for n, k in zip((40, 36, 30), size, strict=True)]
     names = (
         "fixed", "fixed_on_grid", "moving_aligned", "moving_registered", "foreground", "jacobian",
         "fixed_labels", "warped_labels",
     )
-    cropped = {name: sitk.RegionOfInterest(getattr(outcome, name), kept, start) for name in names}
+    cropped = {name: sitk.RegionOfInterest(getattr(outcome, name), size, start) for name in names}
     thin = dataclasses.replace(outcome, **cropped)
     scene = figures.Scene.of(thin)
     for figure in (
         figures.draw_overlay(scene),
         figures.draw_jacobian(scene),
         figures.draw_deformed_grid(scene, thin),
-        outlines.draw_outlines(thin),
+        figures.draw_outlines(thin),
     ):
         width, height = figure.get_size_inches()
         assert width == sheet.WIDTH and 0.5 < height < 15
@@ -70,7 +70,7 @@ def test_letters_name_the_side_on_which_a_marker_lies(direction: np.ndarray) -> 
     marker = np.round(geometry.to_index(geometry.centre_lps + np.array([9.0, 7.0, 5.0]))).astype(int)
     voxels = np.zeros(geometry.size[::-1])
     voxels[tuple(marker[::-1])] = 1
-    for plane in views.planes_of(geometry):
+    for plane in sheet.planes_of(geometry):
         shown = plane.cut(voxels, int(marker[plane.through]))
         row, column = np.unravel_index(shown.argmax(), shown.shape)
         assert shown.max() == 1
@@ -85,7 +85,7 @@ def test_letters_name_the_side_on_which_a_marker_lies(direction: np.ndarray) -> 
 
 
 def test_screens_are_radiological() -> None:
-    letters = {plane.name: plane.letters for plane in views.planes_of(Geometry((4, 5, 6), (1.0, 1.0, 1.0)))}
+    letters = {plane.name: plane.letters for plane in sheet.planes_of(Geometry((4, 5, 6), (1.0, 1.0, 1.0)))}
     assert letters == {"axial": ("R", "L", "A", "P"), "coronal": ("R", "L", "S", "I"), "sagittal": ("A", "P", "S", "I")}
 
 
@@ -103,7 +103,7 @@ def test_a_marker_is_drawn_on_its_side_of_the_picture(outcome: Outcome, flip: fl
             outcome, fixed_on_grid=mark, moving_aligned=mark, moving_registered=mark, jacobian=mark, foreground=foreground
         )
     )
-    scene = dataclasses.replace(scene, centre=(int(left[0]), int(left[1]), int(left[2])))
+    scene = dataclasses.replace(scene, center=(int(left[0]), int(left[1]), int(left[2])))
     figure = figures.draw_checkerboard(scene)
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].min(axis=-1)
@@ -119,22 +119,22 @@ def test_a_marker_is_drawn_on_its_side_of_the_picture(outcome: Outcome, flip: fl
 
 def test_obliqueness() -> None:
     tilted = Geometry((4, 4, 4), (1.0, 1.0, 1.0), direction=tuple(rotation(2, 17.0).ravel()))
-    assert views.obliqueness_degrees(tilted) == pytest.approx(17.0)
-    assert "17°" in captions.orientation_note(tilted)
-    assert "tilted" not in captions.orientation_note(Geometry((4, 4, 4), (1.0, 1.0, 1.0)))
+    assert sheet.obliqueness_degrees(tilted) == pytest.approx(17.0)
+    assert "17°" in report_page._orientation_note(tilted)
+    assert "tilted" not in report_page._orientation_note(Geometry((4, 4, 4), (1.0, 1.0, 1.0)))
 
 
-def test_centre_of_foreground_and_of_nothing() -> None:
+def test_center_of_foreground_and_of_nothing() -> None:
     mask = np.zeros((9, 11, 13), bool)
-    assert views.centre_of(mask) == (6, 5, 4)
+    assert sheet.center_of(mask) == (6, 5, 4)
     mask[1:4, 6:9, 2:5] = True
-    assert views.centre_of(mask) == (3, 7, 2)
+    assert sheet.center_of(mask) == (3, 7, 2)
 
 
 # Pictures
 
 
-def test_overlay_is_grey_where_images_agree_and_coloured_where_not(outcome: Outcome) -> None:
+def test_overlay_is_gray_where_images_agree_and_colored_where_not(outcome: Outcome) -> None:
     scene = figures.Scene.of(outcome)
     empty = np.zeros_like(scene.after)
     same = figures.draw_overlay(dataclasses.replace(scene, before=empty, after=scene.fixed))
@@ -146,13 +146,13 @@ def test_overlay_is_grey_where_images_agree_and_coloured_where_not(outcome: Outc
 def test_jacobian_counts_folds_and_shows_the_slice_with_most(outcome: Outcome) -> None:
     scene = figures.Scene.of(outcome)
     jacobian = np.full_like(scene.jacobian, 1.2)
-    jacobian[15, 10:13, 20] = -0.5  # k, j, i: three folds in one row of the foreground, the last one exactly 0
+    jacobian[15, 10:13, 20] = -0.5  # k, j, i: three folded voxels in one row of the foreground, the last one exactly 0
     jacobian[15, 12, 20] = 0.0
     jacobian[0, 0, 0] = -1.0
     assert scene.foreground[15, 10:13, 20].all() and not scene.foreground[0, 0, 0]
     words = [text.get_text() for text in figures.draw_jacobian(dataclasses.replace(scene, jacobian=jacobian)).texts]
-    assert any("3 voxels in the foreground, 4 in the box" in text for text in words)
-    assert any("Most folds: 3 in this slice" in text for text in words)
+    assert any("3 voxels in the foreground, 4 in the grid" in text for text in words)
+    assert any("Most folding: 3 voxels in this slice" in text for text in words)
 
 
 def test_jacobian_without_folds_says_so(outcome: Outcome) -> None:
@@ -161,16 +161,16 @@ def test_jacobian_without_folds_says_so(outcome: Outcome) -> None:
     ticks = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
     assert ticks == ["0.9", "1", "1.1"]
     assert any("no folded voxel" in text.get_text() for text in figure.texts)
-    assert not any("Most folds" in text.get_text() for text in figure.texts)
+    assert not any("Most folding" in text.get_text() for text in figure.texts)
 
 
-def test_jacobian_colours_are_centred_on_one_and_logarithmic(outcome: Outcome) -> None:
+def test_jacobian_colors_are_centerd_on_one_and_logarithmic(outcome: Outcome) -> None:
     scene = figures.Scene.of(outcome)
     halves = np.where(np.arange(scene.jacobian.shape[2]) % 2, 2.0, 0.5) * np.ones_like(scene.jacobian)
     volume = figures.VolumeMap.of(dataclasses.replace(scene, jacobian=halves))
     assert volume.limit == pytest.approx(1.0)
-    assert volume.colours.norm.vmin == -volume.colours.norm.vmax
-    assert np.ptp(volume.colours.to_rgba(0.0)[:3]) < 0.02
+    assert volume.colors.norm.vmin == -volume.colors.norm.vmax
+    assert np.ptp(volume.colors.to_rgba(0.0)[:3]) < 0.02
 
 
 def test_deformed_grid_shows_the_deformable_step_alone(outcome: Outcome) -> None:
@@ -180,7 +180,7 @@ def test_deformed_grid_shows_the_deformable_step_alone(outcome: Outcome) -> None
     moved = sitk.CompositeTransform(3)
     moved.AddTransform(affine)
     moved.AddTransform(sitk.TranslationTransform(3, tuple(shift)))
-    for plane in views.planes_of(geometry):
+    for plane in sheet.planes_of(geometry):
         x, y = figures.screen_after_deformation(dataclasses.replace(outcome, transform=moved), plane, 11)
         index = np.zeros(3)
         # The pixel at the upper left corner of the screen.
@@ -194,7 +194,7 @@ def test_deformed_grid_shows_the_deformable_step_alone(outcome: Outcome) -> None
 
 def test_label_edges_run_between_different_labels() -> None:
     labels = np.array([[0, 0, 0], [0, 5, 0], [0, 7, 0]])
-    upright, flat = outlines.label_edges(labels)
+    upright, flat = figures.label_edges(labels)
     assert upright.tolist() == [[1, 0], [1, 1], [2, 0], [2, 1]]
     assert flat.tolist() == [[0, 1], [1, 1]]
 
@@ -204,7 +204,7 @@ def test_outlines_go_through_the_slice_that_shows_most() -> None:
     labels[:, :, 10] = 1  # a sheet that every slice across the first two axes merely grazes
     labels[2:6, 2:6, 2:6] = 2
     labels[2:6, 6:10, 2:6] = 3
-    assert outlines.structures_per_slice(labels, 2).tolist() == [0, 0, 2, 2, 2, 2, 0, 0, 0, 0, 1, *([0] * 9)]
+    assert figures.structures_per_slice(labels, 2).tolist() == [0, 0, 2, 2, 2, 2, 0, 0, 0, 0, 1, *([0] * 9)]
 
 
 def test_large_pictures_become_smaller_in_the_page() -> None:
@@ -227,10 +227,10 @@ def test_round_number(value: float, expected: float) -> None:
 
 def test_levels_are_drawn_apart_and_the_end_value_beside_the_last_iteration() -> None:
     levels = [level("affine", 0), level("affine", 1, (9.0, 8.0)), level("deformable", 0, (0.3, 0.2, 0.1), end_value=0.05)]
-    figure = traces.draw_trace(levels, sheet.LIGHT)
+    figure = figures.draw_trace(levels, sheet.LIGHT)
     assert len(figure.axes) == 3
-    curves = [axes.lines[0].get_xydata() for axes in figure.axes]
-    assert [curve[:, 0].tolist() for curve in curves] == [[1, 2, 3], [4, 5], [1, 2, 3]]
+    surface = [axes.lines[0].get_xydata() for axes in figure.axes]
+    assert [curve[:, 0].tolist() for curve in surface] == [[1, 2, 3], [4, 5], [1, 2, 3]]
     for axes, trace in zip(figure.axes, levels, strict=True):
         end = axes.lines[1]
         assert end.get_linestyle() == "None"
@@ -241,7 +241,7 @@ def test_levels_are_drawn_apart_and_the_end_value_beside_the_last_iteration() ->
 
 
 def test_levels_that_hit_their_limit_are_marked() -> None:
-    figure = traces.draw_trace([level(), level(number=1, stop_reason="Maximum number of iterations (3) exceeded.")], sheet.LIGHT)
+    figure = figures.draw_trace([level(), level(number=1, stop_reason="Maximum number of iterations (3) exceeded.")], sheet.LIGHT)
     assert [axes.get_title("right") for axes in figure.axes] == ["", "iteration limit"]
     assert figure.axes[0].lines[0].get_color() != figure.axes[1].lines[0].get_color()
 
@@ -258,10 +258,10 @@ def test_levels_that_hit_their_limit_are_marked() -> None:
     ids=["empty", "one value", "some lost", "all lost", "flat"],
 )
 def test_odd_levels_can_be_drawn_and_told(outcome: Outcome, odd: LevelTrace) -> None:
-    assert_not_blank(sheet.png(traces.draw_trace([odd], sheet.DARK)))
-    check_page(render(with_report(outcome, registration=(odd,))), wanted=(f"{len(odd.values)} of 20",))
+    assert_not_blank(sheet.png(figures.draw_trace([odd], sheet.DARK)))
+    check_page(render(with_report(outcome, registration=(odd,))), expected=(f"{len(odd.values)} of 20",))
 
 
 def test_a_stage_run_twice_gets_two_rows() -> None:
-    groups = traces.group_by_stage([level("affine", 0), level("affine", 1), level("affine", 0), level("rigid", 1)])
+    groups = figures.group_by_stage([level("affine", 0), level("affine", 1), level("affine", 0), level("rigid", 1)])
     assert [len(group) for group in groups] == [2, 1, 1]

@@ -15,31 +15,28 @@ import vtk
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
-from HyperPredictRegLib.errors import InputError  # noqa: E402
-from HyperPredictRegLib.geometry import Geometry  # noqa: E402
-from HyperPredictRegLib.job import FoldingPercent  # noqa: E402
-from HyperPredictRegLib.outcome import Outcome  # noqa: E402
-from HyperPredictRegLib.quality import jacobian_determinant  # noqa: E402
+from HyperPredictRegLib.core.errors import InputError  # noqa: E402
+from HyperPredictRegLib.quality.metrics import jacobian_determinant  # noqa: E402
+from HyperPredictRegLib.results.outcome import Outcome  # noqa: E402
+from HyperPredictRegLib.results.report import FoldingPercent  # noqa: E402
 from HyperPredictRegLib.slicerbridge import outcome_nodes, together  # noqa: E402
-from HyperPredictRegLib.slicerbridge.outcome_nodes import INVERSE_RESIDUAL  # noqa: E402
-from HyperPredictRegLib.slicerbridge.placement import moved_since  # noqa: E402
-from HyperPredictRegLib.slicerbridge.provenance import ENGINE  # noqa: E402
-from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
+from HyperPredictRegLib.slicerbridge.outcome_nodes import (  # noqa: E402
+    FIELD_DIFFERENCE,
+    INVERSE_RESIDUAL,
     OutcomeNodes,
     add_outcome,
-    application_logic,
-    open_scene,
     read_back,
     remove_outcome,
-    save_scene,
 )
+from HyperPredictRegLib.slicerbridge.provenance import ENGINE, moved_since  # noqa: E402
+from HyperPredictRegLib.slicerbridge.scene import application_logic, open_scene, save_scene  # noqa: E402
 from HyperPredictRegLib.slicerbridge.segmentations import from_segmentation_node, to_segmentation_node  # noqa: E402
-from HyperPredictRegLib.slicerbridge.storing import FIELD_DIFFERENCE  # noqa: E402
 from HyperPredictRegLib.slicerbridge.tables import TraceNodes  # noqa: E402
 from HyperPredictRegLib.slicerbridge.together import ROLE, node_ids_of_runs, report_of  # noqa: E402
 from HyperPredictRegLib.slicerbridge.transforms import simple_parts, to_transform_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import to_volume_node  # noqa: E402
-from HyperPredictRegLib.transforms import displacement_field, inverted, transformed_points  # noqa: E402
+from HyperPredictRegLib.spatial.geometry import Geometry  # noqa: E402
+from HyperPredictRegLib.spatial.transforms import displacement_field, inverted, transformed_points  # noqa: E402
 from slicerbridge_samples import (  # noqa: E402
     OBLIQUE,
     ROTATION,
@@ -57,7 +54,7 @@ def done() -> Outcome:
     return replace(whole, jacobian=jacobian, inverse=inverted(whole.transform, OBLIQUE))
 
 
-@pytest.fixture(params=["by hand", "as the application"])
+@pytest.fixture(params=["manually", "as the application"])
 def scene(request) -> Iterator[Any]:
     """A scene that makes no subject hierarchy items, and one that makes and removes them by itself, as the application does."""
     made = slicer.vtkMRMLScene()
@@ -120,7 +117,7 @@ def state(scene: Any) -> tuple[list[str], list[tuple[int, str, int]]]:
 
 
 def folded(done: Outcome, *, limit_on: str = "foreground") -> Outcome:
-    """Plant folds: one voxel inside of the foreground, one outside of it, and one that is not a number inside."""
+    """Plant folded voxels: one inside of the foreground, one outside of it, and one that is not a number inside."""
     voxels = np.abs(sitk.GetArrayFromImage(done.jacobian)) + 0.1
     inside = np.argwhere(sitk.GetArrayFromImage(done.foreground) > 0)
     voxels[tuple(inside[10])], voxels[tuple(inside[40])], voxels[0, 0, 0] = -0.2, np.nan, 0.0
@@ -298,19 +295,19 @@ def test_unknown_ways_to_store_a_transform_are_sentences(scene, done) -> None:
     assert state(scene) == before
 
 
-@pytest.mark.parametrize(("domain", "count"), [("foreground", 2), ("box", 3)])
-def test_folds_are_one_red_segment_in_the_domain_that_is_limited(scene, done, domain, count) -> None:
+@pytest.mark.parametrize(("domain", "count"), [("foreground", 2), ("grid", 3)])
+def test_folded_voxels_are_one_red_segment_in_the_domain_that_is_limited(scene, done, domain, count) -> None:
     nodes = add_outcome(scene, folded(done, limit_on=domain))
-    found = from_segmentation_node(nodes.folds, OBLIQUE)
+    found = from_segmentation_node(nodes.folded_voxels, OBLIQUE)
     assert int((sitk.GetArrayFromImage(found.image) > 0).sum()) == count
     assert list(found.names.values()) == ["Folded"]
     red, green, blue = found.colors[1]
     assert red > 0.8 and max(green, blue) < 0.2
-    assert not nodes.folds.GetDisplayNode().GetVisibility2DFill()
+    assert not nodes.folded_voxels.GetDisplayNode().GetVisibility2DFill()
 
 
-def test_without_folds_there_is_no_such_segmentation(scene, done) -> None:
-    assert add_outcome(scene, outcome()).folds is None
+def test_without_folded_voxels_there_is_no_such_segmentation(scene, done) -> None:
+    assert add_outcome(scene, outcome()).folded_voxels is None
 
 
 def test_stages_say_in_plain_words_why_they_stopped(scene, done) -> None:
@@ -337,14 +334,14 @@ def test_a_moving_volume_under_a_transform_is_explained(scene, done) -> None:
 
 @pytest.mark.parametrize(("percent", "says"), [(0.5, None), (0.6, "0.6 % of"), (12.34, "12.3 % of"), (100.0, "100 % of")])
 @pytest.mark.parametrize("transform_as", ["composite", "field"])
-def test_many_folds_are_said_on_what_was_moved(done, percent, says, transform_as) -> None:
+def test_many_folded_voxels_are_said_on_what_was_moved(done, percent, says, transform_as) -> None:
     scene = slicer.vtkMRMLScene()
     measured = replace(done.report.measured, folding_percent=FoldingPercent(percent, 0.2))
     with application_logic(scene):
         nodes = add_outcome(scene, replace(done, report=replace(done.report, measured=measured)), transform_as=transform_as)
     for node in (nodes.transform, nodes.inverse, nodes.warped, nodes.propagated_segmentation):
         text = node.GetDescription() or ""
-        assert ("near folds neither the image nor its segments can be trusted" in text) == (says is not None), text
+        assert ("near folded voxels neither the image nor its segments can be relied on" in text) == (says is not None), text
         assert says is None or says in text
     assert "misses the start by" in nodes.inverse.GetDescription()
     assert not nodes.fixed.GetDescription()
@@ -369,7 +366,7 @@ def test_the_warped_volume_looks_like_the_moving_one(scene, done) -> None:
     assert (shown.GetWindow(), shown.GetLevel(), shown.GetAutoWindowLevel()) == (33.0, 21.0, 0)
 
 
-def test_outputs_carry_run_role_and_engine(scene, done) -> None:
+def test_outputs_know_run_role_and_engine(scene, done) -> None:
     nodes = add_outcome(scene, done, **given(scene, done))
     for role, node in nodes.by_role().items():
         if role in ("fixed", "moving", "fixed_segmentation", "moving_segmentation"):

@@ -12,23 +12,14 @@ import SimpleITK as sitk
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
-from HyperPredictRegLib.errors import InputError  # noqa: E402
-from HyperPredictRegLib.geometry import Geometry  # noqa: E402
-from HyperPredictRegLib.outcome import Outcome  # noqa: E402
-from HyperPredictRegLib.slicerbridge.placement import Given, at_start  # noqa: E402
-from HyperPredictRegLib.slicerbridge.provenance import read_report_node  # noqa: E402
-from HyperPredictRegLib.slicerbridge.request import Request  # noqa: E402
-from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
-    OutcomeNodes,
-    add_outcome_for,
-    application_logic,
-    read_back,
-)
+from HyperPredictRegLib.results.outcome import Outcome  # noqa: E402
+from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, add_outcome_for, read_back  # noqa: E402
+from HyperPredictRegLib.slicerbridge.provenance import Given, at_start, read_report_node  # noqa: E402
+from HyperPredictRegLib.slicerbridge.scene import application_logic  # noqa: E402
 from HyperPredictRegLib.slicerbridge.segmentations import from_segmentation_node, to_segmentation_node  # noqa: E402
-from HyperPredictRegLib.slicerbridge.task import Task  # noqa: E402
 from HyperPredictRegLib.slicerbridge.transforms import to_transform_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import to_volume_node  # noqa: E402
-from HyperPredictRegLib.transforms import field_transform  # noqa: E402
+from HyperPredictRegLib.spatial.transforms import field_transform  # noqa: E402
 from slicerbridge_samples import OBLIQUE, ROTATION, field, outcome  # noqa: E402
 
 NAMES = {3: "Caudate", 17: "Putamen", 300: "Thalamus"}
@@ -63,8 +54,8 @@ def begun() -> Iterator[Begun]:
             "fixed_segmentation": to_segmentation_node(done.fixed_labels, scene, "Parts of Atlas", names=NAMES),
             "moving_segmentation": to_segmentation_node(done.moving_labels, scene, "Parts of Ann", names=NAMES),
         }
-        start = at_start(nodes["moving"], nodes["moving_segmentation"], nodes["fixed_segmentation"])
-        yield Begun(scene, Given(**nodes, start=start), done)
+        given = Given(**nodes)
+        yield Begun(scene, replace(given, start=at_start(given)), done)
 
 
 def put_under(node: Any, transform: sitk.Transform, scene: Any, name: str) -> Any:
@@ -73,23 +64,23 @@ def put_under(node: Any, transform: sitk.Transform, scene: Any, name: str) -> An
     return above
 
 
-def wanted(done: Outcome) -> np.ndarray:
+def expected(done: Outcome) -> np.ndarray:
     return sitk.GetArrayFromImage(done.warped_labels)
 
 
 def test_where_nothing_has_changed_nothing_is_said(begun) -> None:
     nodes, warnings = begun.deliver()
     assert warnings == () and not nodes.propagated_segmentation.GetDescription()
-    assert np.array_equal(begun.propagated(nodes), wanted(begun.done))
+    assert np.array_equal(begun.propagated(nodes), expected(begun.done))
 
 
-@pytest.mark.parametrize("how", ["moved", "bent", "segment removed", "emptied", "erased", "removed"])
+@pytest.mark.parametrize("how", ["moved", "deformed", "segment removed", "emptied", "erased", "removed"])
 def test_segments_are_propagated_as_they_were(begun, how) -> None:
     mine = begun.given.moving_segmentation
     segments = mine.GetSegmentation()
     if how == "moved":
         put_under(mine, ROTATION, begun.scene, "Later")
-    elif how == "bent":
+    elif how == "deformed":
         put_under(mine, field_transform(field()), begun.scene, "Later")
     elif how == "segment removed":
         segments.RemoveSegment("label_17")
@@ -100,7 +91,7 @@ def test_segments_are_propagated_as_they_were(begun, how) -> None:
     else:
         begun.scene.RemoveNode(mine)
     nodes, warnings = begun.deliver()
-    assert np.array_equal(begun.propagated(nodes), wanted(begun.done))
+    assert np.array_equal(begun.propagated(nodes), expected(begun.done))
     names = [nodes.propagated_segmentation.GetSegmentation().GetSegment(i).GetName() for i in NUMBERS]
     assert names == list(NAMES.values())
     assert nodes.propagated_segmentation.GetName() == "Parts of Ann in Atlas space"
@@ -139,39 +130,9 @@ def test_the_transform_tells_of_the_parents_at_the_start(begun) -> None:
     moving = begun.given.moving
     first = put_under(moving, ROTATION, begun.scene, "First look")
     put_under(first, ROTATION, begun.scene, "Scanner")
-    given = replace(begun.given, start=at_start(moving, None, None))
+    given = replace(begun.given, start=at_start(Given(begun.given.fixed, moving)))
     moving.SetAndObserveTransformNodeID(None)
     nodes = add_outcome_for(begun.scene, begun.done, given)
     assert "put 'Scanner' under this transform" in nodes.transform.GetDescription()
     put_under(moving, ROTATION, begun.scene, "Later")
     assert "under this transform" not in begun.deliver()[0].transform.GetDescription()
-
-
-def test_tasks_of_an_unknown_kind_do_not_start(begun) -> None:
-    with pytest.raises(InputError, match="no task 'foo': choose register or predict"):
-        Task("foo", Request(begun.given.fixed, begun.given.moving))
-
-
-def test_a_task_keeps_what_was_given_as_it_was(begun) -> None:
-    given = begun.given
-    request = Request(given.fixed, given.moving, given.fixed_segmentation, given.moving_segmentation)
-    register, predict = Task("register", request), Task("predict", request)
-    try:
-        assert register.given.start.segmentations == given.start.segmentations
-        assert register.given.moving is given.moving and predict.given.start is None
-        for role in ("moving", "fixed"):
-            node = getattr(given, role)
-            begun.scene.RemoveNode(node)
-            for fetch in (register.outcome, predict.foresight):
-                with pytest.raises(InputError, match=f"The {role} volume '{node.GetName()}' was removed from the scene while"):
-                    fetch()
-            begun.scene.AddNode(node)
-        with pytest.raises(InputError, match="This is no prediction but a registration"):
-            register.foresight()
-        for fetch in (register.outcome, predict.foresight):
-            with pytest.raises(InputError, match="still runs: wait for its end"):
-                fetch()
-    finally:
-        register.close()
-        predict.close()
-    assert Geometry.of(given.start.moving_segmentation.layers[0].image).matches(OBLIQUE)

@@ -8,19 +8,14 @@ import pytest
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
-from HyperPredictRegLib.errors import InputError  # noqa: E402
-from HyperPredictRegLib.slicerbridge.foretold import add_foresight, foresight_nodes_of  # noqa: E402
-from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
-    OutcomeNodes,
-    add_outcome,
-    read_back,
-    remove_outcome,
-    save_scene,
-)
+from HyperPredictRegLib.core.errors import InputError  # noqa: E402
+from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, add_outcome, read_back, remove_outcome  # noqa: E402
+from HyperPredictRegLib.slicerbridge.predictions import add_prediction, prediction_nodes_of  # noqa: E402
+from HyperPredictRegLib.slicerbridge.scene import save_scene  # noqa: E402
 from HyperPredictRegLib.slicerbridge.showing import checkerboard, show_deformation  # noqa: E402
 from HyperPredictRegLib.slicerbridge.together import node_ids_of_runs, nodes_of_run, report_of  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import to_volume_node  # noqa: E402
-from reporting_samples import make_foresight  # noqa: E402
+from reporting_samples import make_prediction  # noqa: E402
 from slicerbridge_samples import outcome  # noqa: E402
 
 
@@ -46,7 +41,7 @@ def copy_of(node: Any) -> Any:
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_scene_imported_on_top_of_itself_holds_two_results(scene, nodes, tmp_path, gone) -> None:
     board, alone = checkerboard(nodes.fixed, nodes.warped, scene), show_deformation(nodes.transform, nodes.fixed, scene)
-    prediction = add_foresight(scene, make_foresight())
+    prediction = add_prediction(scene, make_prediction())
     if gone:
         # A reference that was left behind could come to mean another node after the import.
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
@@ -70,7 +65,7 @@ def test_a_scene_imported_on_top_of_itself_holds_two_results(scene, nodes, tmp_p
     assert show_deformation(back.transform, back.fixed, scene).GetID() not in before
     texts = [scene.GetNthNodeByClass(n, "vtkMRMLTextNode") for n in range(scene.GetNumberOfNodesByClass("vtkMRMLTextNode"))]
     (other,) = [one for one in texts if one.GetName() == prediction.report.GetName() and one is not prediction.report]
-    assert {node.GetID() for node in foresight_nodes_of(other).all()} <= new
+    assert {node.GetID() for node in prediction_nodes_of(other).all()} <= new
     fixed, moving = back.fixed, back.moving
     remove_outcome(scene, back)
     assert set(read_back(scene, nodes.report).by_role()) == set(first)
@@ -90,7 +85,7 @@ def test_a_copy_of_a_result_belongs_to_nothing_and_stays(scene, nodes) -> None:
 
 
 def test_what_runs_made_is_told_from_what_they_were_made_of(scene, nodes) -> None:
-    prediction, done = add_foresight(scene, make_foresight()), outcome()
+    prediction, done = add_prediction(scene, make_prediction()), outcome()
     board = checkerboard(nodes.fixed, nodes.warped, scene)
     # The result of one is the input of another.
     second = add_outcome(scene, done, fixed_node=nodes.fixed, moving_node=nodes.warped)
@@ -120,5 +115,5 @@ def test_nodes_that_are_gone_are_left_out(scene, nodes) -> None:
     copy_of(nodes.report)
     scene.RemoveNode(nodes.report)
     assert nodes_of_run(nodes.warped) == {} and nodes_of_run(nodes.report) == {} and node_ids_of_runs(scene) == set()
-    with pytest.raises(InputError, match="no longer in the scene: remove the rest of its result by hand"):
+    with pytest.raises(InputError, match="no longer in the scene: remove the rest of its result one by one"):
         remove_outcome(scene, nodes)

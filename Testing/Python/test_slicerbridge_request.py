@@ -13,16 +13,17 @@ import vtk
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
-from HyperPredictRegLib.errors import InputError  # noqa: E402
-from HyperPredictRegLib.geometry import Geometry  # noqa: E402
-from HyperPredictRegLib.inputs import read_inputs  # noqa: E402
-from HyperPredictRegLib.job import Job  # noqa: E402
-from HyperPredictRegLib.records import from_json  # noqa: E402
-from HyperPredictRegLib.slicerbridge.request import JOB_NAME, MaskChoice, Request, write_job  # noqa: E402
+from HyperPredictRegLib.core.errors import InputError  # noqa: E402
+from HyperPredictRegLib.core.json_records import from_json  # noqa: E402
+from HyperPredictRegLib.preprocessing.image_set import read_inputs  # noqa: E402
+from HyperPredictRegLib.results.job import Job  # noqa: E402
+from HyperPredictRegLib.slicerbridge.request import JOB_NAME, MaskChoice, Request, check_request, write_job  # noqa: E402
 from HyperPredictRegLib.slicerbridge.segmentations import register_conversions, to_segmentation_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.transforms import to_transform_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, to_volume_node  # noqa: E402
-from HyperPredictRegLib.transforms import field_transform, linear_matrix, read_transform, transformed_points  # noqa: E402
+from HyperPredictRegLib.spatial.geometry import Geometry  # noqa: E402
+from HyperPredictRegLib.spatial.structures import identity  # noqa: E402
+from HyperPredictRegLib.spatial.transforms import field_transform, linear_matrix, read_transform, transformed_points  # noqa: E402
 from slicerbridge_samples import (  # noqa: E402
     LEFT_HANDED,
     OBLIQUE,
@@ -36,8 +37,8 @@ from slicerbridge_samples import (  # noqa: E402
 )
 
 FLIP = np.diag(LPS_RAS)[:3]
-FIXED_NAMES = {3: "Caudate", 17: "Putamen", 300: "Only fixed"}
-MOVING_NAMES = {3: "putamen", 17: " CAUDATE", 300: "Only moving"}
+FIXED_NAMES = {3: "Left-Caudate", 17: "Putamen", 300: "Only fixed"}
+MOVING_NAMES = {3: "putamen", 17: " caudate (LEFT)", 300: "Only moving"}
 
 
 @dataclass
@@ -48,7 +49,17 @@ class Pair:
     request: Request
 
     def job(self, folder: Path, **changes: Any) -> Job:
-        return write_job(replace(self.request, **changes), folder / "workplace")
+        return self.written(folder, **changes)[0]
+
+    def written(self, folder: Path, **changes: Any) -> tuple[Job, tuple[str, ...]]:
+        request = replace(self.request, **changes)
+        check_request(request)
+        writing = write_job(request, folder / "workplace")
+        while True:
+            try:
+                next(writing)
+            except StopIteration as end:
+                return end.value
 
 
 @pytest.fixture
@@ -104,7 +115,7 @@ def test_the_job_is_there_as_a_file_and_reads_as_a_whole(pair, tmp_path) -> None
     read_inputs(job)
 
 
-def test_linear_parents_are_folded_in(pair, tmp_path) -> None:
+def test_linear_parents_are_applied(pair, tmp_path) -> None:
     """A voxel is written where Slicer shows it: at the parent's image of its own place."""
     parent = put_under(pair.request.fixed, ROTATION, pair.scene)
     pair.request.fixed_segmentation.SetAndObserveTransformNodeID(parent.GetID())
@@ -116,7 +127,7 @@ def test_linear_parents_are_folded_in(pair, tmp_path) -> None:
     assert np.array_equal(sitk.GetArrayViewFromImage(inputs.fixed.labels) > 0, sitk.GetArrayFromImage(labels(OBLIQUE)) > 0)
 
 
-def test_parents_that_bend_or_shear_are_refused_by_name(pair, tmp_path) -> None:
+def test_parents_that_deform_or_shear_are_refused_by_name(pair, tmp_path) -> None:
     put_under(pair.request.moving, field_transform(field()), pair.scene)
     with pytest.raises(InputError, match="'My moving' is under the transform 'Above My moving', which is not linear"):
         pair.job(tmp_path)
@@ -132,8 +143,8 @@ def test_parents_that_mirror_are_refused_by_name(pair, tmp_path, what) -> None:
     node = mask if what == "moving_mask" else getattr(pair.request, what)
     above = put_under(node, sitk.ScaleTransform(3, (-1.0, 1.0, 1.0)), pair.scene)
     kind = "volume" if what in ("fixed", "moving") else "segmentation"
-    wanted = f"The {kind} '{node.GetName()}' is under the transform '{above.GetName()}', which mirrors"
-    with pytest.raises(InputError, match=wanted):
+    expected = f"The {kind} '{node.GetName()}' is under the transform '{above.GetName()}', which mirrors"
+    with pytest.raises(InputError, match=expected):
         pair.job(tmp_path, moving_mask=MaskChoice(mask))
     # Two mirrors are none; hardened, the node is what it is.
     second = put_under(above, sitk.ScaleTransform(3, (-1.0, 1.0, 1.0)), pair.scene)
@@ -143,16 +154,16 @@ def test_parents_that_mirror_are_refused_by_name(pair, tmp_path, what) -> None:
     pair.job(tmp_path, moving_mask=MaskChoice(mask))
 
 
-def test_structures_of_one_name_get_one_label(pair, tmp_path) -> None:
+def test_names_of_one_structure_get_one_label(pair, tmp_path) -> None:
     inputs = read_inputs(pair.job(tmp_path))
-    by_name = {name.casefold(): label for label, name in inputs.label_names.items()}
-    assert set(by_name) == {"caudate", "putamen", "only fixed", "only moving"}
+    by_name = {identity(name): label for label, name in inputs.label_names.items()}
+    assert set(by_name) == {"caudate left", "putamen", "fixed only", "moving only"}
     for side, original, names in (
         (inputs.fixed, labels(OBLIQUE), FIXED_NAMES), (inputs.moving, labels(LEFT_HANDED), MOVING_NAMES)
     ):
-        found, wanted = sitk.GetArrayViewFromImage(side.labels), sitk.GetArrayViewFromImage(original)
+        found, expected = sitk.GetArrayViewFromImage(side.labels), sitk.GetArrayViewFromImage(original)
         for value, name in names.items():
-            assert np.array_equal(found == by_name[name.strip().casefold()], wanted == value), name
+            assert np.array_equal(found == by_name[identity(name)], expected == value), name
 
 
 def test_own_label_values_stay_where_they_agree(pair, tmp_path) -> None:
@@ -169,15 +180,25 @@ def test_two_segments_of_a_shared_name_are_asked_about(pair, tmp_path) -> None:
         pair.job(tmp_path, moving_segmentation=twice)
     harmless = to_segmentation_node(labels(LEFT_HANDED), pair.scene, "Harmless", names={3: "y", 17: "y", 300: "Putamen"})
     names = read_inputs(pair.job(tmp_path / "2", moving_segmentation=harmless)).label_names
-    assert sorted(names.values()) == ["Caudate", "Only fixed", "Putamen", "y", "y"]
+    assert sorted(names.values()) == ["Left-Caudate", "Only fixed", "Putamen", "y", "y"]
+
+
+def test_segments_that_only_programs_have_named_are_compared_by_that_name(pair, tmp_path) -> None:
+    names = {3: "Segment_1", 17: "Segment_2", 300: "label 3"}
+    fixed = to_segmentation_node(labels(OBLIQUE), pair.scene, "F", names=names)
+    moving = to_segmentation_node(labels(LEFT_HANDED), pair.scene, "M", names={**names, 300: "Segment 3"})
+    inputs = read_inputs(pair.job(tmp_path, fixed_segmentation=fixed, moving_segmentation=moving))
+    assert inputs.label_names == {3: "Segment_1", 17: "Segment_2", 300: "Segment 3", 301: "label 3"}
 
 
 def test_overlaps_are_named_or_left_to_propagation(pair, tmp_path) -> None:
     moving = overlapping(pair.scene, LEFT_HANDED, "Overlapping")
     with pytest.raises(InputError, match=r"'Overlapping' the segments '\w+' and 'Whole' overlap.* leave the fixed segmentation"):
         pair.job(tmp_path, moving_segmentation=moving)
-    job = pair.job(tmp_path, fixed_segmentation=None, moving_segmentation=moving)
+    job, notes = pair.written(tmp_path, fixed_segmentation=None, moving_segmentation=moving)
     assert job.moving_labels is None and job.label_names is None
+    assert notes[0].startswith("In the segmentation 'Overlapping' the segments")
+    assert notes[0].endswith("propagated as it is, but nothing is predicted or measured for its segments.")
     with pytest.raises(InputError, match="'Over there' the segments"):
         pair.job(tmp_path, fixed_segmentation=overlapping(pair.scene, OBLIQUE, "Over there"))
 

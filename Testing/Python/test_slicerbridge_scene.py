@@ -15,36 +15,19 @@ import vtk
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
-from HyperPredictRegLib.errors import InputError  # noqa: E402
-from HyperPredictRegLib.geometry import Geometry  # noqa: E402
-from HyperPredictRegLib.slicerbridge.carrying import carry  # noqa: E402
-from HyperPredictRegLib.slicerbridge.provenance import (  # noqa: E402
-    ENGINE,
-    HYPERPARAMETERS,
-    SEED,
-    VERSIONS,
-    add_report_node,
-    read_report_node,
-)
-from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
-    add_outcome,
-    application_logic,
-    open_scene,
-    read_back,
-    save_scene,
-    write_scene,
-)
+from HyperPredictRegLib.core.errors import InputError  # noqa: E402
+from HyperPredictRegLib.slicerbridge.applying import apply_to_nodes  # noqa: E402
+from HyperPredictRegLib.slicerbridge.outcome_nodes import add_outcome, read_back  # noqa: E402
+from HyperPredictRegLib.slicerbridge.provenance import ENGINE, SEED, SETTING, VERSIONS, add_report_node, read_report_node  # noqa: E402
+from HyperPredictRegLib.slicerbridge.scene import application_logic, open_scene, save_scene, write_scene  # noqa: E402
 from HyperPredictRegLib.slicerbridge.segmentations import from_segmentation_node, to_segmentation_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.showing import show_deformation  # noqa: E402
 from HyperPredictRegLib.slicerbridge.tables import add_table_node, add_trace  # noqa: E402
 from HyperPredictRegLib.slicerbridge.together import drop_items_without_node  # noqa: E402
-from HyperPredictRegLib.slicerbridge.transforms import (  # noqa: E402
-    cubic_reload_difference_mm,
-    restore_linear_interpolation,
-    to_transform_node,
-)
+from HyperPredictRegLib.slicerbridge.transforms import cubic_reload_difference_mm, restore_linear_interpolation, to_transform_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import from_volume_node, to_volume_node, volume_geometry  # noqa: E402
-from HyperPredictRegLib.transforms import field_of, field_transform, transformed_points  # noqa: E402
+from HyperPredictRegLib.spatial.geometry import Geometry  # noqa: E402
+from HyperPredictRegLib.spatial.transforms import field_of, field_transform, transformed_points  # noqa: E402
 from slicerbridge_samples import (  # noqa: E402
     OBLIQUE,
     ROTATION,
@@ -127,7 +110,7 @@ def test_outputs_say_where_they_came_from_and_inputs_do_not(opened) -> None:
     ):
         node = named(opened, name)
         assert node.GetAttribute(ENGINE) == "demons 1"
-        assert json.loads(node.GetAttribute(HYPERPARAMETERS)) == {"regularization_weight": 1.5}
+        assert json.loads(node.GetAttribute(SETTING)) == {"regularization_weight": 1.5}
         assert node.GetAttribute(SEED) == "99"
         assert json.loads(node.GetAttribute(VERSIONS)) == {"SimpleITK": "2.5"}
     assert all(named(opened, name).GetAttribute(ENGINE) is None for name in ("Fixed", "Moving", "Segmentation of Moving"))
@@ -173,11 +156,11 @@ def test_what_is_not_saved_is_not_listed_either_and_made_anew_on_demand(tmp_path
     alone = transformed_points(field_transform(field_of(done.transform)), points)
     again = show_deformation(back.transform, back.fixed, opened)
     assert np.abs(through_node(again, points) - alone).max() < 1e-4  # mm
-    carried = opened.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "Tip")
-    carried.AddControlPoint(*(points[0] * (-1, -1, 1)))
-    (there,) = carry(opened, [carried], back, backward=True).nodes
-    wanted = transformed_points(done.transform, points[:1])[0]
-    assert np.array(there.GetNthControlPointPosition(0)) * (-1, -1, 1) == pytest.approx(wanted, abs=1e-3)  # mm
+    applied = opened.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "Tip")
+    applied.AddControlPoint(*(points[0] * (-1, -1, 1)))
+    (there,) = apply_to_nodes(opened, [applied], back, backward=True).nodes
+    expected = transformed_points(done.transform, points[:1])[0]
+    assert np.array(there.GetNthControlPointPosition(0)) * (-1, -1, 1) == pytest.approx(expected, abs=1e-3)  # mm
 
 
 def test_the_table_of_structures_comes_back_with_its_types(opened) -> None:
@@ -262,7 +245,7 @@ def test_existing_volumes_are_used_and_left_alone() -> None:
     assert nodes.transform.GetNodeReferenceID(slicer.vtkMRMLTransformNode.GetFixedNodeReferenceRole()) == fixed.GetID()
 
 
-def test_a_segmentation_node_is_carried_over_with_its_segments() -> None:
+def test_a_segmentation_node_is_applied_with_its_segments() -> None:
     scene, done = slicer.vtkMRMLScene(), outcome()
     with application_logic(scene):
         moving = to_volume_node(done.moving, scene, "My moving")

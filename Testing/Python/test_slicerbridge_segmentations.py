@@ -9,8 +9,7 @@ import SimpleITK as sitk
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
 import vtk  # noqa: E402
-from HyperPredictRegLib.errors import InputError  # noqa: E402
-from HyperPredictRegLib.geometry import Geometry  # noqa: E402
+from HyperPredictRegLib.core.errors import InputError  # noqa: E402
 from HyperPredictRegLib.slicerbridge.segmentations import (  # noqa: E402
     default_color,
     from_segmentation_node,
@@ -21,7 +20,8 @@ from HyperPredictRegLib.slicerbridge.segmentations import (  # noqa: E402
 )
 from HyperPredictRegLib.slicerbridge.transforms import to_transform_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, fill_image_data, to_volume_node, vtk_matrix  # noqa: E402
-from HyperPredictRegLib.transforms import field_transform  # noqa: E402
+from HyperPredictRegLib.spatial.geometry import Geometry  # noqa: E402
+from HyperPredictRegLib.spatial.transforms import field_transform  # noqa: E402
 from slicerbridge_samples import (  # noqa: E402
     AXIAL,
     LEFT_HANDED,
@@ -64,7 +64,7 @@ def mask(node, segment_id: str, geometry: Geometry) -> np.ndarray:
     return slicer.util.arrayFromVolume(target).copy() > 0
 
 
-def box(low: tuple[int, int, int], high: tuple[int, int, int], geometry: Geometry = OBLIQUE) -> sitk.Image:
+def block(low: tuple[int, int, int], high: tuple[int, int, int], geometry: Geometry = OBLIQUE) -> sitk.Image:
     voxels = np.zeros(geometry.size[::-1], dtype=np.uint8)
     voxels[low[0]:high[0], low[1]:high[1], low[2]:high[2]] = 1
     return geometry.apply_to(sitk.GetImageFromArray(voxels))
@@ -93,13 +93,13 @@ def tag(segment, name: str) -> str:
 def overlapping(scene):
     """A segmentation with three boxes in one layer, one over two of them in another, and an empty segment."""
     node = to_segmentation_node(labels(), scene, "Moving segmentation", names=NAMES, colors=COLORS)
-    add_segment(node, "liver", box((6, 6, 6), (12, 14, 14)), before="label_17", name="Liver")
+    add_segment(node, "liver", block((6, 6, 6), (12, 14, 14)), before="label_17", name="Liver")
     add_segment(node, "nothing", None, name="Nothing")
     return node
 
 
 @pytest.mark.parametrize("geometry", [AXIAL, OBLIQUE, LEFT_HANDED], ids=["axial", "oblique", "left-handed"])
-def test_round_trip_keeps_labels_names_colours_and_geometry(scene, geometry) -> None:
+def test_round_trip_keeps_labels_names_colors_and_geometry(scene, geometry) -> None:
     node = to_segmentation_node(labels(geometry), scene, "Labels", names=NAMES, colors=COLORS)
     assert tuple(node.GetSegmentation().GetSegmentIDs()) == ("label_3", "label_17", "label_300")
     back = from_segmentation_node(node)
@@ -150,8 +150,8 @@ def test_overlaps_have_no_label_map(overlapping) -> None:
 
 
 def test_segments_with_equal_values_in_two_layers_are_numbered(scene) -> None:
-    node = to_segmentation_node(box((1, 1, 1), (4, 4, 4)), scene, "a")
-    add_segment(node, "other", box((10, 10, 10), (14, 14, 14)), name="Other")
+    node = to_segmentation_node(block((1, 1, 1), (4, 4, 4)), scene, "a")
+    add_segment(node, "other", block((10, 10, 10), (14, 14, 14)), name="Other")
     back = from_segmentation_node(node)
     assert back.names == {1: "Label 1", 2: "Other"}
     assert (sitk.GetArrayFromImage(back.image) == 2).sum() == 4**3
@@ -177,24 +177,24 @@ def test_segmentations_without_segments_are_refused(scene) -> None:
 
 
 @pytest.mark.parametrize("kind", list(transforms()))
-def test_propagation_equals_nearest_neighbour_of_simpleitk_for_each_segment(scene, overlapping, kind) -> None:
+def test_propagation_equals_nearest_neighbor_of_simpleitk_for_each_segment(scene, overlapping, kind) -> None:
     transform = transforms()[kind]
     corner = tuple(OBLIQUE.to_lps((23.0, -0.3, 0.4)))
     fixed = Geometry((20, 26, 22), (2.4, 2.1, 2.7), corner, LEFT_HANDED.direction)
     result = propagate(overlapping, transform, fixed, scene, "Propagated")
     expected = {
         **{f"label_{n}": sitk.Cast(labels() == n, sitk.sitkUInt8) for n in (3, 17, 300)},
-        "liver": box((6, 6, 6), (12, 14, 14)),
+        "liver": block((6, 6, 6), (12, 14, 14)),
     }
     for segment_id, moving in expected.items():
         moving = OBLIQUE.apply_to(moving)
-        wanted = sitk.GetArrayFromImage(fixed.resample(moving, transform, interpolator=sitk.sitkNearestNeighbor)) > 0
-        assert wanted.any()
-        assert np.array_equal(mask(result, segment_id, fixed), wanted), segment_id
+        required = sitk.GetArrayFromImage(fixed.resample(moving, transform, interpolator=sitk.sitkNearestNeighbor)) > 0
+        assert required.any()
+        assert np.array_equal(mask(result, segment_id, fixed), required), segment_id
     assert segmentation_geometry(result).matches(fixed, 1e-6)
 
 
-def test_propagation_keeps_ids_order_names_colours_tags_overlaps_and_display(scene, overlapping) -> None:
+def test_propagation_keeps_ids_order_names_colors_tags_overlaps_and_display(scene, overlapping) -> None:
     overlapping.GetDisplayNode().SetSegmentVisibility("label_3", False)
     overlapping.GetDisplayNode().SetSegmentOpacity2DFill("liver", 0.25)
     before, count = overlapping.GetSegmentation(), overlapping.GetSegmentation().GetNumberOfSegments()
@@ -232,15 +232,15 @@ def test_segments_that_leave_the_fixed_grid_stay_as_empty_ones(scene, overlappin
 
 def test_propagation_keeps_what_hardening_clips(scene) -> None:
     """The trap: hardening a segmentation on an oblique grid with a non-linear transform cuts pieces off."""
-    # A box nearly as large as its grid, and a strong rotation, so that the box of the box has other corners.
+    # A block nearly as large as its grid, and a strong rotation, so that the bounding box of the grid has other corners.
     turn = sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.6, -0.5, 0.6)
     grid = Geometry((24, 22, 20), (2.0, 2.5, 3.0), (-20.0, 11.0, -35.0), turn.GetMatrix())
-    moving = box((2, 2, 2), (18, 20, 22), grid)
+    moving = block((2, 2, 2), (18, 20, 22), grid)
     transform = field_transform(field(grid, peak_mm=2.0))
-    wanted = sitk.GetArrayFromImage(grid.resample(moving, transform, interpolator=sitk.sitkNearestNeighbor)) > 0
+    required = sitk.GetArrayFromImage(grid.resample(moving, transform, interpolator=sitk.sitkNearestNeighbor)) > 0
 
     def dice(found: np.ndarray) -> float:
-        return float(2 * (found & wanted).sum() / (found.sum() + wanted.sum()))
+        return float(2 * (found & required).sum() / (found.sum() + required.sum()))
 
     node = to_segmentation_node(moving, scene, "Moving")
     assert dice(mask(propagate(node, transform, grid, scene, "Propagated"), "label_1", grid)) == 1.0
@@ -255,8 +255,8 @@ def test_a_linear_parent_transform_counts(scene, overlapping) -> None:
     result = propagate(overlapping, affine(), OBLIQUE, scene, "Propagated")
     # World to moving is the affine, world to the segmentation's own space the parent's from-parent transform.
     both = sitk.CompositeTransform([ROTATION, affine()])
-    wanted = OBLIQUE.resample(box((6, 6, 6), (12, 14, 14)), both, interpolator=sitk.sitkNearestNeighbor)
-    assert np.array_equal(mask(result, "liver", OBLIQUE), sitk.GetArrayFromImage(wanted) > 0)
+    required = OBLIQUE.resample(block((6, 6, 6), (12, 14, 14)), both, interpolator=sitk.sitkNearestNeighbor)
+    assert np.array_equal(mask(result, "liver", OBLIQUE), sitk.GetArrayFromImage(required) > 0)
     node = to_segmentation_node(labels(), scene, "Labels")
     node.SetAndObserveTransformNodeID(parent.GetID())
     corners = [ROTATION.GetInverse().TransformPoint(p) for p in OBLIQUE.corners_lps().tolist()]
@@ -286,12 +286,12 @@ def test_surfaces_are_converted_and_left_as_they_are(scene) -> None:
         node.GetSegmentation().GetSegment(segment_id).SetLabelValue(1)
     result = propagate(node, sitk.Transform(3, sitk.sitkIdentity), OBLIQUE, scene, "Propagated")
     for label in (3, 17, 300):
-        found, wanted = mask(result, f"label_{label}", OBLIQUE), sitk.GetArrayFromImage(labels()) == label
-        assert 2 * (found & wanted).sum() / (found.sum() + wanted.sum()) > 0.9
+        found, required = mask(result, f"label_{label}", OBLIQUE), sitk.GetArrayFromImage(labels()) == label
+        assert 2 * (found & required).sum() / (found.sum() + required.sum()) > 0.9
     assert not node.GetSegmentation().ContainsRepresentation(BINARY)
 
 
-def test_default_colours_differ_and_stay() -> None:
+def test_default_colors_differ_and_stay() -> None:
     colors = [default_color(n) for n in range(1, 40)]
     assert len({tuple(np.round(c, 2)) for c in colors}) == len(colors)
     assert all(0 <= part <= 1 for color in colors for part in color)

@@ -10,14 +10,9 @@ import SimpleITK as sitk
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
-from HyperPredictRegLib.errors import InputError  # noqa: E402
-from HyperPredictRegLib.geometry import Geometry  # noqa: E402
-from HyperPredictRegLib.slicerbridge.scene import (  # noqa: E402
-    add_outcome,
-    open_scene,
-    remove_outcome,
-    save_scene,
-)
+from HyperPredictRegLib.core.errors import InputError  # noqa: E402
+from HyperPredictRegLib.slicerbridge.outcome_nodes import add_outcome, remove_outcome  # noqa: E402
+from HyperPredictRegLib.slicerbridge.scene import open_scene, save_scene  # noqa: E402
 from HyperPredictRegLib.slicerbridge.segmentations import to_segmentation_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.showing import (  # noqa: E402
     checkerboard,
@@ -29,7 +24,8 @@ from HyperPredictRegLib.slicerbridge.showing import (  # noqa: E402
 )
 from HyperPredictRegLib.slicerbridge.transforms import to_transform_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import from_volume_node, to_volume_node  # noqa: E402
-from HyperPredictRegLib.transforms import field_of, field_transform, transformed_points  # noqa: E402
+from HyperPredictRegLib.spatial.geometry import Geometry  # noqa: E402
+from HyperPredictRegLib.spatial.transforms import field_of, field_transform, transformed_points  # noqa: E402
 from slicerbridge_samples import (  # noqa: E402
     AXIAL,
     LEFT_HANDED,
@@ -79,9 +75,9 @@ def test_both_volumes_come_to_one_range(scene) -> None:
     warped = to_volume_node(ramp(OBLIQUE, 0.7, 0.1), scene, "MR")
     found = voxels_of(checkerboard(fixed, warped, scene, 6)).astype(float)
     assert found.min() == 0 and found.max() == 1000
-    wanted = np.linspace(0, 1000, OBLIQUE.size[0])
+    expected = np.linspace(0, 1000, OBLIQUE.size[0])
     # Percentiles of a ramp lie a little below its top.
-    assert np.abs(found - wanted).max() < 15
+    assert np.abs(found - expected).max() < 15
 
 
 def test_a_volume_on_another_grid_is_brought_along(scene) -> None:
@@ -108,7 +104,7 @@ def test_a_checkerboard_of_one_tile_is_refused(scene) -> None:
         checkerboard(node, node, scene, 1)
 
 
-def test_the_determinant_is_white_where_volume_is_kept_and_yellow_where_it_folds(scene) -> None:
+def test_the_determinant_is_white_where_volume_stays_and_yellow_where_it_is_folded(scene) -> None:
     nodes = add_outcome(scene, outcome())
     show_jacobian(nodes.jacobian, scene)
     display = nodes.jacobian.GetDisplayNode()
@@ -151,14 +147,14 @@ def test_outlines_have_no_fill(scene) -> None:
     assert (display.GetOpacity2DOutline(), display.GetSliceIntersectionThickness()) == (0.5, 3)
 
 
-@pytest.mark.parametrize(("geometry", "spacing", "wanted"), [(OBLIQUE, None, 3.0), (OBLIQUE, 7.5, 7.5), (FLAT, None, 2.0)])
-def test_the_grid_suits_the_volume_and_can_be_hidden(scene, geometry, spacing, wanted) -> None:
+@pytest.mark.parametrize(("geometry", "spacing", "expected"), [(OBLIQUE, None, 3.0), (OBLIQUE, 7.5, 7.5), (FLAT, None, 2.0)])
+def test_the_grid_suits_the_volume_and_can_be_hidden(scene, geometry, spacing, expected) -> None:
     fixed, node = to_volume_node(image(geometry), scene, "Atlas"), to_transform_node(affine(), scene, "t")
     show_grid(node, fixed, spacing_mm=spacing)
     display = node.GetDisplayNode()
     assert display.GetVisualizationMode() == display.VIS_MODE_GRID
     assert display.GetVisibility() and display.GetVisibility2D() and not display.GetVisibility3D()
-    assert display.GetGridSpacingMm() == wanted and display.GetRegionNode() is fixed
+    assert display.GetGridSpacingMm() == expected and display.GetRegionNode() is fixed
     show_grid(node, fixed, visible=False)
     assert not display.GetVisibility() and node.GetNumberOfDisplayNodes() == 1
 

@@ -12,7 +12,6 @@ import SimpleITK as sitk
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
-from HyperPredictRegLib.geometry import Geometry  # noqa: E402
 from HyperPredictRegLib.slicerbridge import sliceview  # noqa: E402
 from HyperPredictRegLib.slicerbridge.sliceview import (  # noqa: E402
     PictureUnavailable,
@@ -21,7 +20,8 @@ from HyperPredictRegLib.slicerbridge.sliceview import (  # noqa: E402
     write_outcome_views,
     write_slice_views,
 )
-from HyperPredictRegLib.transforms import field_transform  # noqa: E402
+from HyperPredictRegLib.spatial.geometry import Geometry  # noqa: E402
+from HyperPredictRegLib.spatial.transforms import field_transform  # noqa: E402
 from slicerbridge_samples import OBLIQUE, field, image, outcome  # noqa: E402
 
 SMALL = SliceStyle(height_px=160)

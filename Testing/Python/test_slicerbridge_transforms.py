@@ -9,7 +9,7 @@ import SimpleITK as sitk
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
 import vtk  # noqa: E402
-from HyperPredictRegLib.errors import InputError  # noqa: E402
+from HyperPredictRegLib.core.errors import InputError  # noqa: E402
 from HyperPredictRegLib.slicerbridge.scene import application_logic, open_scene, save_scene  # noqa: E402
 from HyperPredictRegLib.slicerbridge.transforms import (  # noqa: E402
     cubic_reload_difference_mm,
@@ -23,7 +23,7 @@ from HyperPredictRegLib.slicerbridge.transforms import (  # noqa: E402
     write_transform_node,
 )
 from HyperPredictRegLib.slicerbridge.volumes import to_volume_node, volume_geometry, vtk_matrix  # noqa: E402
-from HyperPredictRegLib.transforms import field_transform, transformed_points  # noqa: E402
+from HyperPredictRegLib.spatial.transforms import field_transform, transformed_points  # noqa: E402
 from slicerbridge_samples import (  # noqa: E402
     AXIAL,
     LEFT_HANDED,

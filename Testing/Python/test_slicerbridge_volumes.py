@@ -8,8 +8,7 @@ import SimpleITK as sitk
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 
-from HyperPredictRegLib.errors import InputError  # noqa: E402
-from HyperPredictRegLib.geometry import Geometry  # noqa: E402
+from HyperPredictRegLib.core.errors import InputError  # noqa: E402
 from HyperPredictRegLib.slicerbridge.transforms import to_transform_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.volumes import (  # noqa: E402
     from_volume_node,
@@ -18,6 +17,7 @@ from HyperPredictRegLib.slicerbridge.volumes import (  # noqa: E402
     volume_geometry,
     vtk_matrix,
 )
+from HyperPredictRegLib.spatial.geometry import Geometry  # noqa: E402
 from slicerbridge_samples import (  # noqa: E402
     AXIAL,
     LEFT_HANDED,
@@ -126,7 +126,7 @@ def test_nodes_without_voxels_or_with_colours_are_refused(scene) -> None:
         from_volume_node(node)
 
 
-def test_a_linear_parent_transform_is_folded_into_the_geometry(scene) -> None:
+def test_a_linear_parent_transform_becomes_part_of_the_geometry(scene) -> None:
     """The trap: the node's own matrix leaves the parent transform out, so the volume would be read where it is not shown."""
     node = to_volume_node(image(AXIAL), scene, "Image")
     parent = to_transform_node(ROTATION, scene, "Parent")

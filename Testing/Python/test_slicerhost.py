@@ -97,9 +97,9 @@ def test_node_parameter_that_was_read_before_the_import_is_stale_as_in_slicer(ho
     panel.widget._parameterNode.volume = add_volume("A")
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     host.clear_scene()
-    kept = panel.logic.getParameterNode()
+    retained = panel.logic.getParameterNode()
     slicer.util.loadScene(str(tmp_path / "scene.mrb"))
-    assert kept.volume is None
+    assert retained.volume is None
     assert panel.logic.getParameterNode().volume.GetName() == "A"
 
 

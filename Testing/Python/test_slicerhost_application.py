@@ -148,18 +148,18 @@ def test_packages_are_asked_for_and_never_installed(host: Host, tmp_path: Path) 
 
     path = tmp_path / "requirements.txt"
     path.write_text("# what is needed\nnumpy>=1.0\n\nno-such-package>=1  # really\n")
-    wanted = slicer.packaging.load_requirements(str(path))
+    expected = slicer.packaging.load_requirements(str(path))
     assert slicer.packaging.pip_check("numpy>=1.0")
     assert not slicer.packaging.pip_check("numpy>=1000")
     host.dialogs.answer(False)
     with pytest.raises(RuntimeError, match="declined"):
-        slicer.packaging.pip_ensure(wanted, requester="Sample")
+        slicer.packaging.pip_ensure(expected, requester="Sample")
     assert host.packages.asked == [(["numpy>=1.0", "no-such-package>=1"], "Sample")]
     host.dialogs.answer(True)
     with pytest.raises(HostError, match="installs nothing"):
-        slicer.packaging.pip_ensure(wanted)
+        slicer.packaging.pip_ensure(expected)
     host.app.testing = True
-    slicer.packaging.pip_ensure(wanted)
+    slicer.packaging.pip_ensure(expected)
 
 
 def test_module_is_found_as_others_find_it(host: Host, tmp_path: Path) -> None:

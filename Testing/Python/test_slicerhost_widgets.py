@@ -167,7 +167,7 @@ def view_of(chart: Any) -> Any:
 
 
 def blue_pixels(view: Any) -> np.ndarray:
-    view.curves()
+    view.surface()
     view.resize(300, 240)
     image = view.grab().toImage().convertToFormat(view.grab().toImage().Format.Format_RGB888)
     pixels = (
@@ -182,7 +182,7 @@ def blue_pixels(view: Any) -> np.ndarray:
 def test_plot_shows_the_nodes_and_follows_them(host: Host) -> None:
     chart, series, table = add_chart(log=True)
     view = view_of(chart)
-    curve = view.curves()[0]
+    curve = view.surface()[0]
     assert (curve.name, curve.x.tolist(), curve.y.tolist()) == ("Dice", [0.1, 1.0, 10.0], [1.0, 3.0, 2.0])
     before = blue_pixels(view)
     assert before.sum() > 200
@@ -190,7 +190,7 @@ def test_plot_shows_the_nodes_and_follows_them(host: Host) -> None:
     slicer.util.arrayFromTableColumnModified(table, "y")
     table.Modified()
     host.let_qt_work()
-    assert view.curves()[0].y[2] == 5.0
+    assert view.surface()[0].y[2] == 5.0
     assert (blue_pixels(view) != before).any()
     series.SetColor(1.0, 0.0, 0.0)
     host.let_qt_work()
@@ -228,7 +228,7 @@ def test_logarithmic_axis_moves_the_points(host: Host) -> None:
 def test_plot_that_slicer_would_leave_empty_is_an_error(host: Host, spoil: str, match: str) -> None:
     chart, series, table = add_chart()
     view = view_of(chart)
-    view.curves()
+    view.surface()
     exec(spoil, {"chart": chart, "series": series, "table": table, "slicer": slicer})
     with pytest.raises(HostError, match=match):
         host.let_qt_work()
@@ -249,7 +249,7 @@ def test_plot_tells_what_slicer_would_cover_or_cut(host: Host) -> None:
     chart.SetLegendVisibility(False)
     chart.SetAxisTitleFontSize(14)
     for setter in (chart.SetYAxisTitle, chart.SetXAxisTitle, chart.SetTitle):
-        setter("folded, % of the foreground and of the box that it lies in")
+        setter("folded, % of the foreground and of the grid that it lies in")
         (fault,) = view.faults(300, 190)
         assert "is cut" in fault
         assert view.faults(900, 900) == []
@@ -259,7 +259,7 @@ def test_plot_tells_what_slicer_would_cover_or_cut(host: Host) -> None:
 
 def test_plot_without_a_chart_is_empty_and_no_error(host: Host) -> None:
     view = slicer.qMRMLPlotView()
-    assert view.curves() == []
+    assert view.surface() == []
     assert blue_pixels(view).sum() == 0
 
 
@@ -268,7 +268,7 @@ def test_fit_to_content_sets_fixed_ranges_only(host: Host) -> None:
     chart.SetYAxisRangeAuto(False)
     chart.SetYAxisRange(0.0, 100.0)
     view = view_of(chart)
-    view.curves()
+    view.surface()
     view.fitToContent()
     assert chart.GetYAxisRange() == (1.0, 3.0)
 

@@ -11,8 +11,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from HyperPredictRegLib import outputs, staging
-from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.core import staging
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.results import results_folder
 
 posix = pytest.mark.skipif(os.name != "posix", reason="forks and kills")
 
@@ -20,7 +21,8 @@ posix = pytest.mark.skipif(os.name != "posix", reason="forks and kills")
 DRIVER = """
 import os, shutil, sys, json
 from pathlib import Path
-from HyperPredictRegLib import outputs, staging
+from HyperPredictRegLib.core import staging
+from HyperPredictRegLib.results import results_folder
 
 base = Path(sys.argv[1])
 STEPS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "open", "shutil.rmtree", "os.scandir")
@@ -53,10 +55,10 @@ def doomed(step, work):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def run(out):
-    with outputs.prepared_folder(out, overwrite=True) as new:
+    with results_folder.prepared_folder(out, overwrite=True) as new:
         for name, text in NEW.items():
             (new / name).write_text(text)
-        outputs.publish(new, out, overwrite=True)
+        results_folder.publish(new, out, overwrite=True)
 
 def fresh(out, existing):
     shutil.rmtree(base, ignore_errors=True)
@@ -130,10 +132,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def publish(out: Path, **files: str) -> None:
-    with outputs.prepared_folder(out, overwrite=True) as new:
+    with results_folder.prepared_folder(out, overwrite=True) as new:
         for name, text in ({"report.json": "new"} | files).items():
             (new / name).write_text(text)
-        outputs.publish(new, out, overwrite=True)
+        results_folder.publish(new, out, overwrite=True)
 
 
 def test_a_forged_report_deletes_nothing_but_results(folder: Path, tmp_path: Path) -> None:
@@ -184,8 +186,8 @@ def test_a_forged_or_copied_journal_moves_nothing(folder: Path) -> None:
     for number in (0, home.stat().st_ino):
         for names in (["thesis.txt"], ["../thesis.txt"], [str(folder / "thesis.txt")]) if number else (["thesis.txt"],):
             out = "elsewhere" if number else "out"
-            said = {"home": number, "out": out, "inside": False, "new": names, "old": ["transform.h5"]}
-            (home / "journal.json").write_text(json.dumps(said))
+            message = {"home": number, "out": out, "inside": False, "new": names, "old": ["transform.h5"]}
+            (home / "journal.json").write_text(json.dumps(message))
             staging.recover(folder)
             assert (folder / "thesis.txt").read_text() == "thesis.txt"
             assert {path.name for path in folder.iterdir()} == before | {home.name}
@@ -239,7 +241,7 @@ def test_a_move_that_can_neither_go_on_nor_back_is_finished_by_the_next_run(
 @posix
 def test_what_a_killed_run_left_goes_with_the_next_one_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom HyperPredictRegLib.staging import new_staging\n"
+        "import os, sys\nfrom pathlib import Path\nfrom HyperPredictRegLib.core.staging import new_staging\n"
         "(new_staging(Path(sys.argv[1])) / 'patient.nrrd').write_text('x')\nos.kill(os.getpid(), 9)"
     )
     out = tmp_path / "out"
@@ -248,7 +250,7 @@ def test_what_a_killed_run_left_goes_with_the_next_one_and_what_a_living_one_wri
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "another")], check=False)
     assert len(list(tmp_path.rglob("patient.nrrd"))) == 3
     living = staging.new_staging(out)
-    with outputs.prepared_folder(out, overwrite=False):
+    with results_folder.prepared_folder(out, overwrite=False):
         assert list(tmp_path.rglob("patient.nrrd")) == [] and living.exists()
     assert list(tmp_path.iterdir()) == [living.parent]
     staging.remove_staging(living)
@@ -257,11 +259,12 @@ def test_what_a_killed_run_left_goes_with_the_next_one_and_what_a_living_one_wri
 
 def test_results_beside_others_leave_those_alone(folder: Path) -> None:
     (folder / "report.json").write_text(json.dumps({"outputs": {"a": "transform.h5"}}))
-    with outputs.prepared_folder(folder, overwrite=False, names=["moving-warped.nrrd"]) as new:
+    with results_folder.prepared_folder(folder, overwrite=False, names=["moving-warped.nrrd"]) as new:
         (new / "moving-warped.nrrd").write_text("applied")
-        outputs.publish(new, folder, overwrite=False, earlier=())
+        results_folder.publish(new, folder, overwrite=False, earlier=())
     assert (folder / "transform.h5").exists() and (folder / "moving-warped.nrrd").read_text() == "applied"
-    with pytest.raises(InputError, match="holds a file"), outputs.prepared_folder(folder, False, names=["moving-warped.nrrd"]):
+    names = ["moving-warped.nrrd"]
+    with pytest.raises(InputError, match="holds a file"), results_folder.prepared_folder(folder, False, names=names):
         pass
 
 
@@ -272,11 +275,11 @@ def test_results_never_go_into_a_folder_that_is_read(tmp_path: Path, below: str)
     (series / "1.dcm").touch()
     with (
         pytest.raises(InputError, match="lies in the input folder"),
-        outputs.prepared_folder(series / below, overwrite=True, inputs=[series]),
+        results_folder.prepared_folder(series / below, overwrite=True, inputs=[series]),
     ):
         pass
     assert [path.name for path in series.rglob("*")] == ["1.dcm"]
     # Inputs in the output folder, on the other hand, are usual.
-    with outputs.prepared_folder(tmp_path, overwrite=False, inputs=[series]):
+    with results_folder.prepared_folder(tmp_path, overwrite=False, inputs=[series]):
         pass
     shutil.rmtree(series)

@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from HyperPredictRegLib.cli import app
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines import get_engine
-from HyperPredictRegLib.errors import InputError
 from sweep_samples import write_manifest, write_organs
 from typer.testing import CliRunner
 
@@ -59,8 +60,8 @@ def stopped(words: tuple[str | Path, ...], out: Path, parts: int, number: int) -
             it.kill()  # it alone: its workers must notice by themselves
         else:
             os.killpg(it.pid, number)
-        said = it.communicate(timeout=600)[1]
-    return it.returncode, said
+        message = it.communicate(timeout=600)[1]
+    return it.returncode, message
 
 
 def test_a_stopped_sweep_goes_on_and_a_bad_pair_is_a_row_with_its_reason(folder: Path, tmp_path: Path) -> None:
@@ -70,10 +71,10 @@ def test_a_stopped_sweep_goes_on_and_a_bad_pair_is_a_row_with_its_reason(folder:
     words = ("sweep", manifest, "--out", out, *OPTIONS)
     assert stopped(words, out, 1, signal.SIGKILL)[0] == -signal.SIGKILL
     # As Ctrl+C in a terminal, which reaches the workers too.
-    code, said = stopped(words, out, 2, signal.SIGINT)
-    assert code == 130, said
-    assert said.endswith("Stopped. Finished pairs are kept: the same command goes on with the rest.\n")
-    assert "Traceback" not in said
+    code, message = stopped(words, out, 2, signal.SIGINT)
+    assert code == 130, message
+    assert message.endswith("Stopped. Finished pairs are kept: the same command goes on with the rest.\n")
+    assert "Traceback" not in message
     finished = {path: path.stat().st_mtime_ns for path in out.glob("parts/runs/*.parquet")}
     assert 2 <= len(finished) < 4
     assert not (out / "runs.parquet").exists()
@@ -93,9 +94,9 @@ def test_a_stopped_sweep_goes_on_and_a_bad_pair_is_a_row_with_its_reason(folder:
     assert (good["error"] == "").all()
     assert len(odd) == 1
     assert "empty.nrrd' is constant" in odd["error"].iloc[0]
-    bent = runs[runs["pair"] == "two"]
-    assert (bent["dice"] > bent[["affine_1", "affine_2", "affine_3"]].mean(axis=1)).all()
-    assert (bent["seconds"] > 0).all()
+    deformed = runs[runs["pair"] == "two"]
+    assert (deformed["dice"] > deformed[["affine_1", "affine_2", "affine_3"]].mean(axis=1)).all()
+    assert (deformed["seconds"] > 0).all()
     described = features[(features["label"] == 0) & (features["error"] == "")]
     assert sorted(described["pair"]) == ["one", "three", "two"]
     assert read_examples(out).mean_dice.shape == (3, 2)
@@ -105,8 +106,9 @@ def test_a_stopped_sweep_goes_on_and_a_bad_pair_is_a_row_with_its_reason(folder:
 
 
 def _idle_run_says_so(words: tuple[str | Path, ...]) -> None:
-    done = run(*words, "--json")
-    assert done.returncode == 0, done.stderr
+    # Nothing is left to do, so no process is started: it can run in this one.
+    done = CliRunner().invoke(app, [*map(str, words), "--json"])
+    assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert (found["runs"], list(found["failed_pairs"]), found["registrations_per_hour_per_core"]) == (6, ["odd"], None)
 
@@ -197,3 +199,26 @@ def test_a_pairs_draw_depends_on_its_name_and_the_seed_alone() -> None:
 def test_parts_of_pairs_with_like_names_stay_apart() -> None:
     assert part_name("a/b") != part_name("a_b")
     assert "/" not in part_name("a/b")
+
+
+def test_the_committed_sweep_drew_what_is_drawn_today() -> None:
+    folder = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "sweeps" / "training"
+    engine = get_engine("demons")
+    for pair, rows in pd.read_parquet(folder / "runs.parquet").groupby("pair"):
+        assert Design().settings(engine, str(pair)) == [{"regularization_weight": v} for v in rows["regularization_weight"]]
+
+
+def test_several_parameters_fill_their_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = get_engine("demons")
+    first = engine.info.search_space.first
+    other = replace(first, name="span_mm", scale="linear", low=-10.0, high=0.0, default=-1.0, regularizes="down")
+    space = SearchSpace((first, other))
+    monkeypatch.setattr(type(engine), "info", replace(engine.info, search_space=space))
+    drawn = Design(count=8).settings(engine, "a")
+    assert all(list(setting) == ["regularization_weight", "span_mm"] for setting in drawn)
+    shares = space.to_unit(space.rows(drawn))
+    # Of 2^n scrambled Sobol points every half of every axis holds as many.
+    assert ((shares < 0.5).sum(axis=0) == 4).all()
+    assert Design(count=8).settings(engine, "a") == drawn != Design(count=8).settings(engine, "b")
+    with pytest.raises(InputError, match="has 2 parameters: their values must be drawn"):
+        Design(values=(0.7,)).settings(engine, "a")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.predictor.features import VERSION
 
 from HyperPredictRegLab.sweep import running as sweeps
@@ -38,7 +38,7 @@ def rows_of(task: Task) -> PairRows:
     matrix = {f"affine_matrix_{r}{c}": float(r == c) for r in range(3) for c in range(4)}
     runs = [
         common | value | matrix | {"dice": 0.8, "dice_1": 0.8, "affine_1": 0.5, "affine_dice": 0.5, "folding_foreground": 0.1,
-         "folding_box": 0.05, "sd_log_jacobian": 0.2, "similarity": 1.3, "hd95": 2.0, "seconds": random.random(), "error": ""}
+         "folding_grid": 0.05, "sd_log_jacobian": 0.2, "similarity": 1.3, "hd95": 2.0, "seconds": random.random(), "error": ""}
         for value in task.values
     ]  # fmt: skip
     described = {"pair": task.pair.pair, "features_version": VERSION, "error": ""}
@@ -137,7 +137,7 @@ DAMAGE = {
     ),
     "text": (lambda path: rewritten(path, lambda t: t.assign(dice="good")), "column 'dice' of the part should hold numbers"),
     "infinite": (lambda path: rewritten(path, lambda t: t.assign(seconds=np.inf)), "column 'seconds' of the part has inf"),
-    "no number": (lambda path: rewritten(path, lambda t: t.assign(folding_box=np.nan)), "'folding_box' of the part has no numb"),
+    "no number": (lambda path: rewritten(path, lambda t: t.assign(folding_grid=np.nan)), "'folding_grid' of the part has no n"),
     "no Dice": (lambda path: rewritten(path, lambda t: t.assign(dice_1=1.5)), "column 'dice_1' of the part has 1.5"),
     "another engine": (lambda path: rewritten(path, lambda t: t.assign(engine="bspline")), "has the engine 'bspline'"),
     "a number as reason": (lambda path: rewritten(path, lambda t: t.assign(error=1)), "'error' of the part should hold text"),
@@ -154,14 +154,14 @@ def test_a_part_that_cannot_be_used_is_set_aside_said_and_done_again(
     assert done()[1] == list(PAIRS)
     whole = rows(tmp_path)
     assert whole == ALL
-    spoil, said = DAMAGE[damage]
+    spoil, message = DAMAGE[damage]
     spoil(part(tmp_path, "two"))
     result, worked = done()
     assert worked == ["two"]
     assert rows(tmp_path) == ALL
     (note,) = result.notes
     assert note.startswith("What was kept of the pair 'two' cannot be used and was put into '")
-    assert said in note
+    assert message in note
     assert [path.name for path in (tmp_path / "out" / "parts" / "set-aside").iterdir()] == [f"runs-{part_name('two')}"]
     again, worked = done()
     assert (worked, again.notes) == ([], ())

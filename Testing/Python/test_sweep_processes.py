@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from child_samples import is_alive, seconds_until
-from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.core.errors import InputError
 from sweep_samples import listening, process_tree, write_manifest, write_organs
+from worker_samples import is_alive, seconds_until
 
 from HyperPredictRegLab.sweep.cluster import check_workers, dask_client
 
@@ -68,7 +68,7 @@ def test_a_sweep_from_python_listens_to_itself_alone_and_leaves_nothing(
             it.kill()  # it alone: its workers must notice by themselves
         else:
             os.killpg(it.pid, number)  # as Ctrl+C in a terminal, which reaches the workers too
-        said = it.communicate(timeout=PATIENCE)[1]
+        message = it.communicate(timeout=PATIENCE)[1]
     for tree, addresses in seen:
         assert len(tree) >= 2
         assert addresses and all(address.is_loopback for address in addresses), addresses
@@ -78,7 +78,7 @@ def test_a_sweep_from_python_listens_to_itself_alone_and_leaves_nothing(
     assert 1 <= len(list(out.glob("parts/runs/*.parquet"))) < 36
     if number == signal.SIGINT:
         assert it.returncode == -signal.SIGINT or it.returncode == 1
-        assert said.rstrip().endswith("KeyboardInterrupt")
+        assert message.rstrip().endswith("KeyboardInterrupt")
 
 
 @needs_proc

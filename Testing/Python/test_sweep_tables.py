@@ -13,18 +13,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from HyperPredictRegLib.cli import app
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.files import check_writable, writing_into
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.files import check_writable, writing_into
 from HyperPredictRegLib.predictor import bundle as bundles
 from HyperPredictRegLib.predictor.bundle import load_bundle, save_bundle
-from HyperPredictRegLib.predictor.paths import bundled
+from HyperPredictRegLib.predictor.card import bundled
 from predictor_samples import planted_examples
 from test_cli_training import write_tables
 from typer.testing import CliRunner
 
-from HyperPredictRegLab.baselines.paper_images import FOLDER, image_path, read_paper_images
+from HyperPredictRegLab.baselines import FOLDER, image_path, read_paper_images
 from HyperPredictRegLab.evaluation.evaluating import write_report
-from HyperPredictRegLab.evaluation.judging import read_strangers
+from HyperPredictRegLab.evaluation.judging import read_ood_sets
 from HyperPredictRegLab.evaluation.tables import Table
 from HyperPredictRegLab.manifest import read_manifest
 from HyperPredictRegLab.sweep import tables as sweep_tables
@@ -48,7 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def swept(whole: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "sweep"
     folder.mkdir()
-    for name in ("runs.parquet", "features.parquet"):
+    for name in ("runs.parquet", "features.parquet", "sweep.json"):
         (folder / name).write_bytes((whole / name).read_bytes())
     return folder
 
@@ -75,16 +75,16 @@ def as_text(column: str) -> Change:
 BAD: dict[str, tuple[str, Change, str]] = {
     "text in λ": ("runs", as_text(λ), f"column '{λ}' of the runs table should hold numbers"),
     "text in Dice": ("runs", as_text("dice_2"), "column 'dice_2' of the runs table should hold numbers"),
-    "text in folding": ("runs", lambda t: t.assign(folding_box="low"), "should hold numbers, but has 'low'"),
+    "text in folding": ("runs", lambda t: t.assign(folding_grid="low"), "should hold numbers, but has 'low'"),
     "truth in a number": ("runs", lambda t: t.assign(hd95=True), "'hd95' of the runs table should hold numbers"),
     "infinite λ": ("runs", at_row(λ, np.inf), f"column '{λ}' of the runs table has inf for the pair 'pair-1'"),
     "no λ": ("runs", at_row(λ, np.nan), f"column '{λ}' of the runs table has no number for the pair 'pair-1'"),
-    "λ of 0": ("runs", at_row(λ, 0.0), "λ is above 0"),
-    "negative λ": ("runs", at_row(λ, -2.0), "λ is above 0"),
+    "λ of 0": ("runs", at_row(λ, 0.0), "holds 0, which the engine cannot have used: its range is 0.4 to 4.5"),
+    "negative λ": ("runs", at_row(λ, -2.0), "holds -2, which the engine cannot have used"),
     "infinite Dice": ("runs", at_row("dice_2", -np.inf), "column 'dice_2' of the runs table has -inf"),
     "Dice of 2": ("runs", at_row("dice_2", 2.0), "column 'dice_2' of the runs table has 2 for the pair 'pair-1'"),
     "folding of 120 %": ("runs", at_row("folding_foreground", 120.0), "column 'folding_foreground' of the runs table has 120"),
-    "no folding": ("runs", at_row("folding_box", np.nan), "column 'folding_box' of the runs table has no number"),
+    "no folding": ("runs", at_row("folding_grid", np.nan), "column 'folding_grid' of the runs table has no number"),
     "no Jacobian": ("runs", at_row("sd_log_jacobian", np.nan), "column 'sd_log_jacobian' of the runs table has no number"),
     "infinite feature": ("features", at_row("pair_hard", np.inf, 3), "column 'pair_hard' of the features table has inf"),
     "text in a feature": ("features", as_text("pair_hard"), "column 'pair_hard' of the features table should hold numbers"),
@@ -118,11 +118,19 @@ BAD: dict[str, tuple[str, Change, str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_training_refuses_what_cannot_be_learned_from_and_writes_nothing(swept: Path, tmp_path: Path, name: str) -> None:
-    table, how, said = BAD[name]
+    table, how, message = BAD[name]
     change(swept, table, how)
     done = CliRunner().invoke(app, ["train", str(swept), "--out", str(tmp_path / "bundle"), "--epochs", "1", "--quiet"])
     assert isinstance(done.exception, InputError), done.exception
-    assert said in str(done.exception) and str(done.exception).endswith(".")
+    assert message in str(done.exception) and str(done.exception).endswith(".")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_sweep_without_its_plan_cannot_be_trained_on(swept: Path, tmp_path: Path) -> None:
+    assert read_examples(swept).alignment == {}
+    (swept / "sweep.json").unlink()
+    done = CliRunner().invoke(app, ["train", str(swept), "--out", str(tmp_path / "bundle"), "--epochs", "1", "--quiet"])
+    assert "has no sweep.json, which says how its pairs were aligned" in str(done.exception)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -141,7 +149,7 @@ def test_a_damaged_table_is_refused(swept: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"features table '.*' cannot be read as a Parquet table .*: it is damaged or none\."):
         read_examples(swept)
     with pytest.raises(InputError, match="cannot be read as a Parquet table"):
-        read_strangers(path)
+        read_ood_sets(path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="makes pipes")
@@ -184,15 +192,15 @@ def test_labels_that_were_not_measured_are_refused(swept: Path) -> None:
     assert read_examples(swept, labels=(17, 17)).labels == (17,)
 
 
-def test_strangers_need_numbers(swept: Path) -> None:
+def test_ood_sets_need_numbers(swept: Path) -> None:
     path = swept / "features.parquet"
-    assert len(read_strangers(path)) == 40
+    assert len(read_ood_sets(path)) == 40
     change(swept, "features", as_text("pair_hard"))
     with pytest.raises(InputError, match="'pair_hard' of the features table should hold numbers"):
-        read_strangers(path)
+        read_ood_sets(path)
     change(swept, "features", lambda table: table.assign(label=1, pair_hard=1.0))
     with pytest.raises(InputError, match="describes no pair"):
-        read_strangers(path)
+        read_ood_sets(path)
 
 
 COLUMNS = "pair,fixed,moving,fixed_labels,moving_labels,fixed_subject,moving_subject,label_noise_mm"
@@ -222,12 +230,12 @@ def test_manifests_that_cannot_be_used_are_refused(tmp_path: Path, name: str) ->
     (tmp_path / "image").touch()
     if os.name == "posix":
         os.mkfifo(tmp_path / "pipe")
-    text, said = MANIFESTS[name]
+    text, message = MANIFESTS[name]
     path = tmp_path / "pairs.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(InputError) as caught:
         read_manifest(path)
-    assert said in str(caught.value) and str(caught.value).endswith(".") and len(str(caught.value)) < 900
+    assert message in str(caught.value) and str(caught.value).endswith(".") and len(str(caught.value)) < 900
 
 
 @pytest.mark.skipif(os.name != "posix", reason="makes pipes and devices")
@@ -253,8 +261,8 @@ ABSURD = [
     ("sweep", "--values", "nan"),
     ("sweep", "--values", "1e999"), ("sweep", "--values", "0.7,0.7"), ("sweep", "--out", ""),
     ("sweep", "--values", ",".join(str(0.5 + n / 1000) for n in range(300))),
-    ("synthesise", "--count", "100001"), ("synthesise", "--first", "99999999"), ("synthesise", "--out", ""),
-    ("synthesise", "--seed", "99999999999999999999"),
+    ("synthesize", "--count", "100001"), ("synthesize", "--first", "99999999"), ("synthesize", "--out", ""),
+    ("synthesize", "--seed", "99999999999999999999"),
     ("train", "--label-noise", "nan"), ("train", "--label-noise", "1e999"), ("train", "--label-noise", "1e6"),
     ("train", "--labels", "nan"), ("train", "--labels", "1e999"), ("train", "--labels", "99999999999999999999"),
     ("train", "--out", ""),
@@ -267,9 +275,9 @@ def test_absurd_numbers_and_words_are_refused_before_any_work(swept: Path, tmp_p
     (tmp_path / "image").touch()
     (tmp_path / "map.nii.gz").touch()
     (tmp_path / "pairs.csv").write_text(f"{COLUMNS}\n{ROW}\n")
-    given = {"sweep": tmp_path / "pairs.csv", "synthesise": tmp_path, "train": swept, "evaluate": swept}[words[0]]
+    given = {"sweep": tmp_path / "pairs.csv", "synthesize": tmp_path, "train": swept, "evaluate": swept}[words[0]]
     before = sorted(tmp_path.rglob("*"))
-    needed = ["--count", "2"] if words[0] == "synthesise" else []
+    needed = ["--count", "2"] if words[0] == "synthesize" else []
     done = CliRunner().invoke(app, [words[0], str(given), "--out", str(tmp_path / "out"), *needed, *words[1:], "--quiet"])
     # Either by us, or by the reader of the command line, which has its own sentences and code 2.
     assert isinstance(done.exception, InputError) or done.exit_code == 2, (done.exception, done.output)
@@ -339,9 +347,9 @@ def test_folders_without_permission_are_refused_before_any_work(tmp_path: Path) 
 
 
 def test_errors_of_the_disk_become_sentences(tmp_path: Path) -> None:
-    said = r"could not be written to '.*'.*choose another"
+    message = r"could not be written to '.*'.*choose another"
     for error in (PermissionError(13, "Permission denied"), OSError(28, "No space left"), OSError("odd\nlines"), OSError()):
-        with pytest.raises(InputError, match=said), writing_into(tmp_path, "files", ""):
+        with pytest.raises(InputError, match=message), writing_into(tmp_path, "files", ""):
             raise error
 
 
@@ -386,8 +394,8 @@ def test_a_sweep_of_few_fixed_values_can_be_learned_from(tmp_path: Path) -> None
     values = np.tile([0.5, 0.8, 1.2, 1.6, 2.4, 4.0], (60, 1))
     values[:, :3], values[:, 3:] = 0.7, 2.0
     keep = [0, 3]
-    names = ("dice", "folding_foreground", "folding_box", "sd_log_jacobian", "hd95")
+    names = ("dice", "folding_foreground", "folding_grid", "sd_log_jacobian", "hd95")
     two = {name: getattr(examples, name)[..., keep] for name in names}
     few = replace(examples, values=values[:, keep], **two)
     build(few, tmp_path / "bundle", Description(), TrainingSettings(epochs=2, width=8))
-    assert load_bundle(tmp_path / "bundle").card.lower == pytest.approx(0.7, rel=0.05)
+    assert load_bundle(tmp_path / "bundle").card.space.first.low == pytest.approx(0.7, rel=0.05)

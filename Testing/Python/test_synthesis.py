@@ -13,15 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.intensity import foreground, normalised
-from HyperPredictRegLib.progress import ProgressEvent
-from HyperPredictRegLib.quality import dice_coefficients
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.progress import ProgressEvent
+from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
+from HyperPredictRegLib.quality.metrics import dice_coefficients
+from HyperPredictRegLib.spatial.geometry import Geometry
 from scipy import ndimage
 
-from HyperPredictRegLab.cv_folds import subject_folds
-from HyperPredictRegLab.manifest import read_manifest
+from HyperPredictRegLab.manifest import read_manifest, subject_cv_folds
 from HyperPredictRegLab.synthesis.maps import STRUCTURES, anatomy_places, head_map, rendered, smallest_jacobian
 from HyperPredictRegLab.synthesis.pairs import COLUMNS, plan_pair, write_pairs
 from HyperPredictRegLab.synthesis.recipe import DEFAULT_MIX, TISSUES, Recipe, draw_recipe
@@ -120,20 +119,20 @@ def test_ranges_join_and_a_lost_file_is_made_again(pairs: Path, maps: list[Path]
     write_pairs(maps, tmp_path, count=3, seed=11, first=3)
     manifest = write_pairs(maps, tmp_path, count=3, seed=11)
     assert bytes_of(manifest) == bytes_of(pairs)
-    lost, kept = tmp_path / "images" / "pair-00001_moving.nii.gz", tmp_path / "images" / "pair-00002_moving.nii.gz"
+    lost, retained = tmp_path / "images" / "pair-00001_moving.nii.gz", tmp_path / "images" / "pair-00002_moving.nii.gz"
     lost.unlink()
-    untouched = kept.stat().st_mtime_ns
+    untouched = retained.stat().st_mtime_ns
     heard: list[ProgressEvent] = []
     write_pairs(maps, tmp_path, count=6, seed=11, progress=heard.append)
     assert bytes_of(manifest) == bytes_of(pairs)
-    assert kept.stat().st_mtime_ns == untouched
+    assert retained.stat().st_mtime_ns == untouched
     assert heard[-1].fraction == 1.0 and len(heard) == 7
 
 
 def test_even_pairs_stay_within_folds_and_odd_ones_cross_them() -> None:
     people = [Path(f"person{n}.nii.gz") for n in range(12)]
-    folds = subject_folds(path.name.removesuffix(".nii.gz") for path in people)
-    of = {path: folds[path.name.removesuffix(".nii.gz")] for path in people}
+    cv_folds = subject_cv_folds(path.name.removesuffix(".nii.gz") for path in people)
+    of = {path: cv_folds[path.name.removesuffix(".nii.gz")] for path in people}
     within = sum(of[a] == of[b] for a in people for b in people if a != b)
     planned = [plan_pair(people, n, seed=4, kinds={"usual": 1}).maps for n in range(4 * within)]
     even, odd = planned[::2], planned[1::2]
@@ -234,8 +233,8 @@ def test_edges_lie_beside_the_labels_but_not_far(maps: list[Path]) -> None:
     def disagreement(jitter_mm: float) -> float:
         image, labels = rendered(maps[0], plain(jitter_mm=jitter_mm, jitter_length_mm=6.0, means=means, **sharp))
         seen = sitk.GetArrayFromImage(image) > 160
-        wanted = np.isin(sitk.GetArrayFromImage(labels), (2, 41))
-        return float((seen != wanted).sum() / wanted.sum())
+        expected = np.isin(sitk.GetArrayFromImage(labels), (2, 41))
+        return float((seen != expected).sum() / expected.sum())
 
     assert disagreement(0.0) < 0.02
     assert 0.04 < disagreement(0.7) < 0.3

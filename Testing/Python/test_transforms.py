@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from HyperPredictRegLib import transforms as tr
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.quality import folding_percent, jacobian_determinant
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.quality.metrics import folding_percent, jacobian_determinant
+from HyperPredictRegLib.spatial import transforms as tr
+from HyperPredictRegLib.spatial.geometry import Geometry
 from scipy.ndimage import gaussian_filter
 
 NUMBERS = b"Parameters: 1\nFixedParameters: 0\n"
@@ -45,7 +45,7 @@ def test_the_rim_of_a_faded_field_has_no_folds(oblique: Geometry, largest_mm: fl
     wide = tr.faded(oblique.apply_to(sitk.GetImageFromArray(push, isVector=True)))
     jacobian = jacobian_determinant(wide)
     everywhere = Geometry.of(wide).apply_to(sitk.Image(wide.GetSize(), sitk.sitkUInt8) + 1)
-    assert folding_percent(jacobian, everywhere).box == 0.0
+    assert folding_percent(jacobian, everywhere).grid == 0.0
 
 
 def test_a_faded_transform_is_continuous_across_its_border(oblique: Geometry) -> None:

@@ -16,33 +16,36 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import FAST, FIXED_GRID, MOVING_GRID, job_of
-from HyperPredictRegLib import outputs, workflow
-from HyperPredictRegLib.errors import Cancelled, InputError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.inputs import read_inputs
-from HyperPredictRegLib.job import Job, Report
-from HyperPredictRegLib.measurement import measure, measuring_grid
-from HyperPredictRegLib.outcome import Outcome
-from HyperPredictRegLib.progress import ProgressEvent
-from HyperPredictRegLib.records import from_json, to_json
-from HyperPredictRegLib.transforms import composed, displacement_field, field_transform, read_transform
+from HyperPredictRegLib import workflow
+from HyperPredictRegLib.core.errors import Cancelled, InputError
+from HyperPredictRegLib.core.json_records import from_json, to_json
+from HyperPredictRegLib.core.progress import ProgressEvent
+from HyperPredictRegLib.preprocessing.image_set import read_inputs
+from HyperPredictRegLib.quality.measurement import measure, measuring_grid
+from HyperPredictRegLib.results import results_folder
+from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.results.outcome import Outcome
+from HyperPredictRegLib.results.report import Report
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import composed, displacement_field, field_transform, read_transform
 
 
 def test_the_report_holds_what_was_promised(finished: tuple[Report, Path]) -> None:
     data = json.loads((finished[1] / "report.json").read_text(encoding="utf-8"))
-    assert data["schema_version"] == 1
+    assert data["schema_version"] == 2
     assert data["job"]["seed"] == 20240901
     assert data["engine"]["name"] == "demons"
-    assert data["hyperparameters"] == {"regularization_weight": 0.7}
+    assert data["setting"] == {"regularization_weight": 0.7}
     stage = data["alignment"]["stages"][0]
     assert stage["values"]
     assert stage["stop_reason"]
     assert data["measured"]["dice"]["mean"] > data["measured"]["dice"]["mean_before"]
     assert {s["name"] for s in data["measured"]["dice"]["structures"]} == {"body", "bright", "dark"}
-    assert data["measured"]["folding_percent"] == {"foreground": 0.0, "box": 0.0}
+    assert data["measured"]["folding_percent"] == {"foreground": 0.0, "grid": 0.0}
     assert data["measured"]["sd_log_jacobian"] > 0
     assert data["measured"]["tre_mm"]["mean"] < 2.0
     assert set(data["seconds"]) == {"read", "align", "predict", "register", "measure", "write"}
+    # Nothing was predicted, so torch had no part in it.
     assert {"hyperpredictreg", "SimpleITK", "numpy", "scipy", "python"} == set(data["versions"])
     assert isinstance(data["warnings"], list)
 
@@ -83,7 +86,7 @@ def test_the_bspline_engine_does_the_whole_job_too(files: Path, tmp_path: Path) 
     report = workflow.run(job_of(files, tmp_path / "out", engine="bspline"))
     assert report.measured.dice is not None
     assert report.measured.dice.mean > report.measured.dice.mean_before
-    assert list(report.hyperparameters) == ["control_point_spacing"]
+    assert list(report.setting) == ["control_point_spacing"]
 
 
 def test_masks_keep_a_disturbance_out(files: Path, tmp_path: Path, finished: tuple[Report, Path]) -> None:
@@ -117,7 +120,7 @@ def test_before_and_after_are_measured_apart(files: Path) -> None:
     found = measure(inputs, transform, start, FIXED_GRID.padded((-8, -8, -8), (-8, -8, -8)))
     measured = found.measured
     assert measured.displacement_mm.mean == pytest.approx(2.0)
-    assert measured.folding_percent.box == 0.0
+    assert measured.folding_percent.grid == 0.0
     assert measured.jacobian_minimum == pytest.approx(1.0, abs=1e-4)
     fixed, moving = inputs.fixed.landmarks, inputs.moving.landmarks
     assert fixed is not None
@@ -171,8 +174,8 @@ def test_cancelling_at_any_stage_leaves_nothing(files: Path, tmp_path: Path, sta
         ({"stability_seeds": 1}, "says nothing"),
         ({"engine": "magic"}, "no engine 'magic'"),
         ({"preset": "quick"}, "no preset 'quick'"),
-        ({"hyperparameters": {"regularization_weight": 99.0}}, "choose a value from"),
-        ({"hyperparameters": {"stiffness": 1.0}}, "no hyperparameter"),
+        ({"setting": {"regularization_weight": 99.0}}, "choose a value from"),
+        ({"setting": {"strength": 1.0}}, "no parameter"),
         ({"engine_settings": {"speed": 1}}, "unknown field 'speed'"),
         ({"alignment": {"metric": "magic"}}, "magic"),
         ({"alignment": {"levels": 3}}, "unknown field 'levels'"),
@@ -195,8 +198,10 @@ def test_a_job_without_an_output_folder_is_refused(files: Path) -> None:
 
 
 def test_a_job_of_another_schema_is_refused() -> None:
-    with pytest.raises(InputError, match="schema version 2"):
-        Job("a", "b", "c", schema_version=2)
+    for version, words in ((1, "schema version 1"), (3, "schema version 3"), ("2", 'schema version "2"'), (None, "version null")):
+        text = json.dumps({"fixed": "a", "moving": "b", "out": "c", "parameters": {}, "schema_version": version})
+        with pytest.raises(InputError, match=f"The job has {words}|The job has schema {words}"):
+            from_json(Job, text, "The job")
 
 
 def test_earlier_results_are_kept_unless_overwritten(files: Path, tmp_path: Path) -> None:
@@ -208,7 +213,7 @@ def test_earlier_results_are_kept_unless_overwritten(files: Path, tmp_path: Path
         workflow.run(job_of(files, out))
     assert (out / "report.json").read_text(encoding="utf-8") == "precious"
     workflow.run(job_of(files, out), overwrite=True)
-    assert json.loads((out / "report.json").read_text(encoding="utf-8"))["schema_version"] == 1
+    assert json.loads((out / "report.json").read_text(encoding="utf-8"))["schema_version"] == 2
     assert (out / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
@@ -216,7 +221,7 @@ def test_a_transform_that_leads_far_away_is_not_measured_on_a_grid_that_reaches_
     files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = read_inputs(job_of(files, Path("unused")))
-    monkeypatch.setattr("HyperPredictRegLib.inputs.available_bytes", lambda: 4e9)
+    monkeypatch.setattr("HyperPredictRegLib.preprocessing.image_set.available_bytes", lambda: 4e9)
     with pytest.raises(InputError, match="Measuring this transform"):
         measuring_grid(inputs, sitk.TranslationTransform(3, (2000.0, 2000.0, 2000.0)), "fast")
 
@@ -254,7 +259,7 @@ def test_a_full_disk_leaves_nothing(files: Path, tmp_path: Path, monkeypatch: py
         path.write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(outputs, "write_image", full)
+    monkeypatch.setattr(results_folder, "write_image", full)
     with pytest.raises(InputError, match="No space left on device"):
         workflow.run(job_of(files, tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
@@ -292,7 +297,7 @@ def test_a_picture_that_fails_costs_only_itself(files: Path, tmp_path: Path) -> 
 def test_images_too_large_for_the_memory_are_refused_before_work(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("HyperPredictRegLib.inputs.available_bytes", lambda: 1e8)
+    monkeypatch.setattr("HyperPredictRegLib.preprocessing.image_set.available_bytes", lambda: 1e8)
     with pytest.raises(InputError, match=r"need about 0\.\d GB of memory, but only 0\.1 GB are free"):
         workflow.run(job_of(files, tmp_path / "out"))
 
@@ -304,7 +309,7 @@ def test_a_stopped_process_leaves_nothing(files: Path, tmp_path: Path) -> None:
         while not list(tmp_path.glob(".out.partial-*")):
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=20)[1]
-    assert process.returncode == 130, said
-    assert "cancelled" in said
+        message = process.communicate(timeout=20)[1]
+    assert process.returncode == 130, message
+    assert "cancelled" in message
     assert [p.name for p in tmp_path.iterdir()] == ["job.json"]

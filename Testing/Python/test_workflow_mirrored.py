@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from conftest import FAST
 from HyperPredictRegLib import workflow
 from HyperPredictRegLib.alignment import AlignmentSettings
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.inputs import read_inputs
-from HyperPredictRegLib.job import DiceMeasure, Job, MirrorCheck, Report, StructureMeasure, Verdict
-from HyperPredictRegLib.measurement import measure
-from HyperPredictRegLib.predictor.choosing import ChosenLambda
-from HyperPredictRegLib.predictor.structures import structure_name
-from HyperPredictRegLib.quality import dice_coefficients
-from HyperPredictRegLib.records import from_json, to_json
+from HyperPredictRegLib.core.json_records import from_json, to_json
+from HyperPredictRegLib.engines import engine_settings
+from HyperPredictRegLib.engines.base import engine_used
+from HyperPredictRegLib.engines.demons import DemonsEngine
+from HyperPredictRegLib.preprocessing.image_set import read_inputs
+from HyperPredictRegLib.quality.measurement import measure
+from HyperPredictRegLib.quality.metrics import dice_coefficients
+from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.results.prediction import Band, Choice, Prediction, PredictionSurface, Reliability
+from HyperPredictRegLib.results.report import DiceMeasure, MirrorCheck, Report, StructureMeasure
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.structures import structure_name
 from HyperPredictRegLib.workflow.mirrored import exchanged_labels, mirror_words, mirrored_image
 
 GRID = Geometry((48, 40, 44), (2.5, 2.5, 2.5), (10.0, -20.0, 5.0), (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
-RIGID = {"multi_start": False, "stages": ["rigid"]}
+RIGID = FAST | {"stages": ["rigid"]}
 
 
 def dice_of(fixed: sitk.Image, warped: sitk.Image, moving: sitk.Image | None = None) -> DiceMeasure:
@@ -180,10 +187,10 @@ def test_real_maps_whose_sides_are_exchanged(data_folder: Path, set_name: str, h
 # Images
 
 
-def trunk(bend: float = 0.0) -> tuple[sitk.Image, sitk.Image]:
+def trunk(deform: float = 0.0) -> tuple[sitk.Image, sitk.Image]:
     """A body with a large organ on one side and two small ones elsewhere, none of which has a twin; and their labels."""
     k, j, i = np.indices(GRID.size[::-1]).astype(float)
-    i = i + bend * np.sin(k / 7)
+    i = i + deform * np.sin(k / 7)
     body = ((i - 23.5) / 20) ** 2 + ((j - 19.5) / 14) ** 2 + ((k - 21.5) / 19) ** 2 < 1
     labels = np.zeros(body.shape, dtype=np.uint8)
     for label, (x, y, z, a, b, c) in enumerate(((13, 17, 22, 7, 8, 11), (34, 24, 12, 4, 4, 5), (33, 12, 31, 5, 4, 4)), start=1):
@@ -200,7 +207,7 @@ def write_trunks(folder: Path, mirrored: bool) -> Job:
         sitk.WriteImage(flipped(labels) if turned else labels, str(folder / f"{name}-labels.nrrd"))
     return Job(
         str(folder / "fixed.nrrd"), str(folder / "moving.nrrd"), "unused", str(folder / "fixed-labels.nrrd"),
-        str(folder / "moving-labels.nrrd"), hyperparameters={"regularization_weight": 1.0}, alignment=RIGID, reproducible=True,
+        str(folder / "moving-labels.nrrd"), setting={"regularization_weight": 1.0}, alignment=RIGID, reproducible=True,
     )  # fmt: skip
 
 
@@ -245,9 +252,9 @@ def test_a_mirrored_body_without_labels_is_asked_about_and_not_called_another_co
     job = replace(write_trunks(tmp_path, mirrored), fixed_labels=None, moving_labels=None)
     report = workflow.compute(job).report
     assert (report.mirror_check is not None) == mirrored
-    said = " ".join(report.warnings)
-    assert ("is one of the images mirrored" in said) == mirrored
-    assert "contrast" not in said
+    message = " ".join(report.warnings)
+    assert ("is one of the images mirrored" in message) == mirrored
+    assert "contrast" not in message
 
 
 def test_a_body_of_another_contrast_is_not_asked_about(tmp_path: Path) -> None:
@@ -262,11 +269,16 @@ def test_a_body_of_another_contrast_is_not_asked_about(tmp_path: Path) -> None:
     assert any("seem to differ in contrast" in warning for warning in report.warnings)
 
 
-def test_no_light_is_green_where_an_image_may_be_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = ChosenLambda("fixed", {"regularization_weight": 1.0}, "as in every test", forecast=None)
-    monkeypatch.setattr(ChosenLambda, "verdict", property(lambda _: Verdict("green")))
-    monkeypatch.setattr("HyperPredictRegLib.workflow.job_run.choose_lambda", lambda *_, **__: chosen)
+def test_nothing_is_reliable_where_an_image_may_be_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, none, flat = DemonsEngine.info.search_space, Band(*(np.zeros((0, 2)),) * 3), Band(*(np.ones(2),) * 3)
+    surface = PredictionSurface(space, np.array([[0.5], [2.0]]), (), (), none, flat, flat, flat, flat)
+    choice = Choice({"regularization_weight": 1.0}, "as in every test")
+    engine = engine_used(DemonsEngine(), engine_settings(DemonsEngine(), {}))
+    reliable, job = Reliability("reliable"), Job("", "", "")
+    prediction = Prediction(job, engine, "p 1", "abc", reliable, job.criterion, choice, (), surface, {})
+    monkeypatch.setattr("HyperPredictRegLib.workflow.registering.choose_setting", lambda *_, **__: (choice, prediction))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="0"))
     report = report_of(tmp_path, mirrored=True)
-    assert report.verdict is not None and report.verdict.light == "red"
-    assert "looks as if an image were mirrored" in report.verdict.reasons[0]
-    assert report_of(tmp_path, mirrored=False).verdict == Verdict("green")
+    assert report.reliability is not None and report.reliability.level == "unreliable"
+    assert "looks as if an image were mirrored" in report.reliability.reasons[0]
+    assert report_of(tmp_path, mirrored=False).reliability == Reliability("reliable")

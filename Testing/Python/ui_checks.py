@@ -128,6 +128,10 @@ def parameter_types(trees: Iterable[ast.Module]) -> dict[str, str]:
     trees = list(trees)
     classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     enums = {c.name for c in classes if any(ast.unparse(base).split(".")[-1].endswith("Enum") for base in c.bases)}
+    for node in (n for tree in trees for n in tree.body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Call)):
+        if ast.unparse(node.value.func).lower().endswith("enum"):
+            # Made at run time, such as the enum of engines.
+            enums |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     found = {}
     for node in classes:
         if "parameterNodeWrapper" not in {ast.unparse(d).split(".")[-1] for d in node.decorator_list}:

@@ -69,11 +69,11 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     def _place(self, child: QtWidgets.QWidget) -> None:
         if not self.testAttribute(QtCore.Qt.WidgetAttribute.WA_WState_Created):
             return
-        wanted = child.property("visibilityToParent") is not False
-        visible = wanted and not self._sh_collapsed
+        expected = child.property("visibilityToParent") is not False
+        visible = expected and not self._sh_collapsed
         self._sh_forcing = True
         child.setVisible(visible)
-        if wanted:
+        if expected:
             child.setAttribute(QtCore.Qt.WidgetAttribute.WA_WState_ExplicitShowHide, False)
         self._sh_forcing = False
 

@@ -77,7 +77,7 @@ class qSlicerModulePanel(QtWidgets.QWidget):
         widget.setVisible(False)
         widget.setParent(None)
 
-    def width_wanted(self) -> int:
+    def preferred_width(self) -> int:
         """Return the width (pixels) that the panel asks the window for, without its scroll bar."""
         return int(self._sh_area.widget().minimumSizeHint().width())
 

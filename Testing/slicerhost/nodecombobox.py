@@ -98,14 +98,14 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         for observed, tag in self._sh_observed:
             observed.RemoveObserver(tag)
         self._sh_observed = []
-        before, wanted = self._sh_current, self._sh_requested
+        before, expected = self._sh_current, self._sh_requested
         self._sh_scene, self._sh_requested = scene, None
         if scene is not None:
             self._observe(scene)
         self._list()
         if before not in self._sh_ids:
             first = self._sh_ids[0] if self._sh_ids and not self._sh_flags["noneEnabled"] else ""
-            self._select(wanted if wanted in self._sh_ids else first)
+            self._select(expected if expected in self._sh_ids else first)
         self.setEnabled(scene is not None)
 
     def _observe(self, scene: Any) -> None:

@@ -46,9 +46,9 @@ class Packages:
                    prompt_restart: bool = True, requester: str | None = None, skip_in_testing: bool = True,
                    show_progress: bool = True) -> None:  # fmt: skip
         """Do as Slicer up to the installation: ask the user, and raise RuntimeError if they decline."""
-        wanted = self._requirements(requirements)
-        self.asked.append(([str(one) for one in wanted], requester))
-        absent = [one for one in wanted if not self._is_met(one)]
+        expected = self._requirements(requirements)
+        self.asked.append(([str(one) for one in expected], requester))
+        absent = [one for one in expected if not self._is_met(one)]
         if not absent or (skip_in_testing and slicer.app.testingEnabled()):
             return
         names = ", ".join(str(one) for one in absent)

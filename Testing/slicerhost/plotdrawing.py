@@ -52,14 +52,14 @@ def read_curves(chart: Any) -> list[Curve]:
     ------
     HostError : a series, table or column is missing or cannot be plotted: Slicer would leave the curve out.
     """
-    curves = [_read_curve(series, table, f"the chart '{chart.GetName()}'") for series, table in series_and_tables(chart)]
-    if not curves:
+    surface = [_read_curve(series, table, f"the chart '{chart.GetName()}'") for series, table in series_and_tables(chart)]
+    if not surface:
         raise HostError(f"The chart '{chart.GetName()}' has no series: Slicer would show an empty plot.")
     for axis, log, values in (("x", chart.GetXAxisLogScale(), "x"), ("y", chart.GetYAxisLogScale(), "y")):
-        shown = np.concatenate([getattr(curve, values) for curve in curves])
+        shown = np.concatenate([getattr(curve, values) for curve in surface])
         if log and not (shown > 0).any():
             raise HostError(f"The chart '{chart.GetName()}' has a logarithmic {axis} axis, but no value above zero.")
-    return curves
+    return surface
 
 
 def _read_curve(series: Any, table: Any, chart: str) -> Curve:
@@ -99,33 +99,33 @@ def _column(table: Any, name: str, what: str) -> np.ndarray:
     return np.asarray(vtk_to_numpy(column), dtype=float)
 
 
-def fit(chart: Any, curves: list[Curve]) -> None:
+def fit(chart: Any, surface: list[Curve]) -> None:
     """Set the fixed ranges of a chart's axes to what its curves need."""
     for values, automatic, setter in (
         ("x", chart.GetXAxisRangeAuto(), chart.SetXAxisRange),
         ("y", chart.GetYAxisRangeAuto(), chart.SetYAxisRange),
     ):
-        shown = np.concatenate([getattr(curve, values) for curve in curves])
+        shown = np.concatenate([getattr(curve, values) for curve in surface])
         if not automatic and np.isfinite(shown).any():
             setter(float(np.nanmin(shown)), float(np.nanmax(shown)))
 
 
-def draw(chart: Any, curves: list[Curve], width: int, height: int) -> QtGui.QPixmap:
+def draw(chart: Any, surface: list[Curve], width: int, height: int) -> QtGui.QPixmap:
     """Return a picture of a chart of so many pixels."""
-    canvas, _ = _drawn(chart, curves, width, height)
+    canvas, _ = _drawn(chart, surface, width, height)
     pixels = np.ascontiguousarray(canvas.buffer_rgba())
     image = QtGui.QImage(pixels.data, pixels.shape[1], pixels.shape[0], QtGui.QImage.Format.Format_RGBA8888)
     return QtGui.QPixmap.fromImage(image.copy())
 
 
-def faults(chart: Any, curves: list[Curve], width: int, height: int) -> list[str]:
+def faults(chart: Any, surface: list[Curve], width: int, height: int) -> list[str]:
     """Say what cannot be read of a chart in a view of so many pixels: a legend over a curve, a title beyond the view's edge."""
-    _, axes = _drawn(chart, curves, width, height)
+    _, axes = _drawn(chart, surface, width, height)
     found = []
     legend = axes.get_legend()
     if legend is not None:
         box = legend.get_window_extent()
-        for curve in curves:
+        for curve in surface:
             places = axes.transData.transform(np.column_stack(_on_line(curve, axes)))
             if box.count_contains(places):
                 found.append(f"the legend covers the curve '{curve.name}'")
@@ -160,7 +160,7 @@ def _on_line(curve: Curve, axes: Any) -> tuple[np.ndarray, np.ndarray]:
     return x[inside], y[inside]
 
 
-def _drawn(chart: Any, curves: list[Curve], width: int, height: int) -> tuple[Any, Any]:
+def _drawn(chart: Any, surface: list[Curve], width: int, height: int) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -172,7 +172,7 @@ def _drawn(chart: Any, curves: list[Curve], width: int, height: int) -> tuple[An
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_facecolor("none")
-    for curve in curves:
+    for curve in surface:
         _draw_curve(axes, curve)
     _dress(axes, chart)
     canvas.draw()

@@ -65,7 +65,7 @@ class qMRMLPlotView(QtWidgets.QWidget):
         name = self._sh_view_node.GetPlotChartNodeID() if self._sh_view_node is not None else None
         return self._sh_scene.GetNodeByID(name) if name and self._sh_scene is not None else None
 
-    def curves(self) -> list[plotdrawing.Curve]:
+    def surface(self) -> list[plotdrawing.Curve]:
         """Return what is drawn, for tests."""
         if self._sh_timer.isActive():
             self.refresh()
@@ -73,8 +73,8 @@ class qMRMLPlotView(QtWidgets.QWidget):
 
     def faults(self, width: int, height: int) -> list[str]:
         """Say what could not be read of the chart if the view had so many pixels, for tests."""
-        chart, curves = self.chart_node(), self.curves()
-        return plotdrawing.faults(chart, curves, width, height) if chart is not None and curves else []
+        chart, surface = self.chart_node(), self.surface()
+        return plotdrawing.faults(chart, surface, width, height) if chart is not None and surface else []
 
     def refresh(self) -> None:
         """Read the nodes again.

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from HyperPredictRegLib.alignment.frame import (
+    AlignmentSettings,
     Frame,
     Item,
     Level,
     Pyramid,
+    check_seed,
     in_frame,
     make_frame,
     make_item,
@@ -21,13 +26,44 @@ from HyperPredictRegLib.alignment.frame import (
     object_size_mm,
 )
 from HyperPredictRegLib.alignment.likeness import Likeness, likeness
-from HyperPredictRegLib.alignment.multistart import find_start
-from HyperPredictRegLib.alignment.settings import AlignmentSettings, check_seed
-from HyperPredictRegLib.alignment.stages import affine_of, matrix_of, run_level
-from HyperPredictRegLib.errors import InputError, RegistrationError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
-from HyperPredictRegLib.trace import LevelTrace
+from HyperPredictRegLib.alignment.stages import affine_of, make_method, run_level
+from HyperPredictRegLib.core.errors import InputError, RegistrationError
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
+from HyperPredictRegLib.core.trace import LevelTrace
+from HyperPredictRegLib.spatial.geometry import Geometry, homogeneous
+from HyperPredictRegLib.spatial.transforms import linear_matrix
+
+_PSI = 1.533751168755204288118041
+
+
+def _rotations(range_degrees: float, step_degrees: float) -> np.ndarray:
+    """Return evenly spread rotations of at most `range_degrees`, the identity first, shape (n, 3, 3).
+
+    Neighbours are about `step_degrees` apart. The spread is the super-Fibonacci spiral of M. Alexa, "Super-Fibonacci Spirals:
+    Fast, Low-Discrepancy Sampling of SO(3)", CVPR 2022, doi:10.1109/CVPR52688.2022.00811.
+    """
+    count = math.ceil(math.pi**2 / (math.radians(step_degrees) / 2) ** 3)
+    s = np.arange(count) + 0.5
+    radius, rest = np.sqrt(s / count), np.sqrt(1 - s / count)
+    alpha, beta = 2 * math.pi * s / math.sqrt(2), 2 * math.pi * s / _PSI
+    quaternions = np.stack([radius * np.sin(alpha), radius * np.cos(alpha), rest * np.sin(beta), rest * np.cos(beta)], axis=1)
+    spread = Rotation.from_quat(quaternions)
+    near = np.degrees(spread.magnitude()) <= range_degrees
+    return np.concatenate([np.eye(3)[None], spread[near].as_matrix()])
+
+
+def _best_apart(turns: np.ndarray, values: np.ndarray, count: int, least_degrees: float) -> list[int]:
+    """Return the indices of the best rotations that are no neighbours of each other or of the first, the identity."""
+    chosen = [0]
+    for n in np.argsort(values, kind="stable"):
+        if len(chosen) > count or not math.isfinite(values[n]):
+            break
+        traces = np.einsum("kij,ij->k", turns[chosen], turns[n])
+        angles = np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1)))
+        if angles.min() > 0.8 * least_degrees:
+            chosen.append(int(n))
+    return chosen[1:]
+
 
 _CORRELATED = 0.3
 """From here on the first stage's result is refined by correlation; below, and where that misleads, by mutual information."""
@@ -77,7 +113,7 @@ class Alignment:
     @property
     def matrix(self) -> np.ndarray:
         """Homogeneous fixed-to-moving matrix, shape (4, 4), LPS mm."""
-        return matrix_of(self.transform)
+        return linear_matrix(self.transform)
 
 
 def align(  # noqa: PLR0913 - two images, what may belong to either, and what every long call takes
@@ -96,7 +132,7 @@ def align(  # noqa: PLR0913 - two images, what may belong to either, and what ev
 ) -> Alignment:
     """Find the linear transform that lays `moving` over `fixed`.
 
-    Pure: the same images, settings and seed give the same transform; bit for bit with one thread (see `threads.threads`).
+    Pure: the same images, settings and seed give the same transform; bit for bit with one thread (see `resources.threads`).
 
     Parameters
     ----------
@@ -126,7 +162,7 @@ def align(  # noqa: PLR0913 - two images, what may belong to either, and what ev
     stop_if(cancelled)
     frame = make_frame(*pair)
     start = _start(pair, frame, settings, initial_transform)
-    _check_overlap(pair, frame, start, "at the start")
+    _check_overlap(pair, frame, start)
     pyramid = make_pyramid(*pair, frame, settings)
     levels = pyramid.levels(settings)
     stop_if(cancelled)
@@ -168,12 +204,11 @@ class _Run:
     cancelled: CancelCheck
 
     def first_stage(self, start: np.ndarray, *, multi_start: bool) -> tuple[np.ndarray, list[LevelTrace], int]:
-        """Run the first stage on the coarsest level, from rotated starts too if `multi_start`; return how many were tried."""
+        """Run the first stage on the coarsest level, from rotated starts too if asked; return how many were tried."""
         if not self.settings.stages:
             return start, [], 1
         metric = "mattes" if self.settings.metric == "auto" else self.settings.metric
         stage = self.settings.stages[0]
-
         tried = 1
         if multi_start:
             self.progress(ProgressEvent("align", 0.1, "Trying rotated starts"))
@@ -182,13 +217,32 @@ class _Run:
         return matrix, [trace], tried
 
     def best_start(self, stage: str, start: np.ndarray, metric: str) -> tuple[np.ndarray, int]:
-        """Refine rotated starts roughly on the coarsest level; return the best of them and how many were tried."""
-        rough = replace(self, settings=replace(self.settings, step_relaxation=min(0.5, self.settings.step_relaxation)))
-        ranking = self.pyramid.level(0, _SEARCH_SHRINK * self.settings.shrink_factors[0], 0.5)
-        return find_start(
-            ranking, start, self.settings, lambda candidate: rough.level(stage, 0, candidate, metric, 0.2),
-            metric=metric, cancelled=self.cancelled,
-        )
+        """Refine `start` and the best of its rotated copies on the coarsest level; return the best and how many were compared."""
+        settings = self.settings
+        turns = _rotations(settings.multi_start_range_degrees, settings.multi_start_step_degrees)
+        # Rotated about the center of the fixed object, which is 0 in the frame.
+        starts = start @ np.stack([homogeneous(turn) for turn in turns])
+        best = _best_apart(turns, self.scores(starts, metric), settings.multi_start_refined, settings.multi_start_step_degrees)
+        rough = replace(self, settings=replace(settings, step_relaxation=min(0.5, settings.step_relaxation)))
+        refined = [rough.level(stage, 0, candidate, metric, 0.2) for candidate in (start, *starts[best])]
+        matrix, _ = min(refined, key=lambda result: math.inf if result[1].end_value is None else result[1].end_value)
+        return matrix, len(starts)
+
+    def scores(self, starts: np.ndarray, metric: str) -> np.ndarray:
+        """Return the metric of each start (n, 4, 4) on a coarse level, shape (n,); infinite where the images do not overlap."""
+        level = self.pyramid.level(0, _SEARCH_SHRINK * self.settings.shrink_factors[0], 0.5)
+        method = make_method(level, self.settings, metric, seed=1)
+        # Only values are needed; the gradients would be computed anew for each start.
+        method.MetricUseFixedImageGradientFilterOff()
+        method.MetricUseMovingImageGradientFilterOff()
+        values = np.full(len(starts), np.inf)
+        for n, start in enumerate(starts):
+            stop_if(self.cancelled)
+            method.SetInitialTransform(affine_of(start))
+            # An error says that the images do not overlap.
+            with suppress(RuntimeError):
+                values[n] = method.MetricEvaluate(level.fixed, level.moving)
+        return np.where(np.isfinite(values), values, np.inf)
 
     def later_stages(
         self, matrix: np.ndarray, metric: str, from_fraction: float = 0.3
@@ -223,11 +277,8 @@ def _start(pair: tuple[Item, Item], frame: Frame, settings: AlignmentSettings, g
         return frame.from_lps(_linear_matrix(given, pair[0]))
     if settings.start == "moments":
         return np.eye(4)
-    matrix = np.eye(4)
-    if settings.start == "geometry":
-        fixed, moving = (Geometry.of(item.image).centre_lps for item in pair)
-        matrix[:3, 3] = moving - fixed
-    return frame.from_lps(matrix)
+    fixed, moving = (Geometry.of(item.image).centre_lps for item in pair)
+    return frame.from_lps(homogeneous(shift=moving - fixed if settings.start == "geometry" else (0.0, 0.0, 0.0)))
 
 
 def _linear_matrix(transform: sitk.Transform, fixed: Item) -> np.ndarray:
@@ -239,13 +290,11 @@ def _linear_matrix(transform: sitk.Transform, fixed: Item) -> np.ndarray:
     mapped = np.array([transform.TransformPoint(p.tolist()) for p in points])
     centre = points.mean(axis=0)
     solved = np.linalg.lstsq(np.c_[points - centre, np.ones(len(points))], mapped, rcond=None)[0].T
-    matrix = np.eye(4)
-    matrix[:3, :3] = solved[:, :3]
-    matrix[:3, 3] = solved[:, 3] - solved[:, :3] @ centre
+    matrix = homogeneous(solved[:, :3], solved[:, 3] - solved[:, :3] @ centre)
     misfit = np.abs(points @ matrix[:3, :3].T + matrix[:3, 3] - mapped).max()
     if not np.isfinite(matrix).all() or misfit > 0.01 * min(fixed.image.GetSpacing()):
         raise InputError(
-            "The initial transform is not linear (it bends space), but the affine step can only start from a rigid, "
+            "The initial transform is not linear (it deforms space), but the affine step can only start from a rigid, "
             "similarity or affine transform: choose such a one."
         )
     if np.linalg.det(matrix[:3, :3]) <= 0:
@@ -256,23 +305,23 @@ def _linear_matrix(transform: sitk.Transform, fixed: Item) -> np.ndarray:
 def foreground_points(mask: sitk.Image, most: int = 2000) -> np.ndarray:
     """Return voxel centres spread evenly over a mask, shape (n, 3) with n up to about `most`, LPS mm."""
     flat = np.flatnonzero(sitk.GetArrayViewFromImage(mask))
-    kept = flat[np.linspace(0, len(flat) - 1, min(most, len(flat))).astype(int)]
-    k, j, i = np.unravel_index(kept, mask.GetSize()[::-1])
+    chosen = flat[np.linspace(0, len(flat) - 1, min(most, len(flat))).astype(int)]
+    k, j, i = np.unravel_index(chosen, mask.GetSize()[::-1])
     return Geometry.of(mask).to_lps(np.stack([i, j, k], axis=1))
 
 
 def _overlap(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray) -> float:
-    """Return the share of the fixed foreground that falls into the moving image's box."""
+    """Return the share of the fixed foreground that falls into the moving image's extent."""
     lps = frame.to_lps(matrix)
     index = Geometry.of(pair[1].image).to_index(foreground_points(pair[0].object_mask) @ lps[:3, :3].T + lps[:3, 3])
     return float(np.mean(((index >= -0.5) & (index <= np.array(pair[1].image.GetSize()) - 0.5)).all(axis=1)))
 
 
-def _check_overlap(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray, when: str) -> None:
-    if _overlap(pair, frame, matrix) < _LEAST_OVERLAP:
+def _check_overlap(pair: tuple[Item, Item], frame: Frame, start: np.ndarray) -> None:
+    if _overlap(pair, frame, start) < _LEAST_OVERLAP:
         sizes = " and ".join(f"{object_size_mm(item):.3g} mm" for item in pair)
         raise InputError(
-            f"The fixed and the moving image do not overlap {when} of the alignment (their anatomy is {sizes} across): "
+            f"The fixed and the moving image do not overlap at the start of the alignment (their anatomy is {sizes} across): "
             "check that both are in millimetres and show the same anatomy. Where their positions cannot be trusted, start from "
             "'moments', or give a rough alignment as initial transform."
         )

@@ -6,15 +6,148 @@ A length of 1 here is one 150th of the object; on an adult brain that is about 1
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from HyperPredictRegLib.alignment.settings import AlignmentSettings
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.intensity import foreground, padding, points_of
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.preprocessing.intensity import foreground, padding, points_of
+from HyperPredictRegLib.spatial.geometry import Geometry, homogeneous
+
+STAGES = ("rigid", "similarity", "affine")
+STARTS = ("moments", "geometry", "identity")
+METRICS = ("auto", "mattes", "correlation", "mean_squares")
+CONTRASTS = ("auto", "same", "different")
+SAMPLINGS = ("none", "random", "regular")
+LEARNING_RATES = ("never", "once", "each_iteration")
+OPTIMISERS = ("gradient_descent", "gradient_descent_line_search", "regular_step", "lbfgs2", "powell")
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """Settings of the affine step; lengths are relative to the object, so one setting suits a head and a mouse brain.
+
+    Attributes
+    ----------
+    stages : any of "rigid", "similarity" and "affine", in this order. Stages before the last run on the coarsest level
+        only, the last one on all levels. Empty: keep the start.
+    start : "moments" puts the centres of the two foregrounds onto each other, "geometry" the centres of the two image
+        boxes, "identity" trusts the positions in the files.
+    voxels_across : voxels of the finest level along the smaller of the two objects; never finer than the images.
+    shrink_factors : one per level, coarsest first: how many times coarser than the finest level.
+    smoothing_sigmas : one per level: standard deviation of the Gaussian, in voxels of that level.
+    iterations : one per level: the most iterations.
+    sampling : "none" compares all voxels, "random" and "regular" a share of them.
+    sampling_percentages : one per level: that share, in percent; 100 means all voxels. At least 20000 voxels are compared
+        where there are so many, so that a small image or mask is not starved.
+    metric : "auto" takes "correlation" where the two images have the same contrast and "mattes" (mutual information)
+        elsewhere; "mean_squares" needs equal intensities, too.
+    contrast : "auto" measures it after the first stage; "same" and "different" override what "auto" metric would find.
+    histogram_bins : of "mattes".
+    optimiser : one of `OPTIMISERS`.
+    learning_rate_estimation : "never", "once" or "each_iteration": whether to choose the learning rate so that a step moves
+        no voxel by more than one voxel (gradient descents and regular step only).
+    learning_rate : the first step where the learning rate is not estimated; in 150ths of the object's size.
+    minimum_step : where "regular_step" stops; in 150ths of the object's size.
+    step_relaxation : what "regular_step" multiplies its step by whenever it has to turn back. A half, the customary value,
+        gives up early on rotations that change the metric little.
+    convergence_value, convergence_window : gradient descents stop when the metric's slope over that many iterations is
+        below the value; also the relative tolerance of "lbfgs2" and "powell".
+    multi_start : try rotated starts on the coarsest level.
+    multi_start_range_degrees : largest rotation tried, up to 180 (every orientation).
+    multi_start_step_degrees : about the angle between neighbouring starts.
+    multi_start_refined : how many of the best rotated starts are refined and compared, besides the unrotated one.
+    """
+
+    stages: tuple[str, ...] = ("rigid", "affine")
+    start: str = "moments"
+    voxels_across: int = 75
+    shrink_factors: tuple[float, ...] = (4.0, 2.0, 1.0)
+    smoothing_sigmas: tuple[float, ...] = (0.5, 0.5, 0.5)
+    iterations: tuple[int, ...] = (100, 100, 60)
+    sampling: str = "random"
+    sampling_percentages: tuple[float, ...] = (100.0, 25.0, 5.0)
+    metric: str = "auto"
+    contrast: str = "auto"
+    histogram_bins: int = 32
+    optimiser: str = "regular_step"
+    learning_rate_estimation: str = "once"
+    learning_rate: float = 1.0
+    minimum_step: float = 0.005
+    step_relaxation: float = 0.8
+    convergence_value: float = 1e-5
+    convergence_window: int = 8
+    multi_start: bool = True
+    multi_start_range_degrees: float = 180.0
+    multi_start_step_degrees: float = 35.0
+    multi_start_refined: int = 4
+
+    def __post_init__(self) -> None:
+        self._check_stages()
+        self._check_levels()
+        for name, allowed in (
+            ("start", STARTS), ("sampling", SAMPLINGS), ("metric", METRICS), ("contrast", CONTRASTS),
+            ("optimiser", OPTIMISERS), ("learning_rate_estimation", LEARNING_RATES),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InputError(f"The alignment's {name} is {value!r}, but it must be one of: {', '.join(allowed)}.")
+        for name, low, high in (
+            ("voxels_across", 8, 400), ("histogram_bins", 5, 256), ("convergence_window", 2, 1000),
+            ("multi_start_refined", 0, 100), ("learning_rate", 1e-6, 1e6), ("minimum_step", 1e-9, 1e3),
+            ("step_relaxation", 0.05, 0.95),
+            ("convergence_value", 0, 1), ("multi_start_range_degrees", 0, 180), ("multi_start_step_degrees", 10, 180),
+        ):
+            self._check_number(name, getattr(self, name), low, high)
+
+    def _check_stages(self) -> None:
+        known = [s for s in self.stages if s in STAGES]
+        if len(known) != len(self.stages) or sorted(set(known), key=STAGES.index) != known:
+            raise InputError(
+                f"The alignment's stages are {list(self.stages)}, but they must be some of {', '.join(STAGES)}, "
+                "each once and in this order, or none to keep the start."
+            )
+
+    def _check_levels(self) -> None:
+        count = len(self.shrink_factors)
+        if count == 0:
+            raise InputError("The alignment needs at least one level: give at least one of shrink_factors.")
+        if list(self.shrink_factors) != sorted(self.shrink_factors, reverse=True):
+            raise InputError(
+                f"The alignment's shrink_factors are {list(self.shrink_factors)}, but must not grow: coarsest level first."
+            )
+        for name, low, high in (
+            ("shrink_factors", 1, 64), ("smoothing_sigmas", 0, 16), ("iterations", 1, 100_000),
+            ("sampling_percentages", 0.01, 100),
+        ):
+            values = getattr(self, name)
+            if len(values) != count:
+                raise InputError(
+                    f"The alignment's {name} has {len(values)} values, but shrink_factors has {count}: give one per level."
+                )
+            for value in values:
+                self._check_number(name, value, low, high)
+
+    @staticmethod
+    def _check_number(name: str, value: Any, low: float, high: float) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
+            raise InputError(f"The alignment's {name} is {value!r}, but it must be a number from {low:g} to {high:g}.")
+
+
+def check_seed(seed: int) -> int:
+    """Return `seed`; raise `InputError` unless it is a whole number from 1 to 2**31 - 1."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 or seed >= 2**31:
+        raise InputError(f"The seed is {seed!r}, but it must be a whole number from 1 to {2**31 - 1}.")
+    if seed == 0:
+        raise InputError(
+            "The seed is 0, which SimpleITK takes to mean the clock, so that no two runs would be alike: "
+            "choose any other whole number."
+        )
+    return seed
+
 
 OBJECT_UNITS = 150.0
 _MARGIN_UNITS = 15.0
@@ -45,18 +178,12 @@ class Frame:
     def to_lps(self, matrix: np.ndarray) -> np.ndarray:
         """Turn a fixed-to-moving matrix (4, 4) of this frame into one of LPS mm."""
         linear = matrix[:3, :3]
-        result = np.eye(4)
-        result[:3, :3] = linear
-        result[:3, 3] = self.moving_centre + self.unit_mm * matrix[:3, 3] - linear @ self.fixed_centre
-        return result
+        return homogeneous(linear, self.moving_centre + self.unit_mm * matrix[:3, 3] - linear @ self.fixed_centre)
 
     def from_lps(self, matrix: np.ndarray) -> np.ndarray:
         """Turn a fixed-to-moving matrix (4, 4) of LPS mm into one of this frame."""
         linear = matrix[:3, :3]
-        result = np.eye(4)
-        result[:3, :3] = linear
-        result[:3, 3] = (matrix[:3, 3] + linear @ self.fixed_centre - self.moving_centre) / self.unit_mm
-        return result
+        return homogeneous(linear, (matrix[:3, 3] + linear @ self.fixed_centre - self.moving_centre) / self.unit_mm)
 
     def itk_transform(self, matrix: np.ndarray) -> sitk.AffineTransform:
         """Return a matrix (4, 4) of this frame as an affine transform of LPS mm, turning about the fixed centre."""
@@ -164,7 +291,7 @@ def make_pyramid(fixed: Item, moving: Item, frame: Frame, settings: AlignmentSet
 
 def _resampled(item: Item, spacing_mm: float, frame: Frame) -> sitk.Image:
     """Return the object and some background on an isotropic grid along the image's axes."""
-    image, surround = item.image, background_value(item.image)
+    image, surround = item.image, _surround(item.image)
     factors = [max(1, int(spacing_mm / s + 0.01)) for s in image.GetSpacing()]
     factors = [min(f, n) for f, n in zip(factors, image.GetSize(), strict=True)]
     averaged = sitk.BinShrink(image, factors) if max(factors) > 1 else image
@@ -173,9 +300,9 @@ def _resampled(item: Item, spacing_mm: float, frame: Frame) -> sitk.Image:
     margin = _MARGIN_UNITS * frame.unit_mm
     low, high = along.min(axis=0) - margin, along.max(axis=0) + margin
     if surround is None:
-        # Nothing is known of what lies beyond the scanned box; made-up background there would look like an edge.
-        box = native.corners_lps() @ native.direction_matrix
-        low, high = np.maximum(low, box.min(axis=0)), np.minimum(high, box.max(axis=0))
+        # Nothing is known of what lies beyond the scanned volume; made-up background there would look like an edge.
+        grid = native.corners_lps() @ native.direction_matrix
+        low, high = np.maximum(low, grid.min(axis=0)), np.minimum(high, grid.max(axis=0))
     corners = np.array([low, high]) @ native.direction_matrix.T
     grid = native.covering(corners, spacing_mm, 0.0)
     return sitk.Resample(
@@ -184,7 +311,7 @@ def _resampled(item: Item, spacing_mm: float, frame: Frame) -> sitk.Image:
     )
 
 
-def background_value(image: sitk.Image) -> float | None:
+def _surround(image: sitk.Image) -> float | None:
     """Return the value around the object if the image's border shows it alone, or None if anatomy reaches the border."""
     voxels = sitk.GetArrayViewFromImage(image)
     border = np.concatenate([np.take(voxels, end, axis=axis).ravel() for axis in range(3) for end in (0, -1)])

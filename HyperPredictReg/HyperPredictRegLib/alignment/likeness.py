@@ -80,7 +80,7 @@ def likeness(fixed: np.ndarray, moving: np.ndarray, inside: np.ndarray) -> Liken
     inside : both foregrounds, boolean, same shape.
     """
     core = ndimage.binary_erosion(inside, iterations=2, border_value=1)
-    # Thin anatomy is nearly all rim.
+    # Of thin anatomy the erosion leaves hardly anything.
     core = core if core.sum() >= 0.1 * inside.sum() else inside
     if core.sum() < _LEAST_VOXELS:
         return Likeness(0.0, 0.0, 0.0, (0.0, 0.0), 0.0)

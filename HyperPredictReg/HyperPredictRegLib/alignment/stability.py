@@ -10,10 +10,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from HyperPredictRegLib.alignment.align import Alignment, align, foreground_points
-from HyperPredictRegLib.alignment.settings import AlignmentSettings
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.intensity import foreground
-from HyperPredictRegLib.progress import Progress, ProgressEvent, silent
+from HyperPredictRegLib.alignment.frame import AlignmentSettings
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.progress import Progress, ProgressEvent, silent
+from HyperPredictRegLib.preprocessing.intensity import foreground
 
 _LARGE_SPREAD_VOXELS = 0.5
 

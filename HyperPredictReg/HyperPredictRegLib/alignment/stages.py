@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import SimpleITK as sitk
 
-from HyperPredictRegLib.alignment.frame import Level
-from HyperPredictRegLib.alignment.settings import AlignmentSettings
-from HyperPredictRegLib.errors import Cancelled, HyperPredictRegError, InputError, RegistrationError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.trace import LevelTrace
+from HyperPredictRegLib.alignment.frame import AlignmentSettings, Level
+from HyperPredictRegLib.core.errors import Cancelled, HyperPredictRegError, InputError, RegistrationError
+from HyperPredictRegLib.core.trace import LevelTrace
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import linear_matrix
 
 Watch = Callable[[float], bool]
 """Called with the metric at each iteration; returns True to stop."""
@@ -86,17 +86,6 @@ def affine_of(matrix: np.ndarray) -> sitk.AffineTransform:
     return transform
 
 
-def matrix_of(transform: sitk.Transform) -> np.ndarray:
-    """Return the 4x4 matrix of a linear transform."""
-    matrix = np.eye(4)
-    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
-    for axis in range(3):
-        unit = [0.0, 0.0, 0.0]
-        unit[axis] = 1.0
-        matrix[:3, axis] = np.array(transform.TransformPoint(unit)) - matrix[:3, 3]
-    return matrix
-
-
 def run_level(
     level: Level, stage: str, start: np.ndarray, settings: AlignmentSettings, *, metric: str, seed: int, watch: Watch
 ) -> tuple[np.ndarray, LevelTrace]:
@@ -133,15 +122,15 @@ def run_level(
     try:
         _execute(method, level, seen)
     finally:
-        # The method holds the command and the command the method, out of sight of Python's collector.
+        # Method and command hold each other, which Python's garbage collector cannot see.
         method.RemoveAllCommands()
     reason = method.GetOptimizerStopConditionDescription()
-    # After Execute the method answers for its last run, and `_keep_best` runs it again.
+    # Asked before `_keep_best`, which runs the method again.
     if settings.optimiser == "powell":
         end_value = _keep_best_position(method, level, increment, [zero, *seen.positions])
     else:
         end_value = _keep_best(method, level, increment, zero, seen, lagging=settings.optimiser in _STOPS_ON_REQUEST)
-    matrix = start @ matrix_of(increment)
+    matrix = start @ linear_matrix(increment)
     if not (np.isfinite(matrix).all() and np.isfinite(end_value)):
         raise RegistrationError(
             f"The {stage} alignment ran away and its result is not a number: choose a smaller learning rate or another start."
@@ -179,7 +168,7 @@ def _record(method: sitk.ImageRegistrationMethod, seen: _Recorder, optimiser: st
     if optimiser in _STOPS_ON_REQUEST:
         method.StopRegistration()
         return
-    # SimpleITK reports an exception in a command through sys.excepthook before it unwinds; this one is no news to the user.
+    # SimpleITK reports an exception in a command through sys.excepthook before it unwinds; this one would only confuse the user.
     sys.excepthook = lambda *_: None
     raise _StoppedInside
 

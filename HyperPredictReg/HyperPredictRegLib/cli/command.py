@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from HyperPredictRegLib import __version__
-from HyperPredictRegLib.errors import InputError
+from HyperPredictRegLib.core.errors import InputError
 
 # Everything else is imported inside the commands, so that --help answers at once.
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Deformable image registration: foresee, choose λ, align, register, measure, and say what came out.",
+    help="Deformable image registration: predict, choose λ, align, register, measure, and say what came out.",
 )
 
 

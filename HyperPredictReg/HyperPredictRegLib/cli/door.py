@@ -20,8 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from HyperPredictRegLib.errors import Cancelled, HyperPredictRegError, InputError
-from HyperPredictRegLib.files import printable, reason, sentence_of, shown
+from HyperPredictRegLib.core.errors import Cancelled, HyperPredictRegError, InputError
+from HyperPredictRegLib.core.files import printable, reason, sentence_of, shown
 
 STOPPED = "Stopped."
 INTERRUPTED = 130

@@ -5,19 +5,27 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from HyperPredictRegLib.engines.base import Engine
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.records import from_plain
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.json_records import from_plain
+from HyperPredictRegLib.engines.base import Engine, EngineInfo
 
-_ENGINES = {
+ENGINES = {
     "demons": "HyperPredictRegLib.engines.demons:DemonsEngine",
     "bspline": "HyperPredictRegLib.engines.bspline:BSplineEngine",
 }
+"""Module and class of each engine by its name, the default first. Nothing else in this library knows these names."""
+
+DEFAULT_ENGINE = next(iter(ENGINES))
 
 
 def engine_names() -> tuple[str, ...]:
     """Return the names of all engines, the default first."""
-    return tuple(_ENGINES)
+    return tuple(ENGINES)
+
+
+def engine_infos() -> tuple[EngineInfo, ...]:
+    """Return the descriptions of all engines, the default first; `EngineInfo.unavailable` tells of one that cannot run here."""
+    return tuple(_engine(name).info for name in ENGINES)
 
 
 def get_engine(name: str) -> Engine:
@@ -25,15 +33,14 @@ def get_engine(name: str) -> Engine:
 
     Raises
     ------
-    InputError : there is none, or a package that it needs is missing.
+    InputError : there is none, or it cannot run here: with the remedy.
     """
-    if name not in _ENGINES:
-        raise InputError(f"There is no engine '{name}': choose one of {', '.join(_ENGINES)}.")
-    module, _, kind = _ENGINES[name].partition(":")
-    try:
-        return getattr(importlib.import_module(module), kind)()
-    except ModuleNotFoundError as error:
-        raise InputError(f"The engine '{name}' needs the Python package '{error.name}', which is not installed.") from error
+    if name not in ENGINES:
+        raise InputError(f"There is no engine '{name}': choose one of {', '.join(ENGINES)}.")
+    engine = _engine(name)
+    if engine.info.unavailable:
+        raise InputError(engine.info.unavailable)
+    return engine
 
 
 def engine_settings(engine: Engine, given: dict[str, Any]) -> Any:
@@ -43,4 +50,10 @@ def engine_settings(engine: Engine, given: dict[str, Any]) -> Any:
     ------
     InputError : an unknown field, or a value that the engine refuses.
     """
-    return from_plain(engine.settings_type, given, f"the settings of engine '{engine.name}'")
+    return from_plain(engine.settings_type, given, f"the settings of engine '{engine.info.name}'")
+
+
+def _engine(name: str) -> Engine:
+    module, _, kind = ENGINES[name].partition(":")
+    engine: Engine = getattr(importlib.import_module(module), kind)()
+    return engine

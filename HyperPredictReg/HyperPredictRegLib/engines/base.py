@@ -1,60 +1,98 @@
-"""The contract of a deformable registration engine."""
+"""The contract of a deformable registration engine, and how an engine describes itself.
+
+The module of an engine can be imported wherever this library can: packages that it may lack are imported when it registers.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
 import SimpleITK as sitk
 
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.progress import CancelCheck, Progress
-from HyperPredictRegLib.trace import LevelTrace
+from HyperPredictRegLib.core.json_records import to_plain
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, never, silent
+from HyperPredictRegLib.core.search_space import SearchSpace, Setting
+from HyperPredictRegLib.core.trace import LevelTrace
+from HyperPredictRegLib.results.job import EngineUsed
+from HyperPredictRegLib.spatial.geometry import Geometry
 
 
 @dataclass(frozen=True)
-class Hyperparameter:
-    """A number that a user (or a predictor) chooses per image pair, such as the regularisation weight λ.
+class EngineInfo:
+    """All that the rest of this library knows of an engine: nothing outside of `engines` knows its name.
 
     Attributes
     ----------
-    name : key in the `hyperparameters` mapping.
-    symbol : how it is written in figures and text.
-    unit : its unit, or "" if it has none.
-    lower, upper : the range within which the engine was tried.
-    scale : "log" or "linear": how the range should be walked.
-    default : the value for those who do not choose.
-    meaning : one sentence for the user.
+    name : in jobs, reports and on the command line.
+    version : changes whenever its results change.
+    title : its name for people.
+    summary : one sentence: what it is for.
+    contrasts : "same" if it compares intensities directly, "any" if it may also be given images of different contrast.
+    search_space : its parameters, for any pair; see `Engine.search_space` for one pair.
+    masks : whether voxels outside of a mask are ignored.
+    deterministic : whether any number of threads gives the same result bit for bit; with one thread every engine does.
+    devices : on which it can compute, the default first: "cpu", "cuda".
+    kind : "built-in", "program" (one that the user installs) or "network" (weights that the user provides).
+    packages : Python packages that it needs beside those of this library, with the remedy where one is missing.
+    extra_bytes : memory that it takes beyond what every registration takes for images and working grid.
+    seconds_per_million_voxels : on two cores with default settings; a first guess for the progress bar, replaced by measurement.
+    sweep_strata : shares of the first parameter's range between which settings for training are drawn, narrow where quality
+        changes quickly; empty for evenly spaced ones.
     """
 
     name: str
-    symbol: str
-    unit: str
-    lower: float
-    upper: float
-    scale: str
-    default: float
-    meaning: str
+    version: str
+    title: str
+    summary: str
+    contrasts: str
+    search_space: SearchSpace
+    masks: bool = True
+    deterministic: bool = False
+    devices: tuple[str, ...] = ("cpu",)
+    kind: str = "built-in"
+    packages: Mapping[str, str] | None = None
+    extra_bytes: float = 0.0
+    seconds_per_million_voxels: float = 30.0
+    sweep_strata: tuple[float, ...] = ()
 
-    def check(self, value: float) -> float:
-        """Return `value` as a float; raise `InputError` if it is not a number inside the range."""
-        if not math.isfinite(value) or not self.lower <= value <= self.upper:
-            raise InputError(
-                f"{self.name} = {value:g} is outside of what this engine can use: "
-                f"choose a value from {self.lower:g} to {self.upper:g} {self.unit}".rstrip() + "."
-            )
-        return float(value)
+    @property
+    def unavailable(self) -> str:
+        """Return why the engine cannot run here, with the remedy, or ""."""
+        for package, remedy in (self.packages or {}).items():
+            if importlib.util.find_spec(package) is None:
+                return f"The engine '{self.name}' needs the Python package '{package}', which is not installed: {remedy}."
+        return ""
 
-    def grid(self, count: int) -> np.ndarray:
-        """Return `count` values over the range, evenly spaced on its scale, shape (count,)."""
-        if self.scale == "log":
-            return np.geomspace(self.lower, self.upper, count)
-        return np.linspace(self.lower, self.upper, count)
+
+@dataclass(frozen=True)
+class RegistrationTask:
+    """What an engine is asked to do.
+
+    Attributes
+    ----------
+    fixed, moving : float images on one isotropic grid, the moving one aligned and resampled, intensities about 0 to 1 (see
+        `intensity.normalised`).
+    setting : values of the engine's parameters; missing ones take their default.
+    settings : an instance of the engine's `settings_type`.
+    seed : above 0; fixes every random choice.
+    fixed_mask, moving_mask : where the images may be compared, uint8 on the same grid, or None.
+    progress, cancelled : see `core.progress`; `Cancelled` is raised within two seconds of `cancelled()` being true.
+    """
+
+    fixed: sitk.Image
+    moving: sitk.Image
+    setting: Mapping[str, float]
+    settings: Any
+    seed: int
+    fixed_mask: sitk.Image | None = None
+    moving_mask: sitk.Image | None = None
+    progress: Progress = silent
+    cancelled: CancelCheck = never
 
 
 @dataclass(frozen=True)
@@ -65,7 +103,7 @@ class Registration:
     ----------
     transform : maps fixed points to points of the (already aligned) moving image given to the engine, LPS mm.
     levels : the trace, coarsest level first.
-    hyperparameters : the values that were used.
+    setting : the values that were used.
     seconds : wall-clock time of the whole engine run.
     seed : the seed that was given.
     warnings : sentences for the user.
@@ -73,52 +111,33 @@ class Registration:
 
     transform: sitk.Transform
     levels: tuple[LevelTrace, ...]
-    hyperparameters: Mapping[str, float]
+    setting: Setting
     seconds: float
     seed: int
     warnings: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
-    """A deformable registration algorithm. Knows nothing of predictors, files or MRML.
+    """A deformable registration algorithm; it knows nothing of predictors, files or MRML.
 
-    `register` is pure: the same images, values, settings and seed give the same transform; with one thread bit for bit.
-    Settings are a frozen dataclass of the engine's own; `Settings()` is the default. `extra_bytes` is the memory that it takes
-    beyond what any registration takes for images and working grid.
+    `register` is pure: the same task gives the same transform; with one thread bit for bit. Settings are a frozen dataclass of
+    the engine's own; `settings_type()` is the default.
     """
 
-    name: ClassVar[str]
-    version: ClassVar[str]
-    summary: ClassVar[str]
-    hyperparameters: ClassVar[tuple[Hyperparameter, ...]]
+    info: ClassVar[EngineInfo]
     settings_type: ClassVar[type]
-    extra_bytes: ClassVar[float]
 
-    def register(  # noqa: PLR0913 - two images, what may belong to either, and what every long call takes
-        self,
-        fixed: sitk.Image,
-        moving: sitk.Image,
-        hyperparameters: Mapping[str, float],
-        settings: Any,
-        *,
-        seed: int,
-        fixed_mask: sitk.Image | None = None,
-        moving_mask: sitk.Image | None = None,
-        start: sitk.Transform | None = None,
-        progress: Progress = ...,
-        cancelled: CancelCheck = ...,
-    ) -> Registration:
-        """Register `moving`, already aligned and resampled onto the grid of `fixed`.
+    def search_space(self, grid: Geometry, settings: Any) -> SearchSpace:
+        """Return what the engine accepts on a working grid: `register` refuses nothing of it, and all that lies outside.
 
-        Parameters
-        ----------
-        fixed, moving : float images on one isotropic grid, intensities about 0 to 1 (see `intensity.normalised`).
-        hyperparameters : one value for each of the engine's hyperparameters; missing ones take their default.
-        settings : an instance of `settings_type`.
-        seed : non-zero; fixes every random choice.
-        fixed_mask, moving_mask : where the metric is evaluated, uint8 on the same grid.
-        start : an earlier result for these images with another λ; an engine may save its coarse levels by starting from it.
-        progress, cancelled : see `progress`; `Cancelled` is raised within two seconds of `cancelled()` being true.
+        Raises
+        ------
+        InputError : it can do nothing on such a grid.
+        """
+        ...
+
+    def register(self, task: RegistrationTask) -> Registration:
+        """Register the moving image of a task to the fixed one.
 
         Raises
         ------
@@ -129,23 +148,13 @@ class Engine(Protocol):
         ...
 
 
-def complete_hyperparameters(engine: Engine, given: Mapping[str, float]) -> dict[str, float]:
-    """Return a checked value for each hyperparameter of `engine`, defaults where none was given.
-
-    Raises
-    ------
-    InputError : an unknown name, or a value out of range.
-    """
-    known = {h.name: h for h in engine.hyperparameters}
-    for name in given:
-        if name not in known:
-            raise InputError(
-                f"The engine '{engine.name}' has no hyperparameter '{name}'; it has: {', '.join(known) or 'none'}."
-            )
-    return {name: h.check(given.get(name, h.default)) for name, h in known.items()}
-
-
 def settings_hash(engine: Engine, settings: Any) -> str:
     """Return a short hash that changes when the engine, its version or any of its settings changes."""
-    text = json.dumps([engine.name, engine.version, asdict(settings)], sort_keys=True)
+    text = json.dumps([engine.info.name, engine.info.version, asdict(settings)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def engine_used(engine: Engine, settings: Any) -> EngineUsed:
+    """Return what a report says of an engine."""
+    info = engine.info
+    return EngineUsed(info.name, info.version, info.title, info.search_space, to_plain(settings), settings_hash(engine, settings))

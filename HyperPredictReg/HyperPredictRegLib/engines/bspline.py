@@ -1,6 +1,6 @@
 """B-spline engine: SimpleITK's ``ImageRegistrationMethod`` moving the control points of a cubic B-spline.
 
-One registration method per level, so that every level's course and stop reason are seen; between levels the control
+One registration method per level, so that every level's convergence and stop reason are seen; between levels the control
 points are doubled by exact knot insertion, so that a level starts where the one before it ended. Mutual information
 makes it the engine for images of different contrast. References: Rueckert et al., IEEE TMI 18 (1999),
 doi:10.1109/42.796284; Mattes et al., IEEE TMI 22 (2003), doi:10.1109/TMI.2003.809072; L-BFGS-B: Byrd et al., SIAM J. Sci.
@@ -10,21 +10,22 @@ Comput. 16 (1995), doi:10.1137/0916069.
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import SimpleITK as sitk
 
-from HyperPredictRegLib.engines.base import Hyperparameter, Registration, complete_hyperparameters
-from HyperPredictRegLib.errors import Cancelled, InputError, RegistrationError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.intensity import foreground
-from HyperPredictRegLib.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
-from HyperPredictRegLib.trace import LevelTrace
+from HyperPredictRegLib.core.errors import Cancelled, InputError, RegistrationError
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, stop_if
+from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
+from HyperPredictRegLib.core.trace import LevelTrace
+from HyperPredictRegLib.engines.base import EngineInfo, Registration, RegistrationTask
+from HyperPredictRegLib.preprocessing.intensity import foreground
+from HyperPredictRegLib.spatial.geometry import Geometry
 
 METRICS = ("mattes", "correlation", "mean_squares")
 
@@ -56,7 +57,7 @@ class BSplineSettings:
     dilation_voxels : where no fixed mask is given, the metric is evaluated in the fixed foreground, dilated by this many voxels
         so that the outline is seen from both sides.
     bound : no control point moves further along an axis than this share of the coarsest level's control-point spacing. Without
-        a bound those at the mask's edge, which few samples hold, run away. At most 0.5 makes folds rare, not impossible.
+        a bound those at the mask's edge, which few samples hold, run away. At most 0.5 makes folding rare, not impossible.
     value_tolerance : a level ends when an iteration improves the metric by less than this share of it.
     """
 
@@ -113,36 +114,36 @@ class _Run:
 
 
 class BSplineEngine:
-    """Cubic B-spline driven by L-BFGS-B; its one hyperparameter is the control-point spacing."""
+    """Cubic B-spline driven by L-BFGS-B; its one parameter is the control-point spacing."""
 
-    name: ClassVar[str] = "bspline"
-    version: ClassVar[str] = "1"
-    summary: ClassVar[str] = "Smooth B-spline with mutual information: for images of different contrast."
-    hyperparameters: ClassVar[tuple[Hyperparameter, ...]] = (
-        Hyperparameter(
-            name="control_point_spacing", symbol="h", unit="mm", lower=0.5, upper=80.0, scale="log", default=20.0,
-            meaning="Distance between control points: larger values give smoother, stiffer and faster registrations.",
+    info: ClassVar[EngineInfo] = EngineInfo(
+        name="bspline",
+        version="1",
+        title="B-spline",
+        summary="Smooth B-spline with mutual information: for images of different contrast.",
+        contrasts="any",
+        search_space=SearchSpace(
+            (
+                Parameter(
+                    name="control_point_spacing", symbol="h", unit="mm", scale="log", low=0.5, high=80.0, default=20.0,
+                    regularizes="up", title="Control-point spacing",
+                    tooltip="Distance between control points: larger is smoother, more regularized and faster.",
+                ),
+            )
         ),
-    )
+        # A dense Jacobian, and the metric's derivative for every thread; measured with the default spacing on a brain at 2 mm.
+        extra_bytes=1.5e9,
+        seconds_per_million_voxels=60.0,
+    )  # fmt: skip
     settings_type: ClassVar[type] = BSplineSettings
-    # A dense Jacobian, and the metric's derivative for every thread; measured with the default spacing on a brain at 2 mm.
-    extra_bytes: ClassVar[float] = 1.5e9
 
-    def register(  # noqa: PLR0913 - see `Engine`
-        self,
-        fixed: sitk.Image,
-        moving: sitk.Image,
-        hyperparameters: Mapping[str, float],
-        settings: BSplineSettings,
-        *,
-        seed: int,
-        fixed_mask: sitk.Image | None = None,
-        moving_mask: sitk.Image | None = None,
-        start: sitk.Transform | None = None,
-        progress: Progress = silent,
-        cancelled: CancelCheck = never,
-    ) -> Registration:
-        """Register `moving`, already aligned and resampled onto the grid of `fixed`; see `Engine.register`.
+    def search_space(self, grid: Geometry, settings: BSplineSettings) -> SearchSpace:
+        """Return the spacings that are neither under three voxels nor need more control points than can be computed."""
+        spacing = self.info.search_space.first
+        return self.info.search_space.narrowed(spacing.name, smallest_spacing(grid, settings), spacing.high)
+
+    def register(self, task: RegistrationTask) -> Registration:
+        """Register the moving image to the fixed one; see `Engine.register`.
 
         The control points divide the grid evenly, so their spacing is the nearest one that fits, not exactly the one
         asked for. The transform is one ``sitk.BSplineTransform``; it is the identity outside the grid of `fixed`.
@@ -155,26 +156,30 @@ class BSplineEngine:
         Cancelled : the caller asked to stop; noticed at the next evaluation of the metric.
         """
         started = time.perf_counter()
-        values = complete_hyperparameters(self, hyperparameters)
-        _check_images(fixed, moving, fixed_mask, moving_mask)
-        if not 0 < seed < 2**31:
-            raise InputError(f"The seed {seed} cannot be used: give a whole number from 1 to {2**31 - 1}.")
-        mesh = coarsest_mesh(Geometry.of(fixed), values["control_point_spacing"], settings)
-        stop_if(cancelled)
-        mask = sitk.BinaryDilate(foreground(fixed), [settings.dilation_voxels] * 3) if fixed_mask is None else fixed_mask
-        bound_mm = settings.bound * values["control_point_spacing"] * settings.control_point_factors[0]
-        fixed, moving = _filled(fixed, fixed_mask), _filled(moving, moving_mask)
-        run = _Run(fixed, moving, mask, moving_mask, settings, bound_mm, seed, progress, cancelled)
+        settings: BSplineSettings = task.settings
+        values = self.info.search_space.complete(task.setting, self.info.name)
+        if not 0 < task.seed < 2**31:
+            raise InputError(f"The seed {task.seed} cannot be used: give a whole number from 1 to {2**31 - 1}.")
+        spacing = values["control_point_spacing"]
+        mesh = coarsest_mesh(Geometry.of(task.fixed), spacing, settings)
+        stop_if(task.cancelled)
+        _check_images(task.fixed, task.moving, task.fixed_mask, task.moving_mask)
+        mask = task.fixed_mask
+        if mask is None:
+            mask = sitk.BinaryDilate(foreground(task.fixed), [settings.dilation_voxels] * 3)
+        fixed, moving = _filled(task.fixed, task.fixed_mask), _filled(task.moving, task.moving_mask)
+        factor = settings.control_point_factors[0]
+        bound_mm = settings.bound * spacing * factor
+        run = _Run(fixed, moving, mask, task.moving_mask, settings, bound_mm, task.seed, task.progress, task.cancelled)
 
         transform = sitk.BSplineTransformInitializer(fixed, list(mesh), 3)
-        factor = settings.control_point_factors[0]
         levels = []
-        for level, wanted in enumerate(settings.control_point_factors):
-            while factor > wanted:
+        for level, expected in enumerate(settings.control_point_factors):
+            while factor > expected:
                 transform, factor = doubled(transform), factor // 2
             levels.append(_run_level(run, level, transform))
-        progress(ProgressEvent("register", 1.0, "registered"))
-        return Registration(transform, tuple(levels), values, time.perf_counter() - started, seed)
+        task.progress(ProgressEvent("register", 1.0, "registered"))
+        return Registration(transform, tuple(levels), values, time.perf_counter() - started, task.seed)
 
 
 def coarsest_mesh(grid: Geometry, spacing_mm: float, settings: BSplineSettings) -> tuple[int, ...]:
@@ -184,22 +189,30 @@ def coarsest_mesh(grid: Geometry, spacing_mm: float, settings: BSplineSettings) 
     ------
     InputError : the spacing is under three voxels, or so fine that one evaluation of the metric would take too long.
     """
-    least = MINIMUM_SPACING_VOXELS * max(grid.spacing)
+    least = smallest_spacing(grid, settings)
     if spacing_mm < least * (1 - 1e-9):
+        instead = f"at least {least:g} mm" if math.isfinite(least) else "fewer samples"
         raise InputError(
-            f"A control-point spacing of {spacing_mm:g} mm is too fine for a working grid of {max(grid.spacing):g} mm: "
-            f"choose at least {least:g} mm, or a finer working grid."
+            f"A control-point spacing of {spacing_mm:g} mm is too fine for a working grid of {grid.size} voxels of "
+            f"{max(grid.spacing):g} mm: choose {instead}."
         )
-    mesh = _mesh(grid, spacing_mm, settings)
-    if _work(mesh, settings) > MAXIMUM_PARAMETERS_TIMES_SAMPLES:
-        rounded = (np.ceil(spacing_mm * factor * 10) / 10 for factor in np.geomspace(1.02, 50, 300))
-        usable = next((s for s in rounded if _work(_mesh(grid, s, settings), settings) <= MAXIMUM_PARAMETERS_TIMES_SAMPLES), None)
-        advice = "fewer samples" if usable is None else f"about {usable:g} mm or more, or fewer samples"
-        raise InputError(
-            f"A control-point spacing of {spacing_mm:g} mm needs more control points on this image than the engine 'bspline' "
-            f"can compute in reasonable time: choose {advice}."
-        )
-    return mesh
+    return _mesh(grid, spacing_mm, settings)
+
+
+def smallest_spacing(grid: Geometry, settings: BSplineSettings) -> float:
+    """Return the smallest control-point spacing, in mm, that can be computed on a grid; infinite if there is none.
+
+    At least `MINIMUM_SPACING_VOXELS`, and so much that an evaluation of the metric does not take too long; with three digits.
+    """
+    least = MINIMUM_SPACING_VOXELS * max(grid.spacing)
+    # Finer meshes never take less work, so the first spacing that can be computed is the smallest.
+    steps = (float(step) for step in least * np.geomspace(1.0, 400.0, 1200))
+    found = next((s for s in steps if _work(_mesh(grid, s, settings), settings) <= MAXIMUM_PARAMETERS_TIMES_SAMPLES), None)
+    if found is None:
+        return math.inf
+    digit = 10.0 ** (math.floor(math.log10(found)) - 2)
+    # A little less, lest what rounding made of 3.3 become 3.31.
+    return math.ceil(found / digit - 1e-6) * digit
 
 
 def doubled(transform: sitk.BSplineTransform) -> sitk.BSplineTransform:
@@ -265,9 +278,9 @@ def _filled(image: sitk.Image, mask: sitk.Image | None) -> sitk.Image:
     if mask is None:
         return image
     inside, sigma = sitk.Cast(mask != 0, sitk.sitkFloat64), 2 * image.GetSpacing()[0]
-    kept = sitk.Cast(image, sitk.sitkFloat64) * inside
+    retained = sitk.Cast(image, sitk.sitkFloat64) * inside
     weight = sitk.Maximum(sitk.SmoothingRecursiveGaussian(inside, sigma), 1e-3)
-    return sitk.Cast(kept + sitk.SmoothingRecursiveGaussian(kept, sigma) / weight * (1 - inside), sitk.sitkFloat32)
+    return sitk.Cast(retained + sitk.SmoothingRecursiveGaussian(retained, sigma) / weight * (1 - inside), sitk.sitkFloat32)
 
 
 class _StoppedInside(Exception):  # noqa: N818 - leaves ITK's optimiser, never this file
@@ -286,7 +299,7 @@ class _Watch:
 
     def __call__(self) -> None:
         value = self.method.GetMetricValue() / _INTENSITY_UNITS[self.run.settings.metric] ** 2
-        # An event comes with every evaluation; the last one of an iteration is that of the point it kept.
+        # An event comes with every evaluation; the last one of an iteration is that of its result.
         self.values[self.method.GetOptimizerIteration()] = value
         levels = self.run.settings.iterations
         share = (self.level + len(self.values) / levels[self.level]) / len(levels)

@@ -1,10 +1,11 @@
-"""How the panel keeps its shape in Slicer's window: after another module was open, under long texts, with any method."""
+"""How the panel keeps its shape in Slicer's window, whatever it shows, and shows texts, tables and charts."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import qt
+import slicer
 
 _LONG_WORD = re.compile(r"[^\s<>&;'\"]{30}(?=[^\s<>&;'\"])")
 _BREAK = "\u200b"  # a space of no width
@@ -109,3 +110,57 @@ def keep_rows_fitting(table: Any, highest: int) -> None:
     timer.setInterval(0)
     timer.connect("timeout()", lambda: fit_rows(table, highest))
     table.horizontalHeader().connect("sectionResized(int,int,int)", lambda column, before, now: timer.start())
+
+
+class PlotPane:
+    """A plot view inside the panel that shows one chart of the scene; hidden while there is nothing to show.
+
+    A view of its own, so that the user's layout stays as it is. Its view node is not in the scene: there, the layout manager
+    would make a second view for it, and every other chart that is shown anywhere would be shown here too.
+    """
+
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+        self._node = slicer.vtkMRMLPlotViewNode()
+        # Held here, because the view itself does not hold the chart that it shows.
+        self._chart: Any = None
+        self._view = slicer.qMRMLPlotView()
+        self._view.setMRMLScene(slicer.mrmlScene)
+        frame.layout().addWidget(self._view)
+        frame.setVisible(False)
+
+    def show(self, chart: Any) -> None:
+        """Show a chart node; None shows nothing."""
+        if chart is self._chart:
+            return
+        self._frame.setVisible(chart is not None)
+        self._view.setMRMLPlotViewNode(None)
+        self._chart = chart
+        if chart is not None:
+            # Charts of scenes from before have one, which would cover the curves.
+            chart.SetLegendVisibility(False)
+            self._node.SetPlotChartNodeID(chart.GetID())
+            self._view.setMRMLPlotViewNode(self._node)
+
+
+def show_text(label: Any, text: str) -> None:
+    """Show a text whose long words may be broken, or hide its label if there is none."""
+    text, before = breakable(text), label.text
+    if text != before:
+        label.setText(text)
+    # A collapsed section hides what is in it by itself: asking whether a label is hidden would not tell.
+    if not text or not before:
+        label.setVisible(bool(text))
+
+
+def fill_table(table: Any, columns: Sequence[str], rows: Sequence[Sequence[str]], stretched: int, highest: int) -> None:
+    """Fill a table with texts, each also under the mouse; hide it if there are none."""
+    table.setVisible(bool(rows))
+    fit_columns(table, stretched, columns)
+    table.setRowCount(len(rows))
+    for row, texts in enumerate(rows):
+        for column, text in enumerate(texts):
+            item = qt.QTableWidgetItem(text)
+            item.setToolTip(text)
+            table.setItem(row, column, item)
+    fit_rows(table, highest)

@@ -1,328 +1,236 @@
-"""The section in which λ is chosen: what matters, the foreseen curves, the traffic light, and λ by hand."""
+"""The section in which a setting is chosen: renders a `PanelView`, and passes on what the user does with it."""
 
-import html
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from HyperPredictRegLib.curves import Curves
-from HyperPredictRegLib.engines import get_engine
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.panel.arranging import SymbolTexts, breakable, fit_columns
-from HyperPredictRegLib.panel.inputs import request_of
-from HyperPredictRegLib.panel.parameters import criterion_of
-from HyperPredictRegLib.panel.plots import PlotPane
-from HyperPredictRegLib.prediction import Foresight
-from HyperPredictRegLib.predictor.card import read_card
-from HyperPredictRegLib.predictor.paths import bundled
-from HyperPredictRegLib.reporting.choice_wording import light, setting
-from HyperPredictRegLib.selection import Choice, choose, interpolated
-from HyperPredictRegLib.slicerbridge import foretold
-from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight
-from HyperPredictRegLib.slicerbridge.foretold_charts import mark_color
-from HyperPredictRegLib.slicerbridge.placement import difference
-from HyperPredictRegLib.slicerbridge.task import Task
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.search_space import Setting
+from HyperPredictRegLib.panel.arranging import PlotPane, SymbolTexts, breakable, fit_columns, show_text
+from HyperPredictRegLib.panel.parameters import request_of
+from HyperPredictRegLib.presentation.panel import PanelView, ParameterView, StructureRow, manual_setting, ticked_weights
+from HyperPredictRegLib.results.prediction import Prediction
+from HyperPredictRegLib.slicerbridge import predictions
+from HyperPredictRegLib.slicerbridge.predictions import mark_color
+from HyperPredictRegLib.slicerbridge.request import difference
+from HyperPredictRegLib.slicerbridge.task import Task, deliver_prediction
 
-_COLORS = {"green": "#2e9e44", "amber": "#e69500", "red": "#d03b3b"}
 _SIGNS = {"chosen": "\u25c6", "fixed": "\u25a0", "yours": "\u2503"}
 _NAME, _WEIGHT, _DICE = range(3)
 
 
 class ChoiceSection:
-    """Shows what is foreseen and keeps λ of the parameter node at λ*, unless the user sets it by hand.
+    """Shows what is predicted, and lets the user choose."""
 
-    Attributes
-    ----------
-    foresight : the prediction for the volumes and settings that are chosen now, or None.
-    """
-
-    def __init__(self, ui: Any, parameters: Callable[[], Any]) -> None:
+    def __init__(self, ui: Any, parameters: Callable[[], Any], view: Callable[[], PanelView | None]) -> None:
         self.ui = ui
         self._parameters = parameters
-        self.foresight: Foresight | None = None
-        self._read: tuple[str, int, Foresight] | None = None
-        self._nodes: foretold.ForesightNodes | None = None
-        self._listed: tuple[str, ...] | None = None
+        self._view = view
+        self._read: tuple[str, int, Prediction] | None = None
+        self._nodes: predictions.PredictionNodes | None = None
         self._drawn: Any = None
+        self._marked: Setting | None = None
+        self._listed: tuple[str, ...] | None = None
+        self._curves: tuple[str, ...] | None = None
+        self._further: dict[str, Any] = {}
         self._filling = False
         self._plots = tuple(PlotPane(frame) for frame in (ui.dicePlotFrame, ui.foldingPlotFrame))
         self._symbols = SymbolTexts(ui)
-        fit_columns(ui.structuresTable, _NAME, (_("Structure"), _("Weight"), _("Foreseen Dice")))
+        fit_columns(ui.structuresTable, _NAME, (_("Structure"), _("Weight"), _("Predicted Dice")))
         ui.structuresTable.connect("itemChanged(QTableWidgetItem*)", self._structureEdited)
         ui.curveComboBox.connect("currentIndexChanged(int)", self._curveChosen)
         ui.weightSlider.connect("valueChanged(int)", self._sliderMoved)
         ui.weightSpinBox.connect("valueChanged(double)", self._weightTyped)
 
-    def take(self, foresight: Foresight, task: Task) -> None:
-        """Put a new prediction into the scene in place of the one before, and show it."""
+    @property
+    def curve(self) -> str:
+        """Return the name of the structure whose curves are to be shown; "" is all of them together."""
+        row = self.ui.curveComboBox.currentIndex - 1
+        return self._curves[row] if self._curves is not None and 0 <= row < len(self._curves) else ""
+
+    def take(self, prediction: Prediction, task: Task) -> None:
+        """Put a new prediction into the scene in place of the one before, and choose by it."""
         parameters = self._parameters()
-        node = deliver_foresight(foresight, task, earlier=parameters.foresight)
+        node = deliver_prediction(prediction, task, earlier=parameters.prediction)
         self._read = None
         with slicer.util.NodeModify(parameters):
-            parameters.foresight = node
-            parameters.byHand = False
-            # What mattered in another pair may not be foreseen here, and could not be unticked.
-            known = foresight.curves.structures
+            parameters.prediction = node
+            parameters.manual = False
+            # What was ticked for another pair may not be predicted here, and could not be unticked.
+            known = prediction.surface.structures
             parameters.structureWeights = {n: w for n, w in dict(parameters.structureWeights).items() if n in known}
-        self.refresh()
 
-    def refresh(self) -> None:
-        """Show what the parameter node says; called whenever it has changed."""
-        parameters = self._parameters()
-        if parameters is None or self._filling:
-            return
-        self._filling = True
-        try:
-            problem = self._load(parameters)
-            curves = None if self.foresight is None else self.foresight.curves
-            choice, sentence = self._choice(parameters, curves)
-            with slicer.util.NodeModify(parameters):
-                self._keep_weight(parameters, curves, choice)
-            self._show_light(problem, choice, sentence)
-            self._list_structures(parameters, curves)
-            self._show_weight(parameters, curves, choice)
-        finally:
-            self._filling = False
-
-    def release(self) -> None:
-        """Let go of everything that belongs to a scene that closes."""
-        self.foresight = self._read = self._nodes = self._drawn = None
-        for plot in self._plots:
-            plot.show(None)
-
-    def _load(self, parameters: Any) -> str:
-        """Read the prediction of the parameter node; return why it does not count for what is chosen now, or ""."""
-        self.foresight = None
-        node = parameters.foresight
+    def found(self, parameters: Any) -> tuple[Prediction | None, str]:
+        """Return the prediction of a parameter node, and why it does not count for what is chosen now, or ""."""
+        node = parameters.prediction
         if node is None:
             self._nodes = None
-            return ""
+            return None, ""
         key = (node.GetID(), node.GetMTime())
         if self._read is None or self._read[:2] != key:
             try:
-                self._nodes = foretold.foresight_nodes_of(node)
-                self._read = (*key, foretold.read_foresight_node(node))
+                self._nodes = predictions.prediction_nodes_of(node)
+                self._read = (*key, predictions.read_prediction_node(node))
             except InputError as error:
                 self._nodes = self._read = None
-                return str(error)
-            self._drawn = None
-        foresight = self._read[2]
-        if changed := difference(node, request_of(parameters, forPrediction=True)):
-            return {
-                "volumes": _("The last prediction was for other volumes."),
-                "inputs": _("The last prediction was made with another mask, segmentation or initial transform."),
-                "places": _("The volumes have moved since the last prediction."),
-            }[changed]
-        job = foresight.prediction.job
-        if (job.engine, job.preset) != (parameters.engine.value, parameters.preset.value):
-            return _("The last prediction was for another method or detail.")
-        self.foresight = foresight
-        return ""
+                return None, str(error)
+            self._drawn = self._marked = None
+        prediction = self._read[2]
+        if changed := difference(node, request_of(parameters)):
+            return prediction, changed
+        made = (prediction.job.engine, prediction.job.preset, prediction.job.seed)
+        return prediction, "" if made == (parameters.engine.value, parameters.preset.value, parameters.seed) else "method"
 
-    def _choice(self, parameters: Any, curves: Curves | None) -> tuple[Choice | None, str]:
-        """Return λ* with its reason; or None with the reason why there is none."""
-        if self.foresight is None or curves is None:
-            return None, ""
-        prediction = self.foresight.prediction
-        if self._red():
-            return None, prediction.choice
+    def release(self) -> None:
+        """Let go of everything that belongs to a scene that closes."""
+        self._read = self._nodes = self._drawn = self._marked = None
+        for plot in self._plots:
+            plot.show(None)
+
+    def show(self, view: PanelView, before: PanelView | None) -> None:
+        """Render a view; what is as it was `before` is left alone."""
+        self._filling = True
         try:
-            choice = choose(curves, criterion_of(parameters))
-        except InputError as error:
-            return None, str(error)
-        return choice, choice.sentence
+            ui = self.ui
+            self._symbols.show(view.symbol)
+            show_text(ui.reliabilityLabel, view.reliability)
+            if before is None or view.reasons != before.reasons:
+                ui.reasonsLabel.setText(breakable(view.reasons))
+                ui.whyCollapsibleButton.setVisible(bool(view.reasons))
+            for label, text in (
+                (ui.readoutLabel, view.read_out), (ui.hintLabel, view.hint), (ui.expectedLabel, view.expected),
+            ):  # fmt: skip
+                show_text(label, text)
+            if before is None or view.rows != before.rows or self._listed is None:
+                self._show_structures(view.rows, before.rows if before is not None and self._listed is not None else ())
+            self._show_curves(view)
+            self._show_parameters(view.parameters)
+            self._draw(view)
+        finally:
+            self._filling = False
 
-    def _red(self) -> bool:
-        """Tell whether the predictor declines to foresee this pair."""
-        return self.foresight is not None and light(self.foresight.prediction.verdict).colour == "red"
-
-    def _keep_weight(self, parameters: Any, curves: Curves | None, choice: Choice | None) -> None:
-        """Let the weight be λ*, or what was set by hand for this method, and always within the slider's range."""
-        name = get_engine(parameters.engine.value).hyperparameters[0].name
-        if parameters.weightOf != name:
-            parameters.weightOf, parameters.byHand, parameters.weight = name, False, 0.0
-        if choice is not None and not parameters.byHand:
-            weight = next(iter(choice.hyperparameters.values()))
-        else:
-            weight = parameters.weight if parameters.weight > 0 and parameters.byHand else self._fixed_weight(parameters)
-        low, high = self._range(parameters, curves)
-        parameters.weight = min(max(weight, low), high)
-
-    def _show_light(self, problem: str, choice: Choice | None, sentence: str) -> None:
-        """Show the light in one line with what is recommended; all reasons are folded away under "Why?"."""
-        label = self.ui.lightLabel
-        if self.foresight is None:
-            label.setText(html.escape(problem))
-            label.setVisible(bool(problem))
-            self.ui.whyCollapsibleButton.setVisible(False)
-            return
-        shown = light(self.foresight.prediction.verdict)
-        word = {"green": _("Green"), "amber": _("Amber"), "red": _("Red")}[shown.colour]
-        mark = f"<span style='color:{_COLORS[shown.colour]}; font-size:large'>\u25cf</span>"
-        line = f"{mark} <b>{word}.</b> {html.escape(shown.meaning)}"
-        reasons = [reason for reason in (*shown.reasons, *self.foresight.prediction.warnings) if reason != shown.meaning]
-        # A suggestion is short; that there is none, or that it breaks the limit, is said in full.
-        advice = sentence
-        if choice is not None and choice.feasible:
-            advice = _("{setting} is suggested.").format(setting=setting(choice.hyperparameters))
-            reasons.insert(0, sentence)
-        label.setText(breakable(f"{line}<br><b>{html.escape(advice)}</b>" if advice else line))
-        label.setVisible(True)
-        self.ui.reasonsLabel.setText(breakable("".join(f"<p>{html.escape(reason)}</p>" for reason in reasons)))
-        self.ui.whyCollapsibleButton.setVisible(bool(reasons))
-
-    def _list_structures(self, parameters: Any, curves: Curves | None) -> None:
-        table, combo = self.ui.structuresTable, self.ui.curveComboBox
-        # Without a prediction, what was ticked before can still be unticked.
-        names = tuple(dict(parameters.structureWeights)) if curves is None else curves.structures
+    def _show_structures(self, rows: tuple[StructureRow, ...], before: tuple[StructureRow, ...]) -> None:
+        table = self.ui.structuresTable
+        names = tuple(row.name for row in rows)
         if names != self._listed:
-            self._listed = names
+            self._listed, before = names, ()
             table.setRowCount(len(names))
-            combo.clear()
-            combo.addItem(_("All structures"))
-            for name in names:
-                combo.addItem(name)
-        for widget in (combo, self.ui.curveComboBoxLabel):
-            widget.setVisible(curves is not None)
-        # A copy, because Slicer's own kind of dict is not quite one.
-        weights = dict(parameters.structureWeights)
-        for row, name in enumerate(names):
-            weight = weights.get(name, 0.0)
-            if table.item(row, _NAME) is None:
+            readable = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
+            for number, name in enumerate(names):
                 for column in (_NAME, _WEIGHT, _DICE):
-                    table.setItem(row, column, qt.QTableWidgetItem(""))
-                readable = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
-                table.item(row, _NAME).setFlags(readable | qt.Qt.ItemIsUserCheckable)
-                table.item(row, _DICE).setFlags(readable)
-            table.item(row, _NAME).setText(name)
-            table.item(row, _NAME).setToolTip(name)
-            table.item(row, _NAME).setCheckState(qt.Qt.Checked if weight > 0 else qt.Qt.Unchecked)
-            table.item(row, _WEIGHT).setText(f"{weight:g}" if weight > 0 else "")
+                    table.setItem(number, column, qt.QTableWidgetItem(name if column == _NAME else ""))
+                table.item(number, _NAME).setFlags(readable | qt.Qt.ItemIsUserCheckable)
+                table.item(number, _NAME).setToolTip(name)
+                table.item(number, _DICE).setFlags(readable)
+        for number, row in enumerate(rows):
+            old = before[number] if number < len(before) else None
+            if old is None or (old.ticked, old.weight) != (row.ticked, row.weight):
+                table.item(number, _NAME).setCheckState(qt.Qt.Checked if row.ticked else qt.Qt.Unchecked)
+                table.item(number, _WEIGHT).setText(row.weight)
+            if old is None or old.dice != row.dice:
+                table.item(number, _DICE).setText(row.dice)
 
-    def _show_weight(self, parameters: Any, curves: Curves | None, choice: Choice | None) -> None:
-        low, high = self._range(parameters, curves)
-        weight = parameters.weight
-        known = get_engine(parameters.engine.value).hyperparameters[0]
-        self.ui.weightLabel.setText(f"&{known.symbol}:" if len(known.symbol) == 1 else f"{known.symbol}:")
-        self._symbols.show(known.symbol)
-        for widget in (self.ui.weightSlider, self.ui.weightSpinBox):
-            widget.setToolTip(known.meaning)
-        self.ui.weightSpinBox.setSuffix(" mm" if known.unit == "mm" else "")
-        steps = self.ui.weightSlider.maximum
-        self.ui.weightSlider.setValue(round(steps * math.log(weight / low) / math.log(high / low)))
-        self.ui.weightSpinBox.setRange(low, high)
-        self.ui.weightSpinBox.setValue(weight)
-        self.ui.readoutLabel.setText(self._read_out(parameters, curves, weight, choice))
-        self._draw(parameters, choice, weight)
-        self.ui.legendLabel.setText(self._legend(known.symbol))
-        self.ui.legendLabel.setVisible(self.foresight is not None)
-        for plot, chart in zip(self._plots, ("dice_chart", "folding_chart"), strict=True):
-            plot.show(None if self._nodes is None or self.foresight is None else getattr(self._nodes, chart))
-        for row in range(self.ui.structuresTable.rowCount):
-            self.ui.structuresTable.item(row, _DICE).setText("")
-        if curves is not None and not self._red():
-            here = interpolated(curves, np.array([weight])).dice.value[:, 0]
-            for row, value in enumerate(here):
-                self.ui.structuresTable.item(row, _DICE).setText(f"{value:.2f}" if math.isfinite(value) else "")
-
-    def _legend(self, symbol: str) -> str:
-        """Say what the marks in the charts mean, in rich text below them: in narrow charts a legend would cover the curves."""
-        words = {"fixed": _("{symbol} without a prediction"), "yours": _("your {symbol}")}
-        if not self._red():
-            words = {"chosen": _("suggested {symbol}"), **words}
-        marks = [
-            f"<span style='color:{mark_color(kind)}'>{_SIGNS[kind]}</span>\u00a0{text.format(symbol=symbol)}"
-            for kind, text in words.items()
-        ]
-        return ", ".join([*marks, _("\u2504\u00a090\u00a0%\u00a0range")])
-
-    def _read_out(self, parameters: Any, curves: Curves | None, weight: float, choice: Choice | None) -> str:
-        if curves is None and bundled(parameters.engine.value, parameters.preset.value) is None:
-            return _("Nothing can be foreseen with this method and detail: register, and what comes out is measured.")
-        if curves is None:
-            return _("Nothing is foreseen yet: press \"Suggest {symbol}\", or register, and what comes out is measured.").format(
-                symbol=get_engine(parameters.engine.value).hyperparameters[0].symbol
-            )
-        if self._red():
-            return _("Red light: what the curves say of this pair is not to be trusted.")
-        words = foretold.read_out(curves, weight, parameters.foldingDomain.value).replace(" %", "\u00a0%")
-        if parameters.byHand:
-            return _("By hand: {words}").format(words=words)
-        return _("Suggested: {words}").format(words=words) if choice is not None else words
-
-    def _draw(self, parameters: Any, choice: Choice | None, weight: float) -> None:
-        """Bring the charts up to date: all of them where the criterion has changed, else only the mark of the user's λ."""
-        if self.foresight is None or self._nodes is None:
+    def _show_curves(self, view: PanelView) -> None:
+        if view.curves == self._curves:
             return
-        criterion, row = criterion_of(parameters), self.ui.curveComboBox.currentIndex - 1
-        structure = self.foresight.curves.labels[row] if row >= 0 else None
-        if self._drawn != (criterion, structure):
-            self._drawn = (criterion, structure)
-            prediction = replace(self.foresight.prediction, criterion=criterion)
-            if choice is not None:
-                prediction = replace(prediction, hyperparameters=choice.hyperparameters)
-            foretold.show_structure(self._nodes, replace(self.foresight, prediction=prediction), structure)
-        foretold.mark_weight(self._nodes, weight, self.foresight.curves)
+        self._curves = view.curves
+        self.ui.curveComboBox.clear()
+        for name in (_("All structures"), *view.curves):
+            self.ui.curveComboBox.addItem(name)
+        for widget in (self.ui.curveComboBox, self.ui.curveComboBoxLabel):
+            widget.setVisible(view.prediction is not None)
 
-    def _range(self, parameters: Any, curves: Curves | None) -> tuple[float, float]:
-        if curves is not None:
-            return float(curves.values.min()), float(curves.values.max())
-        known = get_engine(parameters.engine.value).hyperparameters[0]
-        return known.lower, known.upper
+    def _show_parameters(self, parameters: tuple[ParameterView, ...]) -> None:
+        """Show the first parameter by slider and spin box, and each further one in a row of its own."""
+        first, *further = parameters
+        slider = self.ui.weightSlider
+        self.ui.weightLabel.setText(first.label)
+        slider.setToolTip(first.tooltip)
+        slider.setValue(round(slider.maximum * first.share))
+        _show_number(self.ui.weightSpinBox, first)
+        if [one.name for one in further] != list(self._further):
+            layout = self.ui.furtherParametersFrame.layout()
+            while self._further:
+                self._further.popitem()
+                layout.removeRow(0)
+            for one in further:
+                box = qt.QDoubleSpinBox()
+                box.setKeyboardTracking(False)
+                box.connect("valueChanged(double)", lambda value, name=one.name: self._set_manually(name, value=value))
+                layout.addRow(one.label, box)
+                self._further[one.name] = box
+            self.ui.furtherParametersFrame.setVisible(bool(further))
+        for one in further:
+            _show_number(self._further[one.name], one)
 
-    def _fixed_weight(self, parameters: Any) -> float:
-        if self.foresight is not None:
-            return next(iter(self.foresight.prediction.fixed_hyperparameters.values()))
-        folder = bundled(parameters.engine.value, parameters.preset.value)
-        if folder is not None:
-            return read_card(folder).fixed_value
-        return get_engine(parameters.engine.value).hyperparameters[0].default
+    def _draw(self, view: PanelView) -> None:
+        """Bring the charts up to date: all of them where the criterion has changed, else only the mark of the user's setting."""
+        self._show_legend(view)
+        shown = self._nodes if view.prediction is not None else None
+        if view.prediction is not None and shown is not None:
+            structure = view.state.curve or None
+            if self._drawn is None or self._drawn[0] is not view.prediction or self._drawn[1] != structure:
+                self._drawn = (view.prediction, structure)
+                predictions.show_structure(shown, view.prediction, structure, view.setting)
+            elif view.setting != self._marked:
+                predictions.mark_weight(shown, view.setting, view.prediction, structure)
+            self._marked = view.setting
+        for plot, chart in zip(self._plots, ("dice_chart", "folding_chart"), strict=True):
+            plot.show(None if shown is None else getattr(shown, chart))
+
+    def _show_legend(self, view: PanelView) -> None:
+        """Say what the marks in the charts mean, in rich text below them: in narrow charts a legend would cover the curves."""
+        marks = [f"<span style='color:{mark_color(kind)}'>{_SIGNS[kind]}</span>\u00a0{text}" for kind, text in view.legend]
+        show_text(self.ui.legendLabel, ", ".join([*marks, _("\u2504\u00a090\u00a0%\u00a0range")]) if marks else "")
+
+    # What the user does
 
     def _structureEdited(self, item: Any) -> None:  # noqa: N802 - Slicer's style
-        parameters = self._parameters()
-        if self._filling or parameters is None or self._listed is None:
+        view, parameters = self._view(), self._parameters()
+        if self._filling or view is None or parameters is None:
             return
         table, row = self.ui.structuresTable, item.row()
-        ticked = table.item(row, _NAME).checkState() == qt.Qt.Checked
-        try:
-            typed = float(table.item(row, _WEIGHT).text().replace(",", "."))
-        except ValueError:
-            typed = 0.0
-        if item.column() == _WEIGHT:
-            weight = typed if math.isfinite(typed) else 0.0
+        ticked = table.item(row, _NAME).checkState() == qt.Qt.Checked if item.column() == _NAME else None
+        weights = ticked_weights(view, row, ticked=ticked, typed=table.item(row, _WEIGHT).text())
+        if weights == dict(parameters.structureWeights):
+            # What was typed is no weight: show the one that counts again.
+            self._listed = None
+            self.show(view, view)
         else:
-            weight = (typed if typed > 0 else 1.0) if ticked else 0.0
-        weights = {name: value for name, value in dict(parameters.structureWeights).items() if name in self._listed}
-        weights.pop(self._listed[row], None)
-        if weight > 0:
-            weights[self._listed[row]] = weight
-        parameters.structureWeights = weights
-        self.refresh()
+            parameters.structureWeights = weights
 
     def _curveChosen(self, index: int) -> None:  # noqa: N802
-        if not self._filling and index >= 0:
-            self.refresh()
+        view = self._view()
+        if not self._filling and index >= 0 and view is not None:
+            self._draw(replace(view, state=replace(view.state, curve=self.curve)))
 
     def _sliderMoved(self, position: int) -> None:  # noqa: N802
-        parameters = self._parameters()
-        if self._filling or parameters is None:
-            return
-        low, high = self._range(parameters, None if self.foresight is None else self.foresight.curves)
-        self._set_by_hand(parameters, low * (high / low) ** (position / self.ui.weightSlider.maximum))
+        if (view := self._view()) is not None:
+            self._set_manually(view.space.first.name, share=position / self.ui.weightSlider.maximum)
 
     def _weightTyped(self, value: float) -> None:  # noqa: N802
-        parameters = self._parameters()
-        if not self._filling and parameters is not None:
-            self._set_by_hand(parameters, value)
+        if (view := self._view()) is not None:
+            self._set_manually(view.space.first.name, value=value)
 
-    def _set_by_hand(self, parameters: Any, weight: float) -> None:
+    def _set_manually(self, name: str, **to: float) -> None:
+        view, parameters = self._view(), self._parameters()
+        if self._filling or view is None or parameters is None:
+            return
+        # One event for all three: the panel is shown anew once.
         with slicer.util.NodeModify(parameters):
-            parameters.byHand = True
-            parameters.weight = weight
-        self.refresh()
+            parameters.setting = manual_setting(view, name, **to)
+            parameters.settingOf = view.state.engine
+            parameters.manual = True
+
+
+def _show_number(box: Any, parameter: ParameterView) -> None:
+    box.setDecimals(parameter.decimals)
+    box.setSingleStep(parameter.step)
+    box.setSuffix(parameter.suffix)
+    box.setToolTip(parameter.tooltip)
+    box.setRange(parameter.low, parameter.high)
+    box.setValue(parameter.value)

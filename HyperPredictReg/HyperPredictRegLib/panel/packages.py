@@ -38,7 +38,7 @@ def make_torch_ready(*, ask_again: bool = True) -> bool:
     except ImportError:
         slicer.util.infoDisplay(
             _(
-                "To foresee the best λ, the free extension \"PyTorch\" is needed: install it in the Extensions Manager and "
+                "To predict the best λ, the free extension \"PyTorch\" is needed: install it in the Extensions Manager and "
                 "restart Slicer.\n\nYou can go on without it: \"Register\" then starts from a fixed λ that suits most pairs, "
                 "measures the folding, and corrects λ until your limit holds."
             ),

@@ -1,4 +1,4 @@
-"""The whole panel: its sections, and what its buttons do."""
+"""The whole panel: its sections, what its buttons do, and the one refresh that shows what the parameter node says."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,21 +9,18 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from HyperPredictRegLib.engines import get_engine
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.panel import expected, packages
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.panel import packages
 from HyperPredictRegLib.panel.applying import ApplySection
 from HyperPredictRegLib.panel.choosing import ChoiceSection
-from HyperPredictRegLib.panel.inputs import InputsSection, request_of, what_is_missing
-from HyperPredictRegLib.panel.parameters import TransformKind, predictable_words
+from HyperPredictRegLib.panel.parameters import MASKS, Transform, request_of, segment_ids, segment_name, state_of, stored_as
 from HyperPredictRegLib.panel.results import ResultSection
-from HyperPredictRegLib.panel.running import Runner
-from HyperPredictRegLib.predictor.paths import bundled
-from HyperPredictRegLib.slicerbridge.delivery import deliver_foresight, deliver_outcome, save_page
-from HyperPredictRegLib.slicerbridge.storing import check_storage
-from HyperPredictRegLib.slicerbridge.task import Task
+from HyperPredictRegLib.panel.running import Runner, known_rate, learn_rate
+from HyperPredictRegLib.presentation.choices import engines_tooltip, predictable_words
+from HyperPredictRegLib.presentation.panel import PanelView, nothing_to_predict, panel_view
+from HyperPredictRegLib.slicerbridge.outcome_nodes import check_storage
+from HyperPredictRegLib.slicerbridge.task import Task, deliver_outcome, deliver_prediction, save_page
 from HyperPredictRegLib.slicerbridge.volumes import volume_geometry
-from HyperPredictRegLib.workflow.foresight import foresight_of
 
 
 class Panel:
@@ -35,11 +32,16 @@ class Panel:
     logic : HyperPredictRegLogic.
     parameters : returns the current ParameterNode, or None.
     requirements : path of the requirements file of the report page.
+
+    Attributes
+    ----------
+    view : what is shown now, or None.
     """
 
     def __init__(self, ui: Any, logic: Any, parameters: Callable[[], Any], requirements: str) -> None:
         self.ui = ui
         self.logic = logic
+        self.view: PanelView | None = None
         self._parameters = parameters
         self._requirements = requirements
         self._registrations: dict[str, Task] = {}
@@ -47,12 +49,13 @@ class Panel:
         self._unseen = False
         self._listing = False
         self._refreshing = False
+        ui.engineComboBox.setToolTip(f"{ui.engineComboBox.toolTip}\n{engines_tooltip()}")
         if choices := predictable_words():
             where = _("Predictions are made for {choices}.").format(choices=choices)
             ui.presetComboBox.setToolTip(f"{ui.presetComboBox.toolTip} {where}")
-        self.runner = Runner(ui, self._update_buttons)
+        self.runner = Runner(ui, self._show)
         self.inputs = InputsSection(ui, parameters)
-        self.choice = ChoiceSection(ui, parameters)
+        self.choice = ChoiceSection(ui, parameters, lambda: self.view)
         self.result = ResultSection(ui, parameters)
         self.applying = ApplySection(ui, self.result)
         ui.suggestButton.connect("clicked(bool)", self._suggestOrCancel)
@@ -67,19 +70,10 @@ class Panel:
         self._refreshing = True
         try:
             self.inputs.refresh()
-            self.choice.refresh()
             if self.result.refresh():
                 self.applying.refresh()
-            engine, preset = parameters.engine.value, parameters.preset.value
-            words = expected.expected_words(parameters.fixedVolume, engine, preset)
-            self.ui.expectedLabel.setText(words)
-            self.ui.expectedLabel.setVisible(bool(words))
-            self.ui.fieldSpacingSpinBox.setEnabled(parameters.transformKind is TransformKind.FIELD)
-            self.ui.limitCheckBox.setEnabled(not parameters.byHand)
-            for widget in (self.ui.foldingLimitSpinBox, self.ui.domainComboBox):
-                widget.setEnabled(parameters.limitFolding and not parameters.byHand)
-            self._show_hint(parameters)
-            self._update_buttons()
+            self.ui.fieldSpacingSpinBox.setEnabled(parameters.transformKind is Transform.FIELD)
+            self._show()
         finally:
             self._refreshing = False
 
@@ -119,10 +113,11 @@ class Panel:
         """Let go of everything that belongs to a scene that closes."""
         self.begin_anew()
         self._unseen = False
+        self.view = None
         self.choice.release()
         self.result.release()
         self.applying.release()
-        self._update_buttons()
+        self._show()
 
     def _list_nodes(self) -> None:
         self._listing = False
@@ -131,77 +126,82 @@ class Panel:
         if self._parameters() is not None:
             self.result.forget_removed()
             self.applying.refresh()
+            self._show()
 
-    def _show_hint(self, parameters: Any) -> None:
-        """Say beside the button that a number by hand is not corrected."""
-        symbol = _symbol(parameters)
-        self.ui.hintLabel.setText(
-            _("{symbol} = {weight:.3g} is taken as it is (by hand): the folding limit is not enforced.").format(
-                symbol=symbol, weight=parameters.weight
-            )
+    def _show(self) -> None:
+        """Collect the state, let the presentation say what is shown of it, and render that."""
+        parameters = self._parameters()
+        buttons = ("register", "suggest", "page")
+        if parameters is None:
+            for name in buttons:
+                getattr(self.ui, f"{name}Button").setEnabled(False)
+            return
+        prediction, stale = self.choice.found(parameters)
+        state = state_of(
+            parameters,
+            prediction=prediction,
+            stale=stale,
+            curve=self.choice.curve,
+            rate=known_rate(parameters.engine.value),
+            running=self.runner.kind,
+            registered=self.result.nodes is not None,
         )
-        self.ui.hintLabel.setVisible(parameters.byHand)
+        before, self.view = self.view, panel_view(state, self.view)
+        self._remember(parameters, self.view)
+        self.choice.show(self.view, before)
+        for name in buttons:
+            button, shown = getattr(self.ui, f"{name}Button"), getattr(self.view, name)
+            if before is None or shown != getattr(before, name):
+                button.setText(shown.text)
+                button.setToolTip(shown.tooltip)
+                button.setEnabled(shown.enabled)
+        self.ui.limitCheckBox.setEnabled(not self.view.manual)
+        for widget in (self.ui.foldingLimitSpinBox, self.ui.domainComboBox):
+            widget.setEnabled(parameters.limitFolding and not self.view.manual)
 
-    def _update_buttons(self) -> None:
-        parameters, busy = self._parameters(), self.runner.busy
-        kind = self.runner.task.kind if self.runner.task is not None else ""
-        missing, symbol = what_is_missing(parameters), _symbol(parameters)
-        register, suggest = self.ui.registerButton, self.ui.suggestButton
-        register.setText(_("&Cancel") if kind == "register" else _("&Register"))
-        register.setToolTip(
-            _("End the registration now; the scene stays as it was.") if kind == "register"
-            else missing or _(
-                "Align, choose {symbol}, register, measure the folding, and correct {symbol} until your limit holds."
-            ).format(symbol=symbol)
-        )
-        register.setEnabled(kind == "register" or (not busy and not missing))
-        why_not = missing or self._nothing_to_foresee(parameters)
-        suggest.setText(_("&Cancel") if kind == "predict" else _("Su&ggest {symbol}").format(symbol=symbol))
-        suggest.setToolTip(
-            why_not
-            or _("Align the two volumes, look at them, and foresee the result for every {symbol}. Registers nothing yet.").format(
-                symbol=symbol
-            )
-        )
-        suggest.setEnabled(kind == "predict" or (not busy and not why_not))
-        self.ui.pageButton.setText(_("Cancel") if kind == "page" else _("Report &page"))
-        self.ui.pageButton.setEnabled(kind == "page" or (not busy and self.result.nodes is not None))
-
-    @staticmethod
-    def _nothing_to_foresee(parameters: Any) -> str:
-        if parameters is None or bundled(parameters.engine.value, parameters.preset.value) is not None:
-            return ""
-        choices = predictable_words()
-        words = _("Predictions are made for {choices} only.") if choices else _("No predictor is installed.")
-        words += " " + _("\"Register\" starts from a fixed {symbol} and corrects it.")
-        return words.format(choices=choices, symbol=_symbol(parameters))
+    def _remember(self, parameters: Any, view: PanelView) -> None:
+        """Let the parameter node say what is shown, so that it is saved with the scene."""
+        now = {"setting": view.setting, "settingOf": view.state.engine, "manual": view.manual}
+        was = {"setting": view.state.setting, "settingOf": view.state.setting_of, "manual": view.state.manual}
+        if now == was:
+            return
+        refreshing, self._refreshing = self._refreshing, True
+        try:
+            with slicer.util.NodeModify(parameters):
+                for name in (name for name in now if now[name] != was[name]):
+                    setattr(parameters, name, now[name])
+        finally:
+            self._refreshing = refreshing
 
     def _suggestOrCancel(self) -> None:  # noqa: N802
         if self.runner.busy:
             self.runner.cancel()
             return
         if not packages.make_torch_ready():
-            words = _("Nothing can be foreseen without PyTorch. \"Register\" starts from a fixed {symbol} and corrects it.")
-            self.runner.say(words.format(symbol=_symbol(self._parameters())))
+            words = _("Nothing can be predicted without PyTorch. \"Register\" starts from a fixed {symbol} and corrects it.")
+            self.runner.say(words.format(symbol="λ" if self.view is None else self.view.symbol))
             return
         parameters = self._parameters()
-        self._begin("predict", parameters, request_of(parameters, forPrediction=True), self._foreseen)
+        self._begin("predict", parameters, request_of(parameters), self._predicted)
 
     def _registerOrCancel(self) -> None:  # noqa: N802
         if self.runner.busy:
             self.runner.cancel()
             return
-        parameters = self._parameters()
-        if not parameters.byHand and not self._nothing_to_foresee(parameters):
-            # Without PyTorch the work goes on with a fixed λ, and says so in the result.
-            packages.make_torch_ready(ask_again=False)
+        parameters, view = self._parameters(), self.view
+        if parameters is None or view is None:
+            return
         # As it is chosen now: the user may turn to other things while it runs.
-        stored = _stored_as(parameters)
+        stored, request = stored_as(parameters), request_of(parameters, view)
+        state = view.state
+        if not (view.manual or request.prediction or nothing_to_predict(state.engine, state.preset, view.symbol)):
+            # Without PyTorch the work goes on with a fixed setting, and says so in the result.
+            packages.make_torch_ready(ask_again=False)
 
         def check() -> None:
             check_storage(volume_geometry(parameters.fixedVolume), *stored)
 
-        self._begin("register", parameters, request_of(parameters), partial(self._registered, stored=stored), check)
+        self._begin("register", parameters, request, partial(self._registered, stored=stored), check)
 
     def _begin(
         self, kind: str, parameters: Any, request: Any, done: Callable[[Any, Any], bool], check: Callable[[], None] | None = None
@@ -219,36 +219,36 @@ class Panel:
         self.runner.start(task, lambda finished: self._finished(done, finished, parameters), self._failed)
 
     def _finished(self, done: Callable[[Any, Any], bool], task: Any, parameters: Any) -> bool:
-        kept = done(task, parameters)
+        retained = done(task, parameters)
         if not self._is_current(parameters):
             # What is on the screen has nothing to do with it.
             self.runner.say(_("Done, for the parameter set \"{name}\".").format(name=parameters.parameterNode.GetName()))
-        return kept
+        return retained
 
     def _is_current(self, parameters: Any) -> bool:
         """Tell whether a set of parameters is shown now; each visit to a set makes another wrapper of its node."""
         current = self._parameters()
         return current is not None and current.parameterNode is parameters.parameterNode
 
-    def _foreseen(self, task: Task, parameters: Any) -> bool:
+    def _predicted(self, task: Task, parameters: Any) -> bool:
         with slicer.util.tryWithErrorDisplay(_("The prediction could not be shown.")):
-            foresight = task.foresight()
+            prediction = task.prediction()
             if self._is_current(parameters):
-                self.choice.take(foresight, task)
+                self.choice.take(prediction, task)
+                self.refresh()
             else:
-                parameters.foresight = deliver_foresight(foresight, task, earlier=parameters.foresight)
+                parameters.prediction = deliver_prediction(prediction, task, earlier=parameters.prediction)
         return False
 
     def _registered(self, task: Task, parameters: Any, stored: tuple[str, float | None]) -> bool:
         with slicer.util.tryWithErrorDisplay(_("The result could not be put into the scene."), waitCursor=True):
             nodes, outcome = deliver_outcome(task, transform_as=stored[0], field_spacing_mm=stored[1])
-            foresight = foresight_of(outcome)
             self._keep(task, nodes.report, parameters.result)
             with slicer.util.NodeModify(parameters):
                 parameters.result = nodes.report
-                if foresight is not None:
-                    parameters.foresight = deliver_foresight(foresight, task, earlier=parameters.foresight)
-            expected.learn(outcome.report)
+                if outcome.prediction is not None and task.request.prediction is None:
+                    parameters.prediction = deliver_prediction(outcome.prediction, task, earlier=parameters.prediction)
+            learn_rate(outcome.report)
             if self._is_current(parameters):
                 self.refresh()
                 # Elsewhere the views belong to another module.
@@ -293,12 +293,69 @@ class Panel:
         return False
 
 
-def _symbol(parameters: Any) -> str:
-    """Return how the method writes the parameter that is chosen for each pair; λ as long as there is no method."""
-    return "λ" if parameters is None else get_engine(parameters.engine.value).hyperparameters[0].symbol
+class InputsSection:
+    """Keeps the two mask selectors and their lists of segments in step with the parameter node.
 
+    A mask may be of several node classes, for which parameter nodes have no connection to a selector of their own.
 
-def _stored_as(parameters: Any) -> tuple[str, float | None]:
-    """Return how the transform is to be stored, and the spacing of its field in mm; None as it was registered."""
-    as_field = parameters.transformKind is TransformKind.FIELD
-    return parameters.transformKind.value, parameters.fieldSpacing if as_field and parameters.fieldSpacing > 0 else None
+    Attributes
+    ----------
+    listening : whether what the selectors say is a choice of the user.
+    """
+
+    def __init__(self, ui: Any, parameters: Callable[[], Any]) -> None:
+        self._parameters = parameters
+        self._selectors = {"fixed": ui.fixedMaskSelector, "moving": ui.movingMaskSelector}
+        self._segments = {"fixed": ui.fixedMaskSegmentComboBox, "moving": ui.movingMaskSegmentComboBox}
+        self._listed: dict[str, list[tuple[str, str]]] = {}
+        self.listening = False
+        self._filling = False
+        for side in MASKS:
+            self._selectors[side].connect("currentNodeChanged(vtkMRMLNode*)", partial(self._maskChosen, side))
+            self._segments[side].connect("currentIndexChanged(int)", partial(self._segmentChosen, side))
+
+    def refresh(self) -> None:
+        """Show what the parameter node says; called whenever it has changed."""
+        parameters = self._parameters()
+        if parameters is None or self._filling:
+            return
+        self._filling = True
+        try:
+            for side, (mask, segment) in MASKS.items():
+                node = getattr(parameters, mask)
+                self._selectors[side].setCurrentNode(node)
+                self._list_segments(side, node, getattr(parameters, segment))
+        finally:
+            self._filling = False
+
+    def _list_segments(self, side: str, node: Any, chosen: str) -> None:
+        combo, ids = self._segments[side], segment_ids(node)
+        segments = [(one, segment_name(node, one)) for one in ids]
+        if segments != self._listed.get(side):
+            self._listed[side] = segments
+            combo.clear()
+            combo.setEnabled(bool(segments))
+            combo.addItem(_("All segments"))
+            for _id, name in segments:
+                combo.addItem(name)
+        combo.setCurrentIndex(ids.index(chosen) + 1 if chosen in ids else 0)
+
+    def _maskChosen(self, side: str, node: Any) -> None:  # noqa: N802 - Slicer's style
+        parameters = self._parameters()
+        if self._filling or not self.listening or parameters is None:
+            return
+        mask, segment = MASKS[side]
+        if node is getattr(parameters, mask):
+            # It was renamed.
+            return
+        setattr(parameters, mask, node)
+        setattr(parameters, segment, "")
+        self.refresh()
+
+    def _segmentChosen(self, side: str, index: int) -> None:  # noqa: N802
+        parameters = self._parameters()
+        if self._filling or not self.listening or parameters is None or index < 0:
+            return
+        mask, segment = MASKS[side]
+        segments = segment_ids(getattr(parameters, mask))
+        setattr(parameters, segment, segments[index - 1] if 0 < index <= len(segments) else "")

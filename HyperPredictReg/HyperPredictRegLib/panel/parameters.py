@@ -1,8 +1,8 @@
 """All that a user can choose, as Slicer keeps it: in a node of the scene, saved and restored with it."""
 # ruff: noqa: N815 - names of parameters are camelCase, as everywhere in Slicer's scenes and .ui files.
+# mypy: disable-error-code="misc, valid-type"
 
 import enum
-from dataclasses import replace
 from typing import Annotated, Any
 
 from slicer import (
@@ -15,96 +15,36 @@ from slicer import (
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
-from HyperPredictRegLib.job import Criterion
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.presentation.choices import LABELS
+from HyperPredictRegLib.presentation.panel import PanelState, PanelView, missing_inputs
+from HyperPredictRegLib.results.job import Criterion
+from HyperPredictRegLib.slicerbridge.request import MaskChoice, Request
+from HyperPredictRegLib.slicerbridge.volumes import volume_geometry
 
 
-class Engine(enum.Enum):
-    """How volumes are bent."""
-
-    DEMONS = "demons"
-    BSPLINE = "bspline"
-
-    def title(self) -> str:
-        """Return the method's name alone."""
-        return {Engine.DEMONS: _("Demons"), Engine.BSPLINE: _("B-spline")}[self]
+class ChoiceEnum(enum.Enum):
+    """One of the entries of a list, whose words Slicer's combo boxes ask for."""
 
     def label(self) -> str:
         """Return the words that the panel shows."""
-        suits = {Engine.DEMONS: _("scans of the same kind"), Engine.BSPLINE: _("also different contrasts")}[self]
-        return f"{self.title()}: {suits}"
+        return _(LABELS[type(self).__name__.lower()][self.value])
 
 
-class Preset(enum.Enum):
-    """How fine the working grid is."""
-
-    FAST = "fast"
-    STANDARD = "standard"
-    FINE = "fine"
-
-    def title(self) -> str:
-        """Return the preset's name alone."""
-        return {Preset.FAST: _("Fast"), Preset.STANDARD: _("Standard"), Preset.FINE: _("Fine")}[self]
-
-    def label(self) -> str:
-        """Return the words that the panel shows."""
-        edge = {
-            Preset.FAST: _("2 mm for a brain"),
-            Preset.STANDARD: _("1.5 mm"),
-            Preset.FINE: _("as fine as the fixed volume"),
-        }[self]
-        return f"{self.title()} ({edge})"
+def _enum(name: str) -> Any:
+    """Return the Enum that Slicer asks for: which entries there are, such as engines, is known only at run time."""
+    return ChoiceEnum(name, {value.upper(): value for value in LABELS[name.lower()]}, module=__name__)  # type: ignore[call-arg]
 
 
-class Rule(enum.Enum):
-    """What λ* should achieve."""
+Engine = _enum("Engine")
+Preset = _enum("Preset")
+Rule = _enum("Rule")
+Domain = _enum("Domain")
+Combine = _enum("Combine")
+Transform = _enum("Transform")
 
-    PLATEAU = "plateau"
-    MAXIMUM = "maximum"
-    KNEE = "knee"
-
-    def label(self) -> str:
-        """Return the words that the panel shows."""
-        return {
-            Rule.PLATEAU: _("Smooth, nearly best overlap"),
-            Rule.MAXIMUM: _("The best overlap"),
-            Rule.KNEE: _("Balance overlap against folding"),
-        }[self]
-
-
-class Domain(enum.Enum):
-    """What the folding limit is a percentage of."""
-
-    FOREGROUND = "foreground"
-    BOX = "box"
-
-    def label(self) -> str:
-        """Return the words that the panel shows."""
-        return {Domain.FOREGROUND: _("of the foreground"), Domain.BOX: _("of the whole box")}[self]
-
-
-class Combine(enum.Enum):
-    """How the structures' Dice become one number."""
-
-    MEAN = "mean"
-    WORST = "worst"
-
-    def label(self) -> str:
-        """Return the words that the panel shows."""
-        return {Combine.MEAN: _("Their (weighted) mean counts"), Combine.WORST: _("The worst of them counts")}[self]
-
-
-class TransformKind(enum.Enum):
-    """How the transform is stored."""
-
-    COMPOSITE = "composite"
-    FIELD = "field"
-
-    def label(self) -> str:
-        """Return the words that the panel shows."""
-        return {
-            TransformKind.COMPOSITE: _("Affine and bending (exact)"),
-            TransformKind.FIELD: _("One displacement field"),
-        }[self]
+MASKS = {"fixed": ("fixedMask", "fixedMaskSegment"), "moving": ("movingMask", "movingMaskSegment")}
+"""Of each side: the parameters that name its mask and the segment of it."""
 
 
 @parameterNodeWrapper
@@ -113,11 +53,12 @@ class ParameterNode:
 
     Attributes
     ----------
-    weight : λ, or whatever the method has in its place, as the slider stands; 0 as long as nobody has set it.
-    weightOf : the name of what `weight` is a value of, such as "regularization_weight".
+    setting : values of the method's own parameters, by name, as slider and spin boxes stand; empty as long as there are none.
+    settingOf : the method that they are of.
+    manual : whether to register with them as they are.
     structureWeights : the structures that count, by name; empty is all alike.
     fieldSpacing : mm between the points of the displacement field; 0 is as it was registered.
-    foresight : the last prediction, or None.
+    prediction : the last prediction, or None.
     result : the report of the last registration, or None; the other results are found from it.
     """
 
@@ -130,7 +71,7 @@ class ParameterNode:
     movingMask: vtkMRMLDisplayableNode
     movingMaskSegment: str
     initialTransform: vtkMRMLTransformNode
-    engine: Engine = Engine.DEMONS
+    engine: Engine = next(iter(Engine))
     preset: Preset = Preset.FAST
     rule: Rule = Rule.PLATEAU
     limitFolding: bool = True
@@ -139,32 +80,19 @@ class ParameterNode:
     cautious: bool = True
     combine: Combine = Combine.MEAN
     structureWeights: dict[str, float]
-    byHand: bool = False
-    weight: float = 0.0
-    weightOf: str
+    manual: bool = False
+    setting: dict[str, float]
+    settingOf: str
     seed: Annotated[int, WithinRange(1, 2147483647)] = 20240901
     reproducible: bool = False
-    transformKind: TransformKind = TransformKind.COMPOSITE
+    transformKind: Transform = Transform.COMPOSITE
     fieldSpacing: Annotated[float, WithinRange(0.0, 20.0)] = 0.0
-    foresight: vtkMRMLTextNode
+    prediction: vtkMRMLTextNode
     result: vtkMRMLTextNode
 
 
-def predictable_words() -> str:
-    """Name the methods and details that a predictor is installed for, such as "Demons at \"Fast\""; "" if there is none."""
-    from HyperPredictRegLib.predictor.paths import bundled
-
-    found = [
-        _("{method} at \"{detail}\"").format(method=engine.title(), detail=preset.title())
-        for engine in Engine
-        for preset in Preset
-        if bundled(engine.value, preset.value) is not None
-    ]
-    return _(" or ").join(found)
-
-
 def criterion_of(parameters: Any) -> Criterion:
-    """Return the criterion that a parameter node asks for."""
+    """Return the criterion that a parameter node asks for, with all structures that are ticked."""
     return Criterion(
         rule=parameters.rule.value,
         folding_limit=parameters.foldingLimit if parameters.limitFolding else None,
@@ -175,26 +103,71 @@ def criterion_of(parameters: Any) -> Criterion:
     )
 
 
-def job_options(parameters: Any, *, forPrediction: bool = False) -> dict[str, Any]:  # noqa: N803 - Slicer's style
-    """Return the fields of a Job that a parameter node asks for, inputs and output folder apart.
+def state_of(parameters: Any, **more: Any) -> PanelState:
+    """Return what a parameter node says, with `more` fields of the state."""
+    fixed, segmentation = parameters.fixedVolume, parameters.movingSegmentation
+    try:
+        grid = None if fixed is None or fixed.GetImageData() is None else volume_geometry(fixed)
+    except InputError:
+        grid = None
+    return PanelState(
+        engine=parameters.engine.value,
+        preset=parameters.preset.value,
+        criterion=criterion_of(parameters),
+        setting=dict(parameters.setting),
+        setting_of=parameters.settingOf,
+        manual=parameters.manual,
+        segments=tuple(segment_name(segmentation, one) for one in segment_ids(segmentation)),
+        grid=grid,
+        missing=missing_inputs(fixed, parameters.movingVolume),
+        **more,
+    )
+
+
+def request_of(parameters: Any, view: PanelView | None = None) -> Request:
+    """Return what a parameter node asks for.
 
     Parameters
     ----------
-    forPrediction : leave λ open, because a prediction is for all λ.
+    view : of the node, for a registration; without one the request is for a prediction, for every setting and criterion.
     """
-    from HyperPredictRegLib.engines import get_engine
+    masks = {}
+    for side, (mask, segment) in MASKS.items():
+        node = getattr(parameters, mask)
+        masks[f"{side}_mask"] = None if node is None else MaskChoice(node, getattr(parameters, segment))
+    options = {name: getattr(parameters, name).value for name in ("engine", "preset")}
+    options |= {"seed": parameters.seed, "reproducible": parameters.reproducible}
+    if view is None:
+        # The panel chooses from the curves: no structure may be in the way of them.
+        criterion = Criterion(folding_limit=parameters.foldingLimit if parameters.limitFolding else None)
+    else:
+        criterion = view.criterion
+        options["setting"] = view.setting if view.manual else {}
+    return Request(
+        fixed=parameters.fixedVolume,
+        moving=parameters.movingVolume,
+        fixed_segmentation=parameters.fixedSegmentation,
+        moving_segmentation=parameters.movingSegmentation,
+        initial_transform=parameters.initialTransform,
+        prediction=None if view is None or view.prediction is None else parameters.prediction,
+        options=options | {"criterion": criterion},
+        **masks,
+    )
 
-    name = get_engine(parameters.engine.value).hyperparameters[0].name
-    criterion = criterion_of(parameters)
-    if forPrediction:
-        # Curves serve every criterion, and the panel chooses from them: no structure may be in the way of them.
-        criterion = replace(criterion, structures={})
-    by_hand = parameters.byHand and parameters.weight > 0 and parameters.weightOf == name and not forPrediction
-    return {
-        "engine": parameters.engine.value,
-        "preset": parameters.preset.value,
-        "criterion": criterion,
-        "hyperparameters": {name: parameters.weight} if by_hand else {},
-        "seed": parameters.seed,
-        "reproducible": parameters.reproducible,
-    }
+
+def stored_as(parameters: Any) -> tuple[str, float | None]:
+    """Return how the transform is to be stored, and the spacing of its field in mm; None as it was registered."""
+    as_field = parameters.transformKind is Transform.FIELD
+    return parameters.transformKind.value, parameters.fieldSpacing if as_field and parameters.fieldSpacing > 0 else None
+
+
+def segment_ids(node: Any) -> list[str]:
+    """Return the ids of a segmentation's segments; none for any other node."""
+    if node is None or not node.IsA("vtkMRMLSegmentationNode"):
+        return []
+    return list(node.GetSegmentation().GetSegmentIDs())
+
+
+def segment_name(node: Any, segment_id: str) -> str:
+    """Return the name of one segment of a segmentation."""
+    return str(node.GetSegmentation().GetSegment(segment_id).GetName())

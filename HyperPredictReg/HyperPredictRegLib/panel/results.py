@@ -1,33 +1,24 @@
-"""The section of the result: verdict, tables, course, what the slice views show, and the report page."""
+"""The section of the result: verdict, tables, convergence, and what the slice views show."""
 
+import enum
 import html
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.job import Report
-from HyperPredictRegLib.panel.arranging import breakable, fit_columns, fit_rows, keep_rows_fitting
-from HyperPredictRegLib.panel.plots import PlotPane
-from HyperPredictRegLib.panel.views import View, Views
-from HyperPredictRegLib.reporting import wording
-from HyperPredictRegLib.reporting.choice_wording import first_line, was_chosen
-from HyperPredictRegLib.selection import within_limit
-from HyperPredictRegLib.selection.comparison import surprises
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.panel.arranging import PlotPane, breakable, fill_table, keep_rows_fitting
+from HyperPredictRegLib.presentation.result import MEASURES, STAGES, result_view
 from HyperPredictRegLib.slicerbridge import showing
-from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, read_back
+from HyperPredictRegLib.slicerbridge.outcome_nodes import EXACT_VOXELS, FIELD_DIFFERENCE, OutcomeNodes, read_back
 from HyperPredictRegLib.slicerbridge.provenance import read_report_node
-from HyperPredictRegLib.slicerbridge.storing import EXACT_VOXELS, FIELD_DIFFERENCE
-from HyperPredictRegLib.trace import UNKNOWN_STOP, LevelTrace
 
-_SAID_BY_MARK = ("The folding limit was kept: ", "The folding limit was not kept: ")
 _HIGHEST_TABLE = 230  # pixels
-_KEPT, _UNLIKE, _BROKEN = "#2e9e44", "#e69500", "#d03b3b"
+_FLICKER_MILLISECONDS = 700
 
 
 class ResultSection:
@@ -80,12 +71,14 @@ class ResultSection:
         if report is None or self.nodes is None:
             self._clear(node is None)
             return True
-        pair = self._pair_words(parameters)
-        self.ui.verdictLabel.setText(breakable(verdict_text(report, "" if self._is_of(parameters) else pair)))
-        self.ui.detailsLabel.setText(breakable(details_text(report, pair, self._field_words())))
+        view = result_view(
+            report, pair=self._pair_words(), chosen=self._is_of(parameters), field_difference_mm=self._field_difference()
+        )
+        self.ui.verdictLabel.setText(breakable(view.verdict))
+        self.ui.detailsLabel.setText(breakable(view.details))
         self.ui.detailsCollapsibleButton.setVisible(True)
-        self._fill_measures(report)
-        self._fill_stages(report)
+        fill_table(self.ui.measuresTable, MEASURES, view.measures, 0, _HIGHEST_TABLE)
+        fill_table(self.ui.stagesTable, STAGES, view.stages, 3, _HIGHEST_TABLE)
         self._trace.show(None if self.nodes.registration_trace is None else self.nodes.registration_trace.chart)
         self._enable(True)
         return True
@@ -135,57 +128,29 @@ class ResultSection:
         self._enable(False)
 
     def _enable(self, there: bool) -> None:
-        for widget in (self.ui.viewComboBox, self.ui.gridCheckBox, self.ui.chartButton, self.ui.pageButton):
+        for widget in (self.ui.viewComboBox, self.ui.gridCheckBox, self.ui.chartButton):
             widget.setEnabled(there)
 
-    def _pair_words(self, parameters: Any) -> str:
-        """Say which volumes the result is of, and if they are not those that are chosen now."""
+    def _pair_words(self) -> str:
+        """Say which volumes the result is of."""
         moving, fixed = (self.nodes.moving, self.nodes.fixed) if self.nodes is not None else (None, None)
         if moving is None or fixed is None:
             return ""
-        words = _("{moving} registered to {fixed}").format(moving=moving.GetName(), fixed=fixed.GetName())
-        if not self._is_of(parameters):
-            words += _(" (not the volumes that are chosen above)")
-        return words
+        return _("{moving} registered to {fixed}").format(moving=moving.GetName(), fixed=fixed.GetName())
 
     def _is_of(self, parameters: Any) -> bool:
         """Tell whether the result is of the volumes that are chosen now."""
         nodes = self.nodes
         return nodes is not None and (nodes.fixed, nodes.moving) == (parameters.fixedVolume, parameters.movingVolume)
 
-    def _field_words(self) -> str:
-        """Say by how much the transform differs from what was measured, if it was stored as one displacement field."""
+    def _field_difference(self) -> tuple[float, float] | None:
+        """Return by how many mm, on average and at most, a transform that is stored as one field differs from the exact one."""
         transform = None if self.nodes is None else self.nodes.transform
         text = None if transform is None else transform.GetAttribute(FIELD_DIFFERENCE)
         if not text:
-            return ""
+            return None
         apart = json.loads(text)
-        if apart["maximum"] <= EXACT_VOXELS * apart.get("voxel", 1.0):
-            return ""
-        return _(
-            "The transform is stored as one displacement field; it differs from the one that was measured by {mean:.2g} mm on "
-            "average and {most:.2g} mm at most."
-        ).format(mean=apart["mean"], most=apart["maximum"])
-
-    def _fill_measures(self, report: Report) -> None:
-        dice = report.measured.dice
-        rows = [] if dice is None else [
-            (
-                wording.name(s.name),
-                wording.number(s.dice_before),
-                wording.number(s.dice),
-                wording.number(s.hd95_mm, 1),
-                wording.number(s.mean_surface_distance_mm, 1),
-            )
-            for s in dice.structures
-        ]
-        columns = (_("Structure"), _("Dice before"), _("after"), _("HD95, mm"), _("mean, mm"))
-        _fill(self.ui.measuresTable, columns, rows, stretched=0)
-
-    def _fill_stages(self, report: Report) -> None:
-        levels = (*report.alignment.stages, *report.registration)
-        rows = [(level.stage, str(level.level + 1), str(len(level.values)), _why_ended(level)) for level in levels]
-        _fill(self.ui.stagesTable, (_("Step"), _("Level"), _("Iterations"), _("Why it ended")), rows, stretched=3)
+        return (apart["mean"], apart["maximum"]) if apart["maximum"] > EXACT_VOXELS * apart.get("voxel", 1.0) else None
 
     def _viewChosen(self, index: int) -> None:  # noqa: N802 - Slicer's style
         if self.nodes is None or index < 0:
@@ -216,66 +181,96 @@ class ResultSection:
             slicer.modules.plots.logic().ShowChartInLayout(self.nodes.registration_trace.chart)
 
 
-def verdict_text(report: Report, pair: str = "") -> str:
-    """Return the verdict on a registration in one line of rich text: limit kept? what came out, how many warnings."""
-    warnings = len(wording.all_warnings(report))
-    # The mark says already whether the limit was kept, and what stands behind a semicolon is for who wants to know more.
-    first, more, _rest = (first_line(report) or wording.verdict(report)).partition("; ")
-    for said in _SAID_BY_MARK:
-        first = first.replace(said, "", 1)
-    parts = [_limit_mark(report), html.escape(f"{first}." if more else first)]
-    if pair:
-        parts.insert(0, f"<b>{html.escape(pair)}</b>")
-    if warnings == 1:
-        parts.append(_("\u26a0 <b>1 warning under \"Details\".</b>"))
-    elif warnings:
-        parts.append(_("\u26a0 <b>{count} warnings under \"Details\".</b>").format(count=warnings))
-    return " ".join(part for part in parts if part)
+class View(enum.Enum):
+    """What can be looked at, in the order of the list."""
+
+    AFTER = "after"
+    BEFORE = "before"
+    CHECKERBOARD = "checkerboard"
+    FLICKER = "flicker"
+    JACOBIAN = "jacobian"
+
+    def label(self) -> str:
+        """Return the words that the panel shows."""
+        return {
+            View.AFTER: _("After: registered over fixed"),
+            View.BEFORE: _("Before: moving over fixed"),
+            View.CHECKERBOARD: _("Checkerboard of fixed and registered"),
+            View.FLICKER: _("Flicker between fixed and registered"),
+            View.JACOBIAN: _("Change of volume, folded voxels in red"),
+        }[self]
 
 
-def details_text(report: Report, pair: str = "", stored: str = "") -> str:
-    """Return all else that is to be said of a registration as rich text: which pair, measures, warnings, how long it took."""
-    lines = [f"<b>{html.escape(pair)}</b>"] if pair else []
-    # Of a λ that was given the first line says no more than the verdict.
-    sentences = (first_line(report) if was_chosen(report) else "", wording.verdict(report))
-    lines += [html.escape(line) for line in sentences if line]
-    # The verdict sends its reader to the warnings below.
-    lines += [f"\u26a0 {html.escape(warning)}" for warning in wording.all_warnings(report)]
-    if stored:
-        lines.append(html.escape(stored))
-    total = sum(seconds for seconds in report.seconds.values() if math.isfinite(seconds))
-    lines.append(html.escape(_("Took {seconds:.0f} s.").format(seconds=total)))
-    return "".join(f"<p>{line}</p>" for line in lines)
+class Views:
+    """Sets the layers of the slice views; the fixed volume is always the background."""
+
+    def __init__(self) -> None:
+        self._timer = qt.QTimer()
+        self._timer.setInterval(_FLICKER_MILLISECONDS)
+        self._timer.connect("timeout()", self._flick)
+        self._flicked = False
+        self._shown: Any = None  # the result that flickers
+        self._before: dict[str, float] = {}  # opacities by the id of the slice view's node, as they were before the flicker
+        self._paused: Any = None  # the result whose flicker goes on when the user comes back
+
+    def show(self, nodes: Any, view: View) -> None:
+        """Show one view of a result."""
+        self.stop()
+        if nodes.folded_voxels is not None:
+            showing.show_outlines(nodes.folded_voxels)
+            nodes.folded_voxels.GetDisplayNode().SetVisibility(view is View.JACOBIAN)
+        if view is View.CHECKERBOARD:
+            board = showing.checkerboard(nodes.fixed, nodes.warped, slicer.mrmlScene)
+            slicer.util.setSliceViewerLayers(background=nodes.fixed, foreground=board, foregroundOpacity=1.0)
+            return
+        if view is View.JACOBIAN:
+            showing.show_jacobian(nodes.jacobian, slicer.mrmlScene)
+        layer = {View.BEFORE: nodes.moving, View.JACOBIAN: nodes.jacobian}.get(view, nodes.warped)
+        if view is View.FLICKER:
+            slicer.util.setSliceViewerLayers(background=nodes.fixed, foreground=layer)
+            self._flicker(nodes)
+        else:
+            slicer.util.setSliceViewerLayers(background=nodes.fixed, foreground=layer, foregroundOpacity=0.5)
+
+    def fit(self, nodes: Any) -> None:
+        """Turn and fit the slice views to the fixed volume, where there are any."""
+        if slicer.app.layoutManager() is not None:
+            slicer.util.setSliceViewerLayers(background=nodes.fixed, fit=True, rotateToVolumePlane=True)
+
+    def stop(self) -> None:
+        """Stop flickering, and give the foreground the opacity back that the user saw before."""
+        self._timer.stop()
+        self._shown = self._paused = None
+        for identity, opacity in self._before.items():
+            node = slicer.mrmlScene.GetNodeByID(identity)
+            if node is not None:
+                node.SetForegroundOpacity(opacity)
+        self._before = {}
+
+    def pause(self) -> None:
+        """Stop flickering until `resume`."""
+        flickered = self._shown
+        self.stop()
+        self._paused = flickered
+
+    def resume(self) -> None:
+        """Flicker again if it was paused, unless the slice views show something else by now."""
+        nodes, self._paused = self._paused, None
+        if nodes is None or nodes.warped is None or nodes.warped.GetScene() is None:
+            return
+        if any(one.GetForegroundVolumeID() == nodes.warped.GetID() for one in _slice_view_nodes()):
+            self._flicker(nodes)
+
+    def _flicker(self, nodes: Any) -> None:
+        self._before = {node.GetID(): node.GetForegroundOpacity() for node in _slice_view_nodes()}
+        self._shown = nodes
+        self._flick()
+        self._timer.start()
+
+    def _flick(self) -> None:
+        self._flicked = not self._flicked
+        slicer.util.setSliceViewerLayers(foregroundOpacity=1.0 if self._flicked else 0.0)
 
 
-def _why_ended(level: LevelTrace) -> str:
-    """Return why a level ended: in plain words where there are some, else in the optimizer's own."""
-    if level.stop_meaning != UNKNOWN_STOP:
-        return level.stop_meaning
-    return _("The optimizer's own words: {reason}").format(reason=level.stop_reason)
-
-
-def _limit_mark(report: Report) -> str:
-    """Return whether the folding limit holds, as rich text with a coloured dot; nothing where no limit was asked for."""
-    kept = report.limit_kept
-    # A number by hand is not corrected, but the limit that was asked for still tells what to think of it.
-    if kept is None and report.job.criterion.folding_limit is not None:
-        kept = within_limit(report.measured.folding_percent, report.job.criterion)
-    if kept is None:
-        return ""
-    color, word = (_KEPT, _("Limit kept.")) if kept else (_BROKEN, _("Limit not kept."))
-    if kept and surprises(report.comparisons):
-        color, word = _UNLIKE, _("Limit kept, but the result is not as predicted.")
-    return f"<span style='color:{color}; font-size:large'>\u25cf</span> <b>{word}</b>"
-
-
-def _fill(table: Any, columns: Sequence[str], rows: Sequence[Sequence[str]], stretched: int) -> None:
-    table.setVisible(bool(rows))
-    fit_columns(table, stretched, columns)
-    table.setRowCount(len(rows))
-    for row, texts in enumerate(rows):
-        for column, text in enumerate(texts):
-            item = qt.QTableWidgetItem(text)
-            item.setToolTip(text)
-            table.setItem(row, column, item)
-    fit_rows(table, _HIGHEST_TABLE)
+def _slice_view_nodes() -> list[Any]:
+    return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))

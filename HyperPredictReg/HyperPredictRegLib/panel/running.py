@@ -1,25 +1,22 @@
-"""What the panel shows while a child process works: progress, time left, metric, log; and the button that cancels."""
+"""What the panel shows while a child process works: progress, time left, metric, log; and how long such work takes here."""
 
 import time
 from collections.abc import Callable
 from typing import Any
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
-from HyperPredictRegLib.child import ChildEvent
+from HyperPredictRegLib.presentation.choices import measured_rate
+from HyperPredictRegLib.presentation.progress import ProgressView, progress_view
+from HyperPredictRegLib.results.report import Report
 from HyperPredictRegLib.slicerbridge.task import PageTask, Task
 
 Work = Task | PageTask
 
 POLL_MILLISECONDS = 100
-
-# Where each stage begins on the bar, as measured on the sample pair; a stage that is repeated begins again.
-_BEGINS = {
-    "register": {"read": 0.0, "align": 0.05, "stability": 0.4, "predict": 0.4, "register": 0.5, "measure": 0.85, "write": 0.95},
-    "predict": {"read": 0.0, "align": 0.05, "predict": 0.7},
-    "page": {"page": 0.0},
-}
+_RATE = "HyperPredictReg/SecondsPerMillionVoxels/{engine}"
 
 
 class Runner:
@@ -38,7 +35,7 @@ class Runner:
         self._onFailed: Callable[[str], None] | None = None
         self._started = 0.0
         self._stage = ("", "")
-        self._fraction = 0.0
+        self._shown = ProgressView()
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MILLISECONDS)
         self._timer.connect("timeout()", self._poll)
@@ -47,6 +44,11 @@ class Runner:
     def busy(self) -> bool:
         """Tell whether a task runs."""
         return self.task is not None
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of task that runs, or ""."""
+        return "" if self.task is None else self.task.kind
 
     def start(self, task: Work, onDone: Callable[[Any], bool], onFailed: Callable[[str], None]) -> None:  # noqa: N803
         """Watch a task that has begun.
@@ -57,7 +59,7 @@ class Runner:
         onFailed : is given a sentence.
         """
         self._onDone, self._onFailed = onDone, onFailed
-        self._started, self._stage, self._fraction = time.monotonic(), ("", ""), 0.0
+        self._started, self._stage, self._shown = time.monotonic(), ("", ""), ProgressView()
         self.ui.logTextEdit.setPlainText("")
         self.task = task
         self.say(_("Starting ..."))
@@ -79,6 +81,11 @@ class Runner:
         if self.task is None:
             self.ui.stageLabel.setText("")
 
+    def say(self, text: str) -> None:
+        """Show a sentence under the bar, and log it."""
+        self.ui.stageLabel.setText(text)
+        self._log(text)
+
     def _poll(self) -> None:
         task = self.task
         if task is None:
@@ -86,7 +93,7 @@ class Runner:
         ending = task.ending
         # After the ending has been asked for, so that nothing that came before it is missed.
         for event in task.poll():
-            self._show(event)
+            self._show(task.kind, event)
         if ending is None:
             return
         onDone, onFailed = self._onDone, self._onFailed  # noqa: N806 - Slicer's style
@@ -94,11 +101,11 @@ class Runner:
         if task.log or ending.detail:
             self._log(task.log)
             self._log(ending.detail)
-        kept = False
+        retained = False
         try:
             if ending.outcome == "done":
                 self.say(_("Done after {seconds:.0f} s.").format(seconds=time.monotonic() - self._started))
-                kept = onDone is not None and onDone(task)
+                retained = onDone is not None and onDone(task)
             elif onFailed is not None:
                 self.say(ending.sentence)
                 onFailed(ending.sentence)
@@ -106,7 +113,7 @@ class Runner:
             self.say(str(error))
             raise
         finally:
-            if not kept:
+            if not retained:
                 task.close()
 
     def _end(self) -> None:
@@ -116,45 +123,28 @@ class Runner:
         self.ui.progressBar.setVisible(False)
         self._onStateChanged()
 
-    def _show(self, event: ChildEvent) -> None:
-        begins = _BEGINS[self.task.kind if self.task is not None else "register"]
-        if event.stage in begins:
-            later = [begin for begin in begins.values() if begin > begins[event.stage]]
-            until = min(later, default=1.0)
-            self._fraction = begins[event.stage] + min(max(event.fraction, 0.0), 1.0) * (until - begins[event.stage])
-        self.ui.progressBar.setValue(round(100 * self._fraction))
-        words = stage_words(event.stage)
-        line = words if not event.message else f"{words}: {event.message}"
-        if event.metric is not None:
-            line += _(", metric {metric:.4g} (lower is better)").format(metric=event.metric)
+    def _show(self, kind: str, event: Any) -> None:
         elapsed = time.monotonic() - self._started
-        if self._fraction > 0.1:
-            left = elapsed * (1.0 - self._fraction) / self._fraction
-            line += _(". About {seconds:.0f}\u00a0s left.").format(seconds=left)
-        self.ui.stageLabel.setText(line)
+        self._shown = progress_view(kind, event.stage, event.fraction, event.message, event.metric, elapsed, self._shown.share)
+        self.ui.progressBar.setValue(round(100 * self._shown.share))
+        self.ui.stageLabel.setText(self._shown.line)
         if (event.stage, event.message) != self._stage:
             self._stage = (event.stage, event.message)
-            self._log(f"{elapsed:6.1f} s  {words}  {event.message}")
-
-    def say(self, text: str) -> None:
-        """Show a sentence under the bar, and log it."""
-        self.ui.stageLabel.setText(text)
-        self._log(text)
+            self._log(self._shown.log)
 
     def _log(self, text: str) -> None:
         if text.strip():
             self.ui.logTextEdit.appendPlainText(text.rstrip())
 
 
-def stage_words(stage: str) -> str:
-    """Return what a stage is called."""
-    return {
-        "read": _("Reading the volumes"),
-        "align": _("Aligning"),
-        "stability": _("Checking the alignment"),
-        "predict": _("Foreseeing"),
-        "register": _("Registering"),
-        "measure": _("Measuring"),
-        "write": _("Writing"),
-        "page": _("Drawing the report"),
-    }.get(stage, stage)
+def learn_rate(report: Report) -> None:
+    """Remember how long a finished registration took on this computer."""
+    rate = measured_rate(report)
+    if rate is not None:
+        qt.QSettings().setValue(_RATE.format(engine=report.engine.name), f"{rate:.4g}")
+
+
+def known_rate(engine: str) -> float | None:
+    """Return how many seconds an engine takes here for each million voxels; None if it has not run yet."""
+    rate: float = slicer.util.settingsValue(_RATE.format(engine=engine), 0.0, converter=float)
+    return rate or None

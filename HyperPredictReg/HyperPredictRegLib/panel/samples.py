@@ -1,10 +1,13 @@
 """The sample pair in Slicer's Sample Data module: made on this computer, without a download."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 from slicer.i18n import tr as _
+
+if TYPE_CHECKING:
+    from HyperPredictRegLib.workflow.sample import SamplePair
 
 CATEGORY = "HyperPredictReg"
 SAMPLE_NAME = "SampleBrainPair"
@@ -35,19 +38,19 @@ def make_sample_data(source: Any = None) -> list[Any]:
     return load_sample_pair(slicer.mrmlScene)
 
 
-def load_sample_pair(scene: Any, seed: int = 7) -> list[Any]:
+def load_sample_pair(scene: Any, pair: "SamplePair | None" = None) -> list[Any]:
     """Add the pair to `scene`: fixed and moving volume, and a segmentation of each; return the four nodes.
 
     Parameters
     ----------
     scene : vtkMRMLScene.
-    seed : of the warp, the shading and the noise; the same seed makes the same pair.
+    pair : where it has been made already.
     """
-    from HyperPredictRegLib.sample import made_pair
     from HyperPredictRegLib.slicerbridge.segmentations import to_segmentation_node
     from HyperPredictRegLib.slicerbridge.volumes import to_volume_node
+    from HyperPredictRegLib.workflow.sample import made_pair
 
-    pair = made_pair(seed)
+    pair = made_pair() if pair is None else pair
     volumes = [to_volume_node(image, scene, name) for image, name in ((pair.fixed, FIXED), (pair.moving, MOVING))]
     labels = ((pair.fixed_labels, FIXED), (pair.moving_labels, MOVING))
     segmentations = [

@@ -1,4 +1,4 @@
-"""The self-test that Slicer runs: the sample pair foreseen, registered and checked; cancel, closing, saving, bad input."""
+"""The self-test that Slicer runs: the sample pair predicted, registered and checked; cancel, closing, saving, bad input."""
 # ruff: noqa: N802, N806, N815 - Slicer's style.
 # mypy: disable-error-code="no-untyped-def, attr-defined, misc"
 
@@ -31,48 +31,66 @@ class SelfTest:
         for test in (
             self.test_badInputIsNamed,
             self.test_parametersAreSavedWithTheScene,
-            self.test_importingASceneKeepsWhatIsChosen,
+            self.test_importingASceneChangesNoChoice,
             self.test_cancelLeavesTheSceneAsItWas,
             self.test_closingTheSceneEndsTheWork,
-            self.test_samplePairIsForeseenRegisteredAndCarriedOver,
+            self.test_aSuggestionIsDrawn,
+            self.test_samplePairIsPredictedRegisteredAndApplied,
         ):
             self.setUp()
             self.delayDisplay(test.__name__)
             test()
         self.delayDisplay("Test passed")
 
-    def test_samplePairIsForeseenRegisteredAndCarriedOver(self):
+    def test_samplePairIsPredictedRegisteredAndApplied(self):
         """Do the main job and compare with the known truth."""
         import numpy as np
 
         from HyperPredictRegLib.panel.samples import load_sample_pair
-        from HyperPredictRegLib.sample import error_against, made_pair
         from HyperPredictRegLib.slicerbridge.provenance import read_report_node
-        from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
+        from HyperPredictRegLib.workflow.sample import made_pair
 
-        fixed, moving, fixedSegmentation, movingSegmentation = load_sample_pair(slicer.mrmlScene)
+        pair = made_pair()
+        fixed, moving, fixedSegmentation, movingSegmentation = load_sample_pair(slicer.mrmlScene, pair)
         voxels = slicer.util.arrayFromVolume(moving).copy()
         logic = self.makeLogic()
-        if packages.torch_is_there():
-            foresight = logic.suggest(fixed, moving, movingSegmentation)
-            self.assertEqual(foresight.prediction.verdict.light, "green")
-            self.assertGreater(foresight.prediction.predicted.mean_dice.value, 0.8)
-            self.assertIsNotNone(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode"))
-        else:
-            with self.assertRaisesRegex(ValueError, "PyTorch"):
-                logic.suggest(fixed, moving, movingSegmentation)
-
         nodes = self.registeredByPanel(fixed, moving, movingSegmentation, fixedSegmentation)
-        report, pair = read_report_node(nodes.report), made_pair()
-        self.assertEqual(report.chosen_by, "predictor" if packages.torch_is_there() else "fixed")
-        self.assertTrue(report.limit_kept)
+        report = read_report_node(nodes.report)
+        self.assertEqual(report.choice.by, "predictor" if packages.torch_is_there() else "fixed")
+        if packages.torch_is_there():
+            self.assertEqual(report.reliability.level, "reliable")
+            self.assertGreater(report.choice.predicted.mean_dice.value, 0.8)
+        self.assertTrue(report.limit_met)
         self.assertGreater(report.measured.dice.mean, report.measured.dice.mean_before + 0.05)
-        # 21 mm before, 1.7 mm after the affine step, 0.5 mm at the end.
-        self.assertLess(error_against(pair.truth, from_transform_node(nodes.transform), pair.fixed).mean, 0.8)
+        self.checkTransform(nodes.transform, pair)
         self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(moving), voxels))
         self.assertIsNone(moving.GetParentTransformNode())
         self.checkNodes(nodes, report)
-        self.checkCarriedPoints(logic, nodes, fixed)
+        self.checkAppliedPoints(logic, nodes, fixed)
+
+    def test_aSuggestionIsDrawn(self):
+        """Suggest λ without registering, or hear what that needs."""
+        fixed, moving = self.addEggs()
+        logic = self.makeLogic()
+        if not packages.torch_is_there():
+            with self.assertRaisesRegex(ValueError, "PyTorch"):
+                logic.suggest(fixed, moving)
+            return
+        # The application itself has some.
+        transforms = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTransformNode")
+        prediction = logic.suggest(fixed, moving)
+        # Whatever it is, eggs being no brains: it was said of these two.
+        self.assertIn(prediction.reliability.level, ("reliable", "uncertain", "unreliable"))
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode"), 2)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTransformNode"), transforms)
+
+    def checkTransform(self, node, pair):
+        """Compare the transform that was found with the one that made the sample pair."""
+        from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
+        from HyperPredictRegLib.workflow.sample import error_against
+
+        # 21 mm before, 1.7 mm after the affine step, 0.5 mm at the end.
+        self.assertLess(error_against(pair.truth, from_transform_node(node), pair.fixed).mean, 0.8)
 
     def registeredByPanel(self, fixed, moving, ofMoving, ofFixed):  # noqa: N803
         """Click through the panel as a user does, check what it shows, and return the nodes of the result."""
@@ -92,8 +110,8 @@ class SelfTest:
             self.assertFalse(widget.ui.dicePlotFrame.isHidden())
             self.assertIn("Dice", widget.ui.readoutLabel.text)
             widget.ui.weightSlider.setValue(0)
-            self.assertTrue(widget.ui.readoutLabel.text.startswith("By hand"))
-            widget.ui.byHandCheckBox.setChecked(False)
+            self.assertTrue(widget.ui.readoutLabel.text.startswith("Manual λ"))
+            widget.ui.manualCheckBox.setChecked(False)
         return widget.panel.result.nodes
 
     def openedPanel(self, fixed, moving):
@@ -123,9 +141,9 @@ class SelfTest:
         self.assertGreater(np.corrcoef(*voxels)[0, 1], 0.95)
         jacobian = slicer.util.arrayFromVolume(nodes.jacobian)
         self.assertAlmostEqual(float(jacobian.min()), report.measured.jacobian_minimum, delta=1e-4)
-        fixed, carried = (from_segmentation_node(n, grid) for n in (nodes.fixed_segmentation, nodes.propagated_segmentation))
+        fixed, applied = (from_segmentation_node(n, grid) for n in (nodes.fixed_segmentation, nodes.propagated_segmentation))
         for structure in report.measured.dice.structures:
-            one, other = (inside(part, structure.name) for part in (fixed, carried))
+            one, other = (inside(part, structure.name) for part in (fixed, applied))
             dice = 2.0 * np.logical_and(one, other).sum() / (one.sum() + other.sum())
             self.assertAlmostEqual(dice, structure.dice, delta=1e-3)
         table = slicer.util.arrayFromTableColumn(nodes.structures, "Dice")
@@ -135,8 +153,8 @@ class SelfTest:
         back = nodes.inverse.GetTransformFromParent().TransformPoint(*there)
         self.assertLess(np.linalg.norm(np.array(back) - center), 0.5)
 
-    def checkCarriedPoints(self, logic, nodes, fixed):
-        """Carry a point from fixed to moving space and back, and compare it with where the transform takes it."""
+    def checkAppliedPoints(self, logic, nodes, fixed):
+        """Apply the transform to a point and back again, and compare with where the transform takes it."""
         import numpy as np
 
         points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "Tip")
@@ -144,10 +162,10 @@ class SelfTest:
         fixed.GetRASBounds(bounds)
         center = np.array(bounds).reshape(3, 2).mean(axis=1)
         points.AddControlPoint(*center)
-        there = logic.carry([points], nodes, backward=True).nodes[0]
+        there = logic.apply_to_nodes([points], nodes, backward=True).nodes[0]
         expected = nodes.transform.GetTransformFromParent().TransformPoint(*center)
         self.assertLess(np.linalg.norm(np.array(there.GetNthControlPointPosition(0)) - expected), 0.01)
-        back = logic.carry([there], nodes).nodes[0]
+        back = logic.apply_to_nodes([there], nodes).nodes[0]
         self.assertLess(np.linalg.norm(np.array(back.GetNthControlPointPosition(0)) - center), 0.05)
 
     def test_cancelLeavesTheSceneAsItWas(self):
@@ -169,8 +187,9 @@ class SelfTest:
         """Close the scene while the panel registers: the work ends and the panel starts anew."""
         widget = self.openedPanel(*self.addEggs())
         parameters = widget.logic.getParameterNode()
-        # By hand, so that nobody is asked about PyTorch.
-        parameters.byHand, parameters.weightOf, parameters.weight = True, "regularization_weight", 1.0
+        # With a manual λ, so that nobody is asked about PyTorch.
+        parameters.setting, parameters.settingOf = {"regularization_weight": 1.0}, parameters.engine.value
+        parameters.manual = True
         widget.ui.registerButton.click()
         task = widget.panel.runner.task
         self.assertIsNotNone(task)
@@ -198,7 +217,7 @@ class SelfTest:
         self.assertEqual((restored.preset, restored.rule, restored.foldingLimit), (Preset.STANDARD, Rule.MAXIMUM, 0.25))
         self.assertEqual(dict(restored.structureWeights), {"left hippocampus": 2.0})
 
-    def test_importingASceneKeepsWhatIsChosen(self):
+    def test_importingASceneChangesNoChoice(self):
         """Add a scene to the one that is open: the panel shows what it showed before."""
         fixed, moving = self.addEggs()
         widget = self.openedPanel(fixed, moving)
@@ -237,7 +256,7 @@ class SelfTest:
             ((fixed, fixed), {}, "Ball"),
             ((fixed, empty), {}, "Nothing in it"),
             ((fixed, moving), {"preset": "finest"}, "finest"),
-            ((fixed, moving), {"hyperparameters": {"regularization_weight": -1.0}}, "regularization_weight"),
+            ((fixed, moving), {"setting": {"regularization_weight": -1.0}}, "regularization_weight"),
         ):
             with self.assertRaisesRegex(ValueError, words):
                 logic.process(*arguments, **choices)

@@ -1,7 +1,8 @@
 """A predictor on disk: a folder with ``card.json`` (what it is) and ``model.pt`` (plain tensors).
 
-Loading never runs code: the tensors are read with torch's restricted unpickler, after their checksum has agreed with the card and
-the file was looked through (see `model_file`). A checksum tells of damage, not of malice: all sizes and numbers are checked, too.
+Loading never runs code: the tensors are read with torch's restricted unpickler, after their checksum has agreed with the card
+and the file was looked through (see `read_tensors`). A checksum tells of damage, not of malice: all sizes and numbers are
+checked, too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,11 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import pickle
+import pickletools
+import warnings
+import zipfile
+from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,16 +23,152 @@ from typing import Any
 import numpy as np
 import torch
 
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.files import read_bounded, writing_into
-from HyperPredictRegLib.predictor.bands import BandWidths
-from HyperPredictRegLib.predictor.basis import basis_size
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.files import read_bounded, writing_into
+from HyperPredictRegLib.core.json_records import to_json
 from HyperPredictRegLib.predictor.card import CARD_FILE, Card, read_card
-from HyperPredictRegLib.predictor.ensemble import Ensemble, Reading
-from HyperPredictRegLib.predictor.model_file import MOST_BYTES, read_tensors
-from HyperPredictRegLib.predictor.network import CurveNetwork, NetworkSettings
-from HyperPredictRegLib.predictor.novelty import Novelty
-from HyperPredictRegLib.records import to_json
+from HyperPredictRegLib.predictor.network import CurveNetwork, Ensemble, NetworkSettings, Reading, basis_size
+from HyperPredictRegLib.predictor.ood import OodDetector
+
+LEVEL = 0.9
+
+LEAST_FOLDING = 0.002
+"""Percent. Below this, one voxel in fifty thousand, folding counts as none: its logarithm would be noise."""
+
+
+@dataclass(frozen=True)
+class BandWidths:
+    """Factors by which predicted error scales become 90 % bands.
+
+    Attributes
+    ----------
+    dice, mean_dice : with a moving segmentation.
+    dice_unsegmented, mean_dice_unsegmented : without one.
+    curves : of folding in the foreground, folding in the grid, and SD log-Jacobian.
+    subjects : people that they were calibrated on.
+    """
+
+    dice: float
+    mean_dice: float
+    dice_unsegmented: float
+    mean_dice_unsegmented: float
+    curves: tuple[float, float, float]
+    subjects: int
+
+
+MOST_BYTES = 50_000_000
+MOST_MEMBERS = 500
+MOST_DESCRIPTION_BYTES = 1_000_000
+
+_STORAGES = {"FloatStorage": 4}
+"""Kinds of numbers that a predictor is made of, with their size in bytes."""
+
+_REBUILD = "torch._utils _rebuild_tensor_v2"
+_GLOBALS = {_REBUILD, "collections OrderedDict", *(f"torch {name}" for name in _STORAGES)}
+_OPCODES = frozenset({
+    "PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE",
+    "SHORT_BINUNICODE", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_DICT",
+    "SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "MEMOIZE", "GLOBAL", "REDUCE", "BINPERSID",
+})  # fmt: skip
+"""What torch writes for dicts, lists, numbers, text and tensors. None of it acts but GLOBAL and REDUCE, which are limited."""
+
+
+def read_tensors(data: bytes) -> Any:
+    """Return what torch saved: dicts, lists, numbers, text and float32 tensors. Nothing in `data` is run.
+
+    Raises
+    ------
+    ValueError : it is no such file, or says of itself what is not so.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        sizes = _member_sizes(archive, len(data))
+        described = [name for name in sizes if name.endswith("/data.pkl")]
+        if len(described) != 1:
+            raise ValueError("it has no description of its tensors")
+        folder = described[0].removesuffix("data.pkl")
+        _check_description(archive.read(described[0]), folder, sizes)
+    with warnings.catch_warnings():
+        # What torch only warns of, a file that it did not write, has been refused above.
+        warnings.simplefilter("ignore")
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _member_sizes(archive: zipfile.ZipFile, whole: int) -> dict[str, int]:
+    """Return the size of each member by name, having made sure that they cannot unpack to more than there is."""
+    members = archive.infolist()
+    if len(members) > MOST_MEMBERS:
+        raise ValueError(f"it has {len(members)} members, where at most {MOST_MEMBERS} belong")
+    sizes = {member.filename: member.file_size for member in members}
+    folders = {name.partition("/")[0] for name in sizes}
+    if len(sizes) < len(members) or len(folders) > 1:
+        raise ValueError("it has two members of one name, or of several folders")
+    for name in sizes:
+        if "\\" in name or name.startswith("/") or not name.isprintable() or {"", ".", ".."} & set(name.split("/")):
+            raise ValueError(f"it has a member called {name[:60]!r}")
+    # torch packs nothing: what is packed could be a thousand times as large.
+    if any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size or m.flag_bits & 1 for m in members):
+        raise ValueError("its members are packed or locked")
+    # Two programs could otherwise find two different archives in one file.
+    if archive.comment or min((member.header_offset for member in members), default=0) != 0:
+        raise ValueError("something lies before or behind its members")
+    if sum(sizes.values()) > min(whole, MOST_BYTES):
+        raise ValueError("its members say that they are larger than the file")
+    return sizes
+
+
+def _check_description(description: bytes, folder: str, sizes: dict[str, int]) -> None:
+    """Raise `ValueError` unless the description asks for plain values and for tensors that lie inside of their members."""
+    if len(description) > MOST_DESCRIPTION_BYTES:
+        raise ValueError("its description is too long")
+    for opcode, argument, _ in pickletools.genops(description):
+        if opcode.name not in _OPCODES:
+            raise ValueError(f"its description would do something ({opcode.name}), where it may only describe")
+        if opcode.name == "GLOBAL" and argument not in _GLOBALS:
+            raise ValueError(f"its description asks for '{str(argument)[:60]}'")
+        # Such a number alone makes Python reserve memory for as many places.
+        if opcode.name == "LONG_BINPUT" and int(argument or 0) > len(description):
+            raise ValueError("its description counts further than it is long")
+    _StandIns(description, folder, sizes).load()
+
+
+class _StandIns(pickle.Unpickler):
+    """Reads a description whose opcodes were checked, with stand-ins for tensors that look at their sizes alone."""
+
+    def __init__(self, description: bytes, folder: str, sizes: dict[str, int]) -> None:
+        super().__init__(io.BytesIO(description))
+        self._folder, self._sizes = folder, sizes
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a stand-in for one of the few names that a description may use."""
+        if f"{module} {name}" == _REBUILD:
+            return _check_extent
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch" and name in _STORAGES:
+            return name
+        raise ValueError(f"its description asks for '{module} {name}'")
+
+    def persistent_load(self, pid: Any) -> int:
+        """Return how many numbers a member holds, having compared it with what the description says."""
+        what, kind, key, _, count = pid
+        size = self._sizes.get(f"{self._folder}data/{key}")
+        if what != "storage" or kind not in _STORAGES or not isinstance(count, int) or size != count * _STORAGES[kind]:
+            raise ValueError(f"its member '{str(key)[:20]}' has another size or kind than its description says")
+        return count
+
+
+def _check_extent(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> None:
+    """Raise `ValueError` for a tensor that reaches beyond its member, or repeats numbers to look larger than it is."""
+    numbers = [offset, *size, *stride]
+    if not isinstance(storage, int) or len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise ValueError("a tensor has a shape that cannot be")
+    count = 1
+    for length in size:
+        count *= length
+    reach = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) + 1
+    if count < 1 or count > storage or reach > storage:
+        raise ValueError("a tensor reaches beyond its numbers")
+
 
 _MODEL = "model.pt"
 
@@ -38,7 +180,7 @@ class Bundle:
     card: Card
     ensemble: Ensemble
     widths: BandWidths
-    novelty: Novelty
+    ood: OodDetector
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> Card:
@@ -48,7 +190,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> Card:
     ------
     InputError : the disk is full, or the folder cannot be written to.
     """
-    ensemble, novelty = bundle.ensemble, bundle.novelty
+    ensemble, ood = bundle.ensemble, bundle.ood
     reading = ensemble.reading
     content = {
         "network": {name: tensor.contiguous() for name, tensor in ensemble.network.state_dict().items()},
@@ -58,9 +200,9 @@ def save_bundle(bundle: Bundle, folder: Path) -> Card:
         "knots": list(ensemble.knots),
         "labels": list(ensemble.labels),
         "reading": {name: _tensor(getattr(reading, name)) for name in _READING},
-        "novelty": {name: _tensor(getattr(novelty, name)) for name in _NOVELTY},
-        "novelty_features": list(novelty.features),
-        "thresholds": [novelty.amber, novelty.red],
+        "ood": {name: _tensor(getattr(ood, name)) for name in _OOD},
+        "ood_features": list(ood.features),
+        "thresholds": [ood.uncertain, ood.unreliable],
         "widths": asdict(bundle.widths),
     }
     stream = io.BytesIO()
@@ -88,7 +230,7 @@ def load_bundle(folder: Path | str) -> Bundle:
     Raises
     ------
     InputError : it is missing, of another format, corrupt, truncated, or not what its card says; or it holds numbers that are
-        not finite, so that no verdict could be trusted.
+        not finite, so that no reliability could be trusted.
     """
     folder = Path(folder)
     if not (folder / CARD_FILE).is_file() or not (folder / _MODEL).is_file():
@@ -110,7 +252,7 @@ def load_bundle(folder: Path | str) -> Bundle:
 
 
 _READING = ("feature_mean", "feature_sd", "token_mean", "token_sd")
-_NOVELTY = ("mean", "sd", "precision")
+_OOD = ("mean", "sd", "precision")
 
 _SIZES = {
     "members": 100, "pair_features": 5000, "token_features": 1000, "structures": 2000, "basis": 200, "width": 2000,
@@ -128,6 +270,8 @@ def _assembled(card: Card, content: Any) -> Bundle:
     labels = tuple(content["labels"])
     if any(type(label) is not int for label in labels) or sorted(map(str, labels)) != sorted(card.structures):
         raise ValueError("its labels are not those on its card")
+    if len(card.space) > 1:
+        raise ValueError("its curves run over one parameter, and its card names several")
     knots = tuple(_number(knot, "knots") for knot in content["knots"])
     rising = all(a <= b for a, b in pairwise(knots)) and knots[0] < knots[-1]
     counted = (len(features), len(tokens) + 1, len(labels), basis_size(knots))
@@ -138,9 +282,9 @@ def _assembled(card: Card, content: Any) -> Bundle:
     read = {name: _array(content["reading"][name], shape, name) for name, shape in shapes.items()}
     return Bundle(
         card,
-        Ensemble(_network(settings, content["network"]), Reading(features, tokens, **read), knots, labels),
+        Ensemble(_network(settings, content["network"]), Reading(features, tokens, **read), card.space.first, knots, labels),
         _widths(content["widths"]),
-        _novelty(content),
+        _ood(content),
     )
 
 
@@ -159,29 +303,29 @@ def _network(settings: NetworkSettings, weights: Any) -> CurveNetwork:
     # On this device tensors have a shape and nothing else, so that nothing is allocated for sizes that are not there.
     with torch.device("meta"):
         network = CurveNetwork(settings)
-    wanted = network.state_dict()
-    if set(weights) != set(wanted):
+    expected = network.state_dict()
+    if set(weights) != set(expected):
         raise ValueError("its network has other parts than its settings say")
     for name, weight in weights.items():
-        _array(weight, tuple(wanted[name].shape), name)
+        _array(weight, tuple(expected[name].shape), name)
     network.load_state_dict(weights, assign=True)
     return network.eval()
 
 
-def _novelty(content: dict[str, Any]) -> Novelty:
-    names = _names(content["novelty_features"], "novelty_features")
+def _ood(content: dict[str, Any]) -> OodDetector:
+    names = _names(content["ood_features"], "ood_features")
     count = len(names)
     if not count:
         raise ValueError("it compares pairs by nothing")
     arrays = {
-        name: _array(content["novelty"][name], (count, count) if name == "precision" else (count,), f"novelty {name}")
-        for name in _NOVELTY
+        name: _array(content["ood"][name], (count, count) if name == "precision" else (count,), f"ood {name}")
+        for name in _OOD
     }
     # A comparison with NaN is false: no pair would ever be unusual, or every one.
-    amber, red = (_number(threshold, "thresholds") for threshold in content["thresholds"])
-    if not 0 < amber <= red or not (arrays["sd"] > 0).all():
+    uncertain, unreliable = (_number(threshold, "thresholds") for threshold in content["thresholds"])
+    if not 0 < uncertain <= unreliable or not (arrays["sd"] > 0).all():
         raise ValueError("its thresholds or spreads are not above 0 in rising order")
-    return Novelty(names, **arrays, amber=amber, red=red)
+    return OodDetector(names, **arrays, uncertain=uncertain, unreliable=unreliable)
 
 
 def _widths(given: Any) -> BandWidths:

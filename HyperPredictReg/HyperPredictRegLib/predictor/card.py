@@ -1,20 +1,24 @@
-"""What a predictor is, readable without torch."""
+"""What a predictor is, readable without torch, and where the bundles are that come with the extension."""
 
 from __future__ import annotations
 
 import math
 import re
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.files import read_text
-from HyperPredictRegLib.records import from_json
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.files import read_text
+from HyperPredictRegLib.core.json_records import from_json
+from HyperPredictRegLib.core.search_space import SearchSpace, Setting
+from HyperPredictRegLib.spatial.structures import codes_of
 
 T = TypeVar("T")
 
-FORMAT = 1
+FORMAT = 2
 CARD_FILE = "card.json"
 
 MOST_BYTES = 2_000_000
@@ -32,16 +36,17 @@ class Card:
     ----------
     format : of this file.
     name, version, licence : of the predictor.
-    engine, engine_version, settings_hash, preset : whose results it foresees; any other's are not its business.
+    engine, engine_version, settings_hash, preset : whose results it predicts, and nobody else's.
     features_version : meaning of the features it reads.
-    hyperparameter : name of the λ it foresees.
-    lower, upper : the range of λ it was trained on.
+    alignment : settings of the affine step that its examples were made with, see `AlignmentSettings`.
+    preprocessing : version of foreground, intensities and working grid, see `preprocessing.VERSION`.
+    space : the parameters of the engine, with the ranges that it was trained on.
     structures : names of the structures it knows, by label value.
     assumed : features that nobody can measure, such as how far labels stray from the image, by name.
-    fixed_value : the cross-validated λ for those who cannot use a prediction.
+    fixed : the cross-validated setting for those who cannot use a prediction.
     training_data : where the examples came from.
     training : settings of the training.
-    subjects : every person it was trained on, with the number of the fold.
+    subjects : every person it was trained on, with the number of the cross-validation fold.
     pairs, registrations : examples it was trained on.
     accuracy : measured on held-out people, by name; see the evaluation report.
     model_sha256 : checksum of ``model.pt``.
@@ -56,12 +61,12 @@ class Card:
     settings_hash: str
     preset: str
     features_version: str
-    hyperparameter: str
-    lower: float
-    upper: float
+    alignment: dict[str, Any]
+    preprocessing: str
+    space: SearchSpace
     structures: dict[str, str]
     assumed: dict[str, float]
-    fixed_value: float
+    fixed: Setting
     training_data: str
     training: dict[str, Any]
     subjects: dict[str, int]
@@ -69,6 +74,20 @@ class Card:
     registrations: int
     accuracy: dict[str, float]
     model_sha256: str = ""
+
+    def identified(self, labels: Collection[int], names: Mapping[int, str]) -> tuple[dict[int, int], dict[int, str], str]:
+        """Return which of its structures the labels of a segmentation stand for, by `names` if these are known.
+
+        Returns
+        -------
+        codes : by label, for those that it knows.
+        called : what each label is called in a prediction.
+        note : a sentence for the user where values alone were taken for codes, else "".
+        """
+        known = {int(label): name for label, name in self.structures.items()}
+        codes, note = codes_of(labels, names, known)
+        called = {label: names.get(label) or known.get(codes.get(label, -1)) or f"label {label}" for label in labels}
+        return codes, called, note
 
 
 def read_record(kind: type[T], path: Path, what: str, most: int) -> T:
@@ -115,14 +134,29 @@ def _wrong(card: Card) -> str:
     numbers = (*card.assumed.values(), *card.accuracy.values())
     texts = (
         card.name, card.version, card.licence, card.engine, card.engine_version, card.settings_hash, card.preset,
-        card.features_version, card.hyperparameter, card.training_data, *card.structures.values(),
+        card.features_version, card.preprocessing, card.training_data, *card.structures.values(),
     )  # fmt: skip
     checks = (
         ("a text", all(len(text) <= MOST_LETTERS and text.isprintable() for text in texts)),
-        ("a range of λ", math.isfinite(card.upper) and 0 < card.lower < card.upper),
-        ("a fixed λ", math.isfinite(card.fixed_value) and card.fixed_value > 0),
+        ("a fixed setting", set(card.fixed) == set(card.space.names) and all(p.holds(card.fixed[p.name]) for p in card.space)),
         ("a number", all(math.isfinite(number) for number in numbers)),
         ("label values", all(label.isascii() and label.isdigit() and len(label) <= MOST_DIGITS for label in card.structures)),
         ("a checksum", re.fullmatch("[0-9a-f]{64}", card.model_sha256) is not None),
     )
     return next((what for what, right in checks if not right), "")
+
+
+_LIBRARY = Path(__file__).resolve().parents[1]
+
+
+def bundled(engine: str, preset: str) -> Path | None:
+    """Return the folder of the bundle that predicts an engine at a preset, or None if there is none.
+
+    Slicer and a source tree keep bundles in ``Resources/Models`` beside the library; pip installs them below ``share`` of the
+    environment.
+    """
+    for models in (_LIBRARY.parent / "Resources" / "Models", Path(sys.prefix) / "share" / "hyperpredictreg" / "models"):
+        folder = models / f"{engine}-{preset}"
+        if (folder / CARD_FILE).is_file():
+            return folder
+    return None

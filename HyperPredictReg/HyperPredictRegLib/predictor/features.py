@@ -11,18 +11,18 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from HyperPredictRegLib.aligned_pair import AlignedPair
+from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.progress import CancelCheck, never
 from HyperPredictRegLib.engines.base import Engine
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.inputs import Inputs
-from HyperPredictRegLib.measurement import nearest
-from HyperPredictRegLib.predictor.probes import HalfPair, Probe, probe_values, run_probes
+from HyperPredictRegLib.predictor.probes import HalfPair, Probe, probe_settings, run_probes
 from HyperPredictRegLib.predictor.tokens import structure_tokens
-from HyperPredictRegLib.progress import CancelCheck, never
-from HyperPredictRegLib.quality import mutual_information
-from HyperPredictRegLib.transforms import linear_matrix
+from HyperPredictRegLib.preprocessing.image_set import Inputs
+from HyperPredictRegLib.quality.measurement import nearest
+from HyperPredictRegLib.quality.metrics import mutual_information
+from HyperPredictRegLib.spatial.transforms import linear_matrix
 
-VERSION = "1"
+VERSION = "2"
 """Changes with the meaning of any feature or token; a bundle is bound to it."""
 
 LEAST_FOREGROUND_VOXELS = 500
@@ -73,9 +73,10 @@ def pair_features(
     if half.foreground.sum() < LEAST_FOREGROUND_VOXELS:
         raise InputError(
             f"The foreground of the fixed image has {int(half.foreground.sum())} voxels at half resolution, which is too small "
-            f"to predict from ({LEAST_FOREGROUND_VOXELS} are needed): choose a finer preset, or λ by hand."
+            f"to predict from ({LEAST_FOREGROUND_VOXELS} are needed): choose a finer preset, or give the setting yourself."
         )
-    probes = run_probes(engine, settings, half, probe_values(engine), seed=seed, cancelled=cancelled)
+    tried = probe_settings(engine.search_space(half.grid, settings))
+    probes = run_probes(engine, settings, half, tried, seed=seed, cancelled=cancelled)
     named = {
         **_geometry(inputs, pair, alignment, fixed_foreground, moving_foreground),
         **_image("fixed", pair.fixed, fixed_foreground),
@@ -166,7 +167,7 @@ def _probe_features(half: HalfPair, probes: Sequence[Probe]) -> dict[str, float]
         lengths = np.linalg.norm(probe.displacement[inside], axis=1)
         found |= {
             f"{name}_folding": np.log(100 * (determinants <= 0).mean() + 1e-2),
-            f"{name}_folding_box": np.log(100 * (probe.jacobian <= 0).mean() + 1e-2),
+            f"{name}_folding_grid": np.log(100 * (probe.jacobian <= 0).mean() + 1e-2),
             f"{name}_near_folding": np.log(100 * (determinants <= 0.25).mean() + 1e-2),
             f"{name}_roughness": np.log(logs.std() + 1e-3),
             f"{name}_compression": np.percentile(logs, 1),

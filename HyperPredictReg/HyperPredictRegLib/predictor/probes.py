@@ -1,4 +1,4 @@
-"""Probes: the real engine at half the resolution, a fraction of a second each, whose outcome foretells the real run."""
+"""Probes: the real engine at half the resolution, a fraction of a second each, whose outcome predicts the real run."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from HyperPredictRegLib.aligned_pair import AlignedPair
-from HyperPredictRegLib.engines.base import Engine
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.grid import on_grid
-from HyperPredictRegLib.measurement import nearest
-from HyperPredictRegLib.progress import CancelCheck, never
-from HyperPredictRegLib.quality import jacobian_determinant
-from HyperPredictRegLib.transforms import displacement_field
+from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
+from HyperPredictRegLib.core.progress import CancelCheck, never
+from HyperPredictRegLib.core.search_space import SearchSpace, Setting
+from HyperPredictRegLib.engines.base import Engine, RegistrationTask
+from HyperPredictRegLib.preprocessing.working_grid import on_grid
+from HyperPredictRegLib.quality.measurement import nearest
+from HyperPredictRegLib.quality.metrics import jacobian_determinant
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import displacement_field
 
 SHARES = (0.02, 0.25, 0.6)
-"""Where the probes lie in a hyperparameter's range: where folding is certain, near its onset, and at the stiff end."""
+"""Where the probes lie in a parameter's range: where folding is certain, near its onset, and at the strongly regularized end."""
 
 
 @dataclass(frozen=True)
@@ -54,37 +55,35 @@ class Probe:
 
     Attributes
     ----------
-    hyperparameters : its λ.
+    setting : its own.
     field : displacement field, LPS mm, on the half grid.
     displacement : the same in voxels of the half grid, shape (k, j, i, 3).
     jacobian : Jacobian determinant, shape (k, j, i).
     warped : the moving image after it, shape (k, j, i).
     """
 
-    hyperparameters: dict[str, float]
+    setting: Setting
     field: sitk.Image
     displacement: np.ndarray
     jacobian: np.ndarray
     warped: np.ndarray
 
 
-def probe_values(engine: Engine) -> tuple[dict[str, float], ...]:
-    """Return the hyperparameters of the probes, stiffest last.
+def probe_settings(space: SearchSpace) -> tuple[Setting, ...]:
+    """Return the settings of the probes, the most strongly regularized one last.
 
-    `SHARES` of the first hyperparameter's range, on its scale. Further hyperparameters keep their default.
+    `SHARES` of the first parameter's way from its least to its most regularizing end, on its scale; others keep their default.
     """
-    first = engine.hyperparameters[0]
-    low, high = first.lower, first.upper
-    values = [low * (high / low) ** share if first.scale == "log" else low + share * (high - low) for share in SHARES]
-    others = {h.name: h.default for h in engine.hyperparameters[1:]}
-    return tuple({first.name: round(float(value), 4), **others} for value in values)
+    first = space.first
+    shares = np.array(SHARES) if first.regularizes == "up" else 1 - np.array(SHARES)
+    return tuple({**space.defaults, first.name: float(value)} for value in first.from_unit(shares))
 
 
 def run_probes(
     engine: Engine,
     settings: Any,
     half: HalfPair,
-    values: Sequence[dict[str, float]],
+    values: Sequence[Setting],
     *,
     seed: int,
     cancelled: CancelCheck = never,
@@ -99,12 +98,12 @@ def run_probes(
     return tuple(_probe(engine, settings, half, value, seed, cancelled) for value in values)
 
 
-def _probe(engine: Engine, settings: Any, half: HalfPair, value: dict[str, float], seed: int, cancelled: CancelCheck) -> Probe:
-    found = engine.register(half.fixed, half.moving, value, settings, seed=seed, cancelled=cancelled)
+def _probe(engine: Engine, settings: Any, half: HalfPair, value: Setting, seed: int, cancelled: CancelCheck) -> Probe:
+    found = engine.register(RegistrationTask(half.fixed, half.moving, value, settings, seed, cancelled=cancelled))
     field = displacement_field(found.transform, half.grid)
     to_index = np.linalg.inv(half.grid.index_to_lps[:3, :3])
     return Probe(
-        hyperparameters=value,
+        setting=value,
         field=field,
         displacement=(sitk.GetArrayViewFromImage(field) @ to_index.T).astype(np.float32),
         jacobian=sitk.GetArrayFromImage(jacobian_determinant(field)),

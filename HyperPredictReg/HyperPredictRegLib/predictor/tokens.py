@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import SimpleITK as sitk
 
-from HyperPredictRegLib.aligned_pair import AlignedPair
-from HyperPredictRegLib.measurement import nearest
+from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.predictor.probes import HalfPair, Probe
-from HyperPredictRegLib.transforms import field_transform
+from HyperPredictRegLib.quality.measurement import nearest
+from HyperPredictRegLib.spatial.transforms import field_transform
 
 LEAST_VOXELS = 5
 """A structure with fewer voxels on the working grid has no token: its numbers would be noise."""

@@ -1,27 +1,35 @@
-"""The HTML page of a report: one file with everything in it, that needs neither scripts nor a network."""
+"""What all pages share: pictures with captions, templates, and writing: a part that fails is named, and no half a file stays."""
 
 from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+import logging
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from HyperPredictRegLib.engines.base import Hyperparameter
-from HyperPredictRegLib.job import Distances, Report, StructureMeasure
-from HyperPredictRegLib.reporting import choice_wording, wording
-from HyperPredictRegLib.reporting.captions import Caption
-from HyperPredictRegLib.selection.printed import banded
-from HyperPredictRegLib.trace import LevelTrace
+from HyperPredictRegLib.core.search_space import SearchSpace
+from HyperPredictRegLib.reporting import wording
+from HyperPredictRegLib.reporting.sheet import DARK, LIGHT, Theme, compact, png
+from HyperPredictRegLib.results.formatting import banded
+
+_log = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
+_MOST_DRAWN = 2
 
-_ROLES = {
-    "fixed": "fixed image", "moving": "moving image", "fixed_labels": "fixed labels", "moving_labels": "moving labels",
-    "fixed_mask": "fixed mask", "moving_mask": "moving mask",
-}
+
+@dataclass(frozen=True)
+class Caption:
+    """The words of one picture, by its role among the outputs."""
+
+    role: str
+    title: str
+    text: str
+    alternative: str
 
 
 @dataclass(frozen=True)
@@ -63,58 +71,71 @@ class KeyNumber:
     remark: str = ""
 
 
-@dataclass(frozen=True)
-class SettingRow:
-    """A hyperparameter as it was used."""
+def curves_caption(space: SearchSpace, *, trusted: bool) -> Caption:
+    """Return the words of the picture of what was predicted for every setting; see `can_be_drawn`."""
+    what = f"What was predicted for every {wording.subject(space, '')} before anything was registered."
+    scale = "The scale of folding is logarithmic down to 0.001 %, which counts as none"
+    if len(space) == 1:
+        bands = "About 90 % of true values lie inside the bands." if trusted else "Neither curves nor bands hold for this pair."
+        return Caption(
+            "curves_picture", "Predicted curves", f"{what} {bands} {scale}, and linear from there to 0.",
+            f"Curves of mean Dice and of folding over {space.first.symbol}, with their bands, the folding limit and the choice",
+        )  # fmt: skip
+    axes = " and ".join(parameter.symbol for parameter in space)
+    limit = "Along the line the upper end of the 90 % band of folding is at the limit; beyond it, hatched, it is above."
+    return Caption(
+        "curves_picture", "Predicted maps", f"{what} {limit if trusted else 'It does not hold for this pair.'} {scale}.",
+        f"Maps of mean Dice and of folding over {axes}, with the folding limit and the choice",
+    )  # fmt: skip
 
-    symbol: str
-    name: str
-    value: str
-    unit: str
-    span: str
+
+def can_be_drawn(space: SearchSpace) -> bool:
+    """Tell whether a picture can show a prediction for all settings: curves for one parameter, maps for two."""
+    return len(space) <= _MOST_DRAWN
 
 
-def render_page(report: Report, pictures: Sequence[Picture], hyperparameters: Sequence[Hyperparameter]) -> str:
-    """Return the page as HTML text.
+def made_picture(caption: Caption, draw: Callable[[], Any], draw_dark: Callable[[], Any] | None = None) -> Picture:
+    """Draw a picture, and its version for dark paper if it needs one; where it cannot be drawn, the picture holds the reason."""
+    try:
+        light = png(draw())
+        dark = compact(png(draw_dark())) if draw_dark is not None else None
+        return Picture(caption, png=light, shown=compact(light), shown_dark=dark)
+    except Exception as error:  # whatever a drawing library may raise, the numbers themselves are fine
+        _log.warning("the picture '%s' could not be made", caption.role, exc_info=True)
+        return Picture(caption, problem=_reason(error))
 
-    Parameters
-    ----------
-    report : the numbers.
-    pictures : in the order of the page; those without a PNG are named with their problem.
-    hyperparameters : the engine's own description of its hyperparameters; without it names stand in for symbols.
 
-    Raises
-    ------
-    ImportError : jinja2 is not installed; `plain_page` needs nothing.
-    """
-    return render_template(
-        "report.html.jinja",
-        report=report,
-        measured=report.measured,
-        first_line=choice_wording.first_line(report),
-        bad_news=choice_wording.calls_for_attention(report),
-        was_chosen=choice_wording.was_chosen(report),
-        who_chose=choice_wording.who_chose(report),
-        light=choice_wording.light(report.verdict) if report.verdict is not None else None,
-        comparison=choice_wording.comparison_rows(report),
-        trials=choice_wording.trial_rows(report),
-        criterion=choice_wording.criterion_words(report.criterion) if report.criterion is not None else "",
-        foreseen=choice_wording.predicted_dice(report),
-        verdict=wording.verdict(report),
-        why_no_overlap=wording.why_no_overlap(report),
-        attention=wording.needs_attention(report),
-        key_numbers=_key_numbers(report),
-        pictures={picture.caption.role: picture for picture in pictures},
-        problems=[picture for picture in pictures if picture.problem],
-        levels=(*report.alignment.stages, *report.registration),
-        structures=sorted_structures(report),
-        warnings=wording.all_warnings(report),
-        settings=_setting_rows(report, hyperparameters),
-        glossary=wording.glossary(hyperparameters),
-        engine_settings=_flat(report.engine.settings),
-        total_seconds=sum(report.seconds.values()),
-        level_ends=_level_end,
-    )
+def themed_picture(caption: Caption, draw: Callable[[Theme], Any]) -> Picture:
+    """Draw a picture for light and for dark paper, see `made_picture`."""
+    return made_picture(caption, lambda: draw(LIGHT), lambda: draw(DARK))
+
+
+def write_pictures(pictures: Sequence[Picture], folder: Path) -> dict[str, str]:
+    """Write the pictures that could be made as PNG files; return their names by role."""
+    written = {}
+    for picture in pictures:
+        if picture.png is not None:
+            role = picture.caption.role
+            written[role] = role.removesuffix("_picture") + ".png"
+            replace_file(folder / written[role], picture.png)
+    return written
+
+
+def write_page(path: Path, full: Callable[[], str], plain: Callable[[str], str]) -> None:
+    """Write a page, or, where it cannot be made, the plain one, which is given the reason."""
+    try:
+        text = full()
+    except Exception as error:  # a bare page is better than work lost at its last step
+        _log.warning("the page '%s' could not be made", path.name, exc_info=True)
+        text = plain(_reason(error))
+    replace_file(path, text.encode("utf-8", errors="replace"))
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write under a temporary name first, so that no half a file ever bears the right one."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def render_template(template: str, **values: Any) -> str:
@@ -130,27 +151,18 @@ def render_template(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_shown,
-    )
+    )  # fmt: skip
     environment.filters.update(
         number=wording.number, short=wording.short, percent=wording.percent, name=wording.name, file_name=wording.file_name,
-        role=lambda role: _ROLES.get(role, role.replace("_", " ")), words=lambda text: text.replace("_", " "),
+        words=lambda text: text.replace("_", " "), banded=banded,
         bar=lambda value: f"{100 * min(1.0, max(0.0, value)):.1f}%" if value == value else "0%",
-        banded=banded,
-    )
+    )  # fmt: skip
     style = (_FOLDER / "report.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(style=style, **values)
 
 
-def plain_page(report: Report, problem: str) -> str:
-    """Return a bare page with the verdict alone, for where the full one cannot be made."""
-    title = f"{wording.file_name(report.job.moving)} registered to {wording.file_name(report.job.fixed)}"
-    lines = (choice_wording.first_line(report), wording.verdict(report))
-    where = f"({wording.name(problem)}). All numbers are in report.json."
-    return plain_text_page(title, lines, wording.all_warnings(report), where)
-
-
-def plain_text_page(title: str, lines: Sequence[str], warnings: Sequence[str], problem: str) -> str:
-    """Return a bare page of sentences and warnings that ends with why the full one could not be made."""
+def plain_page(title: str, lines: Sequence[str], warnings: Sequence[str], problem: str) -> str:
+    """Return a bare page of sentences and warnings, which needs nothing; it ends with why the full one could not be made."""
     title = html.escape(title)
     first, *rest = [f"<p>{html.escape(wording.printable(line))}</p>" for line in lines if line]
     items = "".join(f"<li>{html.escape(wording.name(text))}</li>" for text in warnings)
@@ -158,21 +170,22 @@ def plain_text_page(title: str, lines: Sequence[str], warnings: Sequence[str], p
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><title>{title}</title></head><body>{first}'
         f"<h1>{title}</h1>" + "".join(rest) + (f"<ul>{items}</ul>" if items else "")
         + f"<p>The full page could not be made {html.escape(wording.printable(problem))}</p></body></html>\n"
-    )
+    )  # fmt: skip
 
 
-def sorted_structures(report: Report) -> tuple[StructureMeasure, ...]:
-    """Return the structures with the lowest Dice first, since that is where to look; those without a Dice come last."""
-    if report.measured.dice is None:
-        return ()
-    return tuple(sorted(report.measured.dice.structures, key=lambda s: (s.dice != s.dice, s.dice, s.label)))
+def _reason(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        library = (error.name or "a library").partition(".")[0]
+        return f"{library} could not be loaded; install it and write the report again."
+    return f"{error}" if str(error) else type(error).__name__
 
 
 def _shown(value: Any) -> Any:
     """Keep markup and numbers as they are; clean every other text on its way into the page."""
     if value is None or (isinstance(value, float) and value != value):
         return wording.DASH
-    return wording.printable(value) if type(value) is str else value
+    # No line end tears a number from its unit.
+    return re.sub(r"(?<=\d) (?=%|mm\b)", "\N{NO-BREAK SPACE}", wording.printable(value)) if type(value) is str else value
 
 
 def _data_uri(image: bytes | None) -> str:
@@ -180,57 +193,3 @@ def _data_uri(image: bytes | None) -> str:
         return ""
     kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
-
-
-def _key_numbers(report: Report) -> list[KeyNumber]:
-    number, percent, voxel_mm = wording.number, wording.percent, wording.voxel_mm(report)
-
-    def distance(value: float | None, digits: int = 2) -> str:
-        return wording.distance(value, digits, voxel_mm=voxel_mm)
-
-    def tail(distances: Distances, digits: int) -> str:
-        return f"mean; 95 % below {distance(distances.p95, digits)}, largest {distance(distances.maximum, digits)}"
-
-    measured, numbers = report.measured, []
-    dice, landmarks, landmarks_before = measured.dice, measured.tre_mm, measured.tre_before_mm
-    if dice is not None:
-        course = f"{number(dice.mean_before, 3)} → {number(dice.mean, 3)}"
-        numbers.append(KeyNumber("Mean Dice", course, f"{len(dice.structures)} structures, before → after"))
-    if landmarks is not None:
-        before = distance(landmarks_before.mean if landmarks_before else None).removesuffix(" mm")
-        course = f"{before} → {distance(landmarks.mean)}"
-        numbers.append(KeyNumber("Landmark error", course, "mean, before → after"))
-    folding, inverse, moved = measured.folding_percent, measured.inverse_consistency_mm, measured.displacement_mm
-    similarity = f"{number(measured.similarity_before, 3)} → {number(measured.similarity_after, 3)}"
-    numbers += [
-        KeyNumber("Folding", percent(folding.foreground), f"of the foreground; {percent(folding.box)} of the box"),
-        KeyNumber("Inverse consistency", distance(inverse.mean), tail(inverse, 2)),
-        KeyNumber("Image similarity", similarity, "normalised mutual information, before → after"),
-        KeyNumber("Deformation", distance(moved.mean, 1), tail(moved, 1)),
-        KeyNumber(
-            "Jacobian determinant",
-            f"{number(measured.jacobian_minimum)} … {number(measured.jacobian_maximum)}",
-            f"range; spread of its logarithm {wording.spread(measured.sd_log_jacobian)}",
-        ),
-    ]
-    return numbers
-
-
-def _setting_rows(report: Report, hyperparameters: Sequence[Hyperparameter]) -> list[SettingRow]:
-    known, rows = {h.name: h for h in hyperparameters}, []
-    for name, value in report.hyperparameters.items():
-        h = known.get(name)
-        symbol = h.symbol if h else "λ" if name == "regularization_weight" else name
-        span = f"{h.lower:g} to {h.upper:g}, default {h.default:g}" if h else wording.DASH
-        rows.append(SettingRow(symbol, name.replace("_", " "), wording.short(value), h.unit if h else "", span))
-    return rows
-
-
-def _level_end(level: LevelTrace) -> str:
-    first = wording.short(level.values[0] if level.values else None)
-    last = level.end_value if level.end_value is not None else (level.values[-1] if level.values else None)
-    return f"{first} → {wording.short(last)}"
-
-
-def _flat(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in settings.items())

@@ -1,25 +1,42 @@
-"""The HTML page of a prediction, in the look of the report's."""
+"""The page about a prediction, with its table of numbers and the pictures beside it."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from HyperPredictRegLib.engines.base import Hyperparameter
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.job import Predicted
-from HyperPredictRegLib.prediction import Foresight, Prediction, StructureChoice
-from HyperPredictRegLib.reporting import choice_wording, page, wording
-from HyperPredictRegLib.selection.printed import band, banded, percent_band, predicted_percent
-from HyperPredictRegLib.selection.readout import foreseen
+import numpy as np
+
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.reporting import prediction_figures, wording
+from HyperPredictRegLib.reporting.page import (
+    Caption,
+    KeyNumber,
+    Picture,
+    can_be_drawn,
+    curves_caption,
+    plain_page,
+    render_template,
+    replace_file,
+    themed_picture,
+    write_page,
+    write_pictures,
+)
+from HyperPredictRegLib.results.exchange import prediction_to_json
+from HyperPredictRegLib.results.formatting import band, banded, percent_band, predicted_percent
+from HyperPredictRegLib.results.prediction import Band, Predicted, Prediction, PredictionSurface, StructureChoice
+from HyperPredictRegLib.selection.interpolation import predict_at
 
 _SAME_DICE = 0.0005
 
 
 @dataclass(frozen=True)
 class StructureRow:
-    """One structure with its own λ*, as text; Dice with its band."""
+    """One structure with its own choice, as text; Dice with its band."""
 
     name: str
     label: int
@@ -29,86 +46,223 @@ class StructureRow:
     gain: str
 
 
-def render_page(foresight: Foresight, pictures: Sequence[page.Picture], hyperparameters: Sequence[Hyperparameter]) -> str:
-    """Return the page as HTML text; with a red light it suggests nothing and says so first.
+def write_prediction(prediction: Prediction, folder: Path) -> dict[str, str]:
+    """Write a prediction into a folder: prediction.json, curves.csv, pictures and prediction.html.
+
+    The numbers are written first. What cannot be drawn, because matplotlib is missing or for any other reason, is named in the
+    page with the reason; without jinja2 the page is a bare one.
 
     Parameters
     ----------
-    foresight : the prediction and its curves.
-    pictures : in the order of the page; those without a PNG are named with their problem.
-    hyperparameters : the engine's own description of its hyperparameters, for the glossary.
+    prediction : what was predicted and chosen.
+    folder : where to write; made if it does not exist. Files of the same names are replaced.
+
+    Returns
+    -------
+    The file name in `folder` for each role: "prediction", "curves_table" and "prediction_page" always, "curves_picture" for one
+    or two parameters and "structures_picture" for one, where they could be made.
 
     Raises
     ------
-    ImportError : jinja2 is not installed; `plain_page` needs nothing.
+    OSError : the folder cannot be written to.
     """
-    prediction = foresight.prediction
-    red = choice_wording.is_red(prediction)
-    return page.render_template(
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {"prediction": "prediction.json", "curves_table": "curves.csv"}
+    replace_file(folder / written["prediction"], prediction_to_json(prediction).encode("utf-8", errors="replace"))
+    replace_file(folder / written["curves_table"], curves_table(prediction.surface).encode("utf-8", errors="replace"))
+    pictures = _pictures(prediction)
+    written |= write_pictures(pictures, folder)
+    written["prediction_page"] = "prediction.html"
+    write_page(
+        folder / "prediction.html",
+        lambda: render_prediction(prediction, pictures),
+        lambda problem: plain_prediction(prediction, problem),
+    )
+    return written
+
+
+def render_prediction(prediction: Prediction, pictures: Sequence[Picture]) -> str:
+    """Return the page as HTML text; with an unreliable prediction it suggests nothing and says so first.
+
+    Parameters
+    ----------
+    prediction : what was predicted and chosen.
+    pictures : in the order of the page; those without a PNG are named with their problem.
+
+    Raises
+    ------
+    ImportError : jinja2 is not installed; `plain_prediction` needs nothing.
+    """
+    unreliable, space = wording.is_unreliable(prediction), prediction.surface.space
+    return render_template(
         "prediction.html.jinja",
         prediction=prediction,
         title=_title(prediction),
-        red=red,
-        attention=red or not prediction.feasible or prediction.verdict.light == "amber",
-        first_line=choice_wording.first_line_of_prediction(prediction),
-        light=choice_wording.light(prediction.verdict),
-        key_numbers=[] if red else _key_numbers(prediction, at_fixed(foresight)),
-        structures=[] if red else structure_rows(prediction.structures),
-        criterion=choice_wording.criterion_words(prediction.criterion),
-        fixed=choice_wording.setting(prediction.fixed_hyperparameters),
+        unreliable=unreliable,
+        attention=not prediction.choice.feasible or prediction.reliability.level != "reliable",
+        first_line=wording.first_line_of_prediction(prediction),
+        reliability_meaning=wording.reliability_meaning(prediction.reliability),
+        key_numbers=[] if unreliable else _key_numbers(prediction),
+        chosen=wording.setting(space, prediction.choice.setting),
+        structures=[] if unreliable else _structure_rows(prediction),
+        criterion=wording.criterion_words(prediction.criterion),
+        fixed=wording.setting(space, prediction.choice.fixed),
         given=_given(prediction),
         pictures=pictures,
         problems=[picture for picture in pictures if picture.problem],
+        undrawn=() if can_be_drawn(space) else tuple(parameter.symbol for parameter in space),
         total_seconds=sum(prediction.seconds.values()),
-        glossary=wording.prediction_glossary(hyperparameters),
+        glossary=wording.prediction_glossary(space),
     )
 
 
-def plain_page(prediction: Prediction, problem: str) -> str:
+def plain_prediction(prediction: Prediction, problem: str) -> str:
     """Return a bare page with the sentences alone, for where the full one cannot be made."""
-    light = choice_wording.light(prediction.verdict)
     lines = (
-        choice_wording.first_line_of_prediction(prediction),
-        f"{light.colour.capitalize()}: {' '.join((light.meaning, *light.reasons))}",
-        prediction.choice,
+        wording.first_line_of_prediction(prediction),
+        wording.reliability_words(prediction.reliability),
+        prediction.choice.sentence,
     )
     where = f"({wording.name(problem)}). All numbers are in prediction.json and curves.csv."
-    return page.plain_text_page(_title(prediction), lines, prediction.warnings, where)
+    return plain_page(_title(prediction), lines, prediction.warnings, where)
 
 
-def structure_rows(structures: Sequence[StructureChoice]) -> list[StructureRow]:
-    """Return each structure's own λ*, largest gain first; the gain is over its Dice at the λ* of all structures together."""
-    return [
-        StructureRow(
-            wording.name(s.name),
-            s.label,
-            choice_wording.setting(s.hyperparameters),
-            banded(s.dice),
-            banded(s.dice_at_choice),
-            _signed(s.dice.value - s.dice_at_choice.value),
+def curves_table(surface: PredictionSurface) -> str:
+    """Return a predicted surface as CSV text, one row per setting, in their order; a number that is missing is an empty cell.
+
+    Columns, each quantity followed by its 90 % band as ``<quantity>_lower`` and ``<quantity>_upper``:
+
+    - one per parameter, by its name, for example ``regularization_weight``; no band;
+    - ``mean_dice`` : mean Dice of the structures below, 0 to 1;
+    - ``folding_foreground_percent``, ``folding_grid_percent`` : folded voxels in percent of the fixed foreground, and of the
+      whole working grid;
+    - ``sd_log_jacobian`` : standard deviation of the logarithm of the Jacobian determinant over the foreground;
+    - ``dice_<label>_<name>`` : Dice of one structure, by label value and name, 0 to 1.
+    """
+    columns: list[tuple[str, np.ndarray]] = [(name, surface.values[:, n]) for n, name in enumerate(surface.names)]
+    columns += _banded("mean_dice", surface.mean_dice)
+    columns += _banded("folding_foreground_percent", surface.folding_foreground)
+    columns += _banded("folding_grid_percent", surface.folding_grid)
+    columns += _banded("sd_log_jacobian", surface.sd_log_jacobian)
+    for row, (name, label) in enumerate(zip(surface.structures, surface.labels, strict=True)):
+        columns += _banded(f"dice_{label}_{' '.join(wording.name(name).split())}", surface.dice[row])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([name for name, _ in columns])
+    for n in range(len(surface.values)):
+        writer.writerow([_cell(float(values[n])) for _, values in columns])
+    return text.getvalue()
+
+
+def _banded(name: str, band: Band) -> list[tuple[str, np.ndarray]]:
+    return [(name, band.value), (f"{name}_lower", band.lower), (f"{name}_upper", band.upper)]
+
+
+def _cell(value: float) -> str:
+    return f"{value:.6g}" if math.isfinite(value) else ""
+
+
+def _pictures(prediction: Prediction) -> list[Picture]:
+    surface, unreliable = prediction.surface, wording.is_unreliable(prediction)
+    if not can_be_drawn(surface.space):
+        return []
+    marks = prediction_figures.Marks(
+        chosen=None if unreliable else prediction.choice.setting, fixed=prediction.choice.fixed or None, trusted=not unreliable
+    )
+    pictures = [
+        themed_picture(
+            curves_caption(surface.space, trusted=not unreliable),
+            lambda theme: prediction_figures.draw_prediction(surface, prediction.criterion, marks, theme),
         )
-        for s in sorted(structures, key=lambda s: (_lost(s), s.label))
     ]
+    if surface.structures and len(surface.space) == 1:
+        caption = _structures_caption(surface.space.first.symbol, trusted=not unreliable)
+        pictures.append(
+            themed_picture(
+                caption, lambda theme: prediction_figures.draw_structures(surface, prediction.structures, marks, theme)
+            )
+        )
+    return pictures
 
 
-def at_fixed(foresight: Foresight) -> Predicted | None:
-    """Return what is foreseen at the fixed λ, or None if the curves do not reach it."""
-    fixed = foresight.prediction.fixed_hyperparameters
-    if any(name not in fixed for name in foresight.curves.names):
-        return None
-    try:
-        return foreseen(foresight.curves, fixed, foresight.prediction.predictor)
-    except InputError:
-        return None
+def _structures_caption(symbol: str, *, trusted: bool) -> Caption:
+    own = f" The blue line and figure are the {symbol} that would suit that structure best under the same criterion."
+    return Caption(
+        "structures_picture",
+        "Predicted Dice of every structure",
+        "All panels span the same difference of Dice, each around its own curve, so that slopes compare by eye."
+        + (own if trusted else ""),
+        f"Small curves of the predicted Dice of every structure over {symbol}",
+    )
 
 
 def _title(prediction: Prediction) -> str:
     return f"Before registering {wording.file_name(prediction.job.moving)} to {wording.file_name(prediction.job.fixed)}"
 
 
-def _lost(structure: StructureChoice) -> float:
-    gain = structure.dice.value - structure.dice_at_choice.value
-    return -gain if gain == gain else float("inf")
+def _key_numbers(prediction: Prediction) -> list[KeyNumber]:
+    choice, number, domain, space = prediction.choice, wording.number, prediction.criterion.domain, prediction.surface.space
+    predicted = choice.predicted
+    if predicted is None:
+        return []
+    fixed_words = wording.setting(space, choice.fixed)
+    spread = predicted.sd_log_jacobian
+    numbers = [
+        KeyNumber(
+            "Suggested" if choice.feasible else "Should fold least",
+            wording.setting(space, choice.setting),
+            f"the fixed one is {fixed_words}",
+        ),
+        KeyNumber("Mean Dice", number(predicted.mean_dice.value, 3), f"90 % band {band(predicted.mean_dice)}"),
+        *(
+            KeyNumber(f"Folding of the {of}", predicted_percent(share.value), f"90 % band {percent_band(share)}")
+            for of, share in (("foreground", predicted.folding_foreground), ("grid", predicted.folding_grid))
+        ),
+        KeyNumber(
+            "Spread", number(spread.value, 3), f"of the logarithm of the Jacobian determinant; 90 % band {band(spread)}"
+        ),
+    ]
+    if (fixed := _at_fixed(prediction)) is not None:
+        folding = fixed.folding_foreground if domain == "foreground" else fixed.folding_grid
+        numbers.append(
+            KeyNumber(
+                f"At the fixed {fixed_words}",
+                f"{number(fixed.mean_dice.value, 3)}; {predicted_percent(folding.value)}",
+                f"mean Dice; folding of the {domain}, 90 % band {percent_band(folding)}",
+            )
+        )
+    return numbers
+
+
+def _at_fixed(prediction: Prediction) -> Predicted | None:
+    """Return what is predicted for the fixed setting, or None if the prediction does not reach it."""
+    fixed = prediction.choice.fixed
+    if any(name not in fixed for name in prediction.surface.names):
+        return None
+    try:
+        return predict_at(prediction.surface, fixed, prediction.predictor)
+    except InputError:
+        return None
+
+
+def _structure_rows(prediction: Prediction) -> list[StructureRow]:
+    """Return each structure's own choice, largest gain first: over its Dice at the choice of all structures together."""
+
+    def lost(structure: StructureChoice) -> float:
+        gain = structure.dice.value - structure.dice_at_choice.value
+        return -gain if gain == gain else math.inf
+
+    return [
+        StructureRow(
+            wording.name(s.name),
+            s.label,
+            wording.setting(prediction.surface.space, s.setting),
+            banded(s.dice),
+            banded(s.dice_at_choice),
+            _signed(-lost(s)),
+        )
+        for s in sorted(prediction.structures, key=lambda s: (lost(s), s.label))
+    ]
 
 
 def _signed(value: float) -> str:
@@ -117,42 +271,10 @@ def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else wording.DASH
 
 
-def _key_numbers(prediction: Prediction, fixed: Predicted | None) -> list[page.KeyNumber]:
-    predicted = prediction.predicted
-    if predicted is None:
-        return []
-    word = choice_wording.setting(prediction.hyperparameters)
-    number = wording.number
-    chances = {"foreground": predicted.folding_foreground, "box": predicted.folding_box}
-    at_fixed_words = choice_wording.setting(prediction.fixed_hyperparameters)
-    dice_remark = f"90 % band {band(predicted.mean_dice)}"
-    numbers = [
-        page.KeyNumber("Suggested" if prediction.feasible else "Should fold least", word, f"the fixed one is {at_fixed_words}"),
-        page.KeyNumber("Mean Dice", number(predicted.mean_dice.value, 3), dice_remark),
-    ]
-    for domain, share in chances.items():
-        remark = f"90 % band {percent_band(share)}"
-        numbers.append(page.KeyNumber(f"Folding of the {domain}", predicted_percent(share.value), remark))
-    spread = predicted.sd_log_jacobian
-    remark = f"of the logarithm of the Jacobian determinant; 90 % band {band(spread)}"
-    numbers.append(page.KeyNumber("Spread", number(spread.value, 3), remark))
-    if fixed is not None:
-        folding = fixed.folding_foreground if prediction.criterion.domain == "foreground" else fixed.folding_box
-        numbers.append(
-            page.KeyNumber(
-                f"At the fixed {at_fixed_words}",
-                f"{number(fixed.mean_dice.value, 3)}; {predicted_percent(folding.value)}",
-                f"mean Dice; folding of the {prediction.criterion.domain}, "
-                f"90 % band {percent_band(folding)}",
-            )
-        )
-    return numbers
-
-
 def _given(prediction: Prediction) -> list[tuple[str, str]]:
     job = prediction.job
     files = (
-        ("Fixed image", job.fixed), ("Moving image", job.moving),
+        ("Fixed image", job.fixed), ("Moving image", job.moving), ("Moving labels", job.moving_labels),
         ("Fixed mask", job.fixed_mask), ("Moving mask", job.moving_mask), ("Initial transform", job.initial_transform),
-    )
+    )  # fmt: skip
     return [(what, wording.name(path)) for what, path in files if path is not None]

@@ -1,4 +1,4 @@
-"""The common look of the pictures: sheets of slices at one scale, letters, scale bars, colours, PNG bytes.
+"""The common look of the pictures: sheets of slices at one scale, letters, scale bars, colors, PNG bytes.
 
 Only matplotlib's objects are used, never `pyplot`, whose global state a host application may own. matplotlib is imported
 when a picture is drawn, so that a report can still be written where it is missing.
@@ -7,13 +7,26 @@ when a picture is drawn, so that a report can still be written where it is missi
 from __future__ import annotations
 
 import io
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from HyperPredictRegLib.reporting.views import Plane
+from HyperPredictRegLib.spatial.geometry import Geometry
+
+LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
+"""For each LPS axis: the letter at its positive end and at its negative end."""
+
+# Name, LPS axis across the screen and its sign from left to right, LPS axis down the screen and its sign downwards.
+_SCREENS = (
+    ("axial", 0, 1, 1, 1),
+    ("coronal", 0, 1, 2, -1),
+    ("sagittal", 1, 1, 2, -1),
+)
+
 
 WIDTH = 10.4
 """Width of every picture in inches; with `DPI` it is about twice as fine as the page shows it."""
@@ -26,7 +39,7 @@ _LARGE_BYTES = 350_000
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a picture's paper and ink."""
+    """Colors of a picture's paper and ink."""
 
     paper: str
     ink: str
@@ -39,7 +52,123 @@ FILM = Theme(paper="#0e1216", ink="#e9edf1", faint="#9fabb6", line="#3a444d", al
 LIGHT = Theme(paper="#ffffff", ink="#1d2731", faint="#5d6b78", line="#1f6fb4", alert="#b4470b")
 DARK = Theme(paper="#171d23", ink="#e9edf1", faint="#9fabb6", line="#6db6f2", alert="#ffab66")
 
-FIXED_COLOUR, MOVING_COLOUR = "#35e06a", "#ff5cf4"
+FIXED_COLOR, MOVING_COLOR = "#35e06a", "#ff5cf4"
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One family of parallel slices of a grid and the way they are shown.
+
+    Attributes
+    ----------
+    name : "axial", "coronal" or "sagittal".
+    across, down, through : the index axes (0, 1, 2 for i, j, k) from left to right, from top to bottom, between slices.
+    flip_across, flip_down : whether the index falls from left to right, or from top to bottom.
+    letters : the patient's direction at the left, right, top and bottom edge of the screen.
+    geometry : the grid.
+    """
+
+    name: str
+    across: int
+    down: int
+    through: int
+    flip_across: bool
+    flip_down: bool
+    letters: tuple[str, str, str, str]
+    geometry: Geometry
+
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Width and height of a slice on the screen, in mm."""
+        extent = self.geometry.extent_mm
+        return extent[self.across], extent[self.down]
+
+    @property
+    def pixel_centers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centers of a slice's columns and of its rows, in mm from its upper left corner."""
+        geometry = self.geometry
+        columns = (np.arange(geometry.size[self.across]) + 0.5) * geometry.spacing[self.across]
+        rows = (np.arange(geometry.size[self.down]) + 0.5) * geometry.spacing[self.down]
+        return columns, rows
+
+    @property
+    def slice_count(self) -> int:
+        """Number of slices."""
+        return self.geometry.size[self.through]
+
+    def cut(self, voxels: np.ndarray, position: int) -> np.ndarray:
+        """Return slice `position` of an array indexed (k, j, i) as it is shown: rows downwards, columns to the right."""
+        axis = {index_axis: 2 - index_axis for index_axis in range(3)}
+        ordered = voxels.transpose(axis[self.through], axis[self.down], axis[self.across])[position]
+        return ordered[:: -1 if self.flip_down else 1, :: -1 if self.flip_across else 1]
+
+    def to_screen(self, indices: np.ndarray) -> np.ndarray:
+        """Map continuous indices (..., 3), order i, j, k, to mm right of and below the upper left corner, (..., 2)."""
+        indices = np.asarray(indices, dtype=float)
+        size, spacing = self.geometry.size, self.geometry.spacing
+        x, y = indices[..., self.across], indices[..., self.down]
+        x = size[self.across] - 1 - x if self.flip_across else x
+        y = size[self.down] - 1 - y if self.flip_down else y
+        return np.stack([(x + 0.5) * spacing[self.across], (y + 0.5) * spacing[self.down]], axis=-1)
+
+    def slab(self, position: int) -> Geometry:
+        """Return the grid of slice `position` alone: one voxel thick, in the grid's own orientation."""
+        lower, upper = [0, 0, 0], [0, 0, 0]
+        lower[self.through] = -position
+        upper[self.through] = position + 1 - self.slice_count
+        return self.geometry.padded(lower, upper)
+
+
+def planes_of(geometry: Geometry) -> tuple[Plane, Plane, Plane]:
+    """Return the axial, coronal and sagittal plane of a grid; oblique axes go by their nearest anatomical axis."""
+    index_axis, sign = _nearest_axes(geometry)
+    planes = []
+    for name, across, across_sign, down, down_sign in _SCREENS:
+        through = 3 - across - down
+        left_right = LETTERS[across][::-1] if across_sign > 0 else LETTERS[across]
+        top_bottom = LETTERS[down][::-1] if down_sign > 0 else LETTERS[down]
+        planes.append(
+            Plane(
+                name=name,
+                across=index_axis[across],
+                down=index_axis[down],
+                through=index_axis[through],
+                flip_across=sign[across] != across_sign,
+                flip_down=sign[down] != down_sign,
+                letters=(left_right[0], left_right[1], top_bottom[0], top_bottom[1]),
+                geometry=geometry,
+            )
+        )
+    return planes[0], planes[1], planes[2]
+
+
+def obliqueness_degrees(geometry: Geometry) -> float:
+    """Return the largest angle between an axis of the grid and the anatomical axis that it is named after."""
+    index_axis, _ = _nearest_axes(geometry)
+    cosines = [abs(geometry.direction_matrix[lps, index_axis[lps]]) for lps in range(3)]
+    return math.degrees(math.acos(min(1.0, min(cosines))))
+
+
+def center_of(mask: np.ndarray) -> tuple[int, int, int]:
+    """Return the voxel (i, j, k) at the centroid of a mask indexed (k, j, i), or of the whole grid if it is empty."""
+    filled = mask > 0
+    if not filled.any():
+        filled = np.ones_like(filled)
+    center = []
+    for axis in (2, 1, 0):
+        weights = filled.sum(axis=tuple(a for a in range(3) if a != axis))
+        center.append(round(float(np.average(np.arange(len(weights)), weights=weights))))
+    return center[0], center[1], center[2]
+
+
+def _nearest_axes(geometry: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return, for each LPS axis, the index axis nearest to it and whether that one runs with it (1) or against it (-1)."""
+    direction = geometry.direction_matrix
+    best = max(
+        itertools.permutations(range(3)),
+        key=lambda order: sum(abs(direction[lps, order[lps]]) for lps in range(3)),
+    )
+    return best, tuple(1 if direction[lps, best[lps]] >= 0 else -1 for lps in range(3))
 
 
 def new_figure(width: float, height: float, paper: str) -> Any:
@@ -66,7 +195,7 @@ def compact(image: bytes) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    # Full colour resolution: halved, it would smear the coloured rims that an overlay is read by.
+    # Full color resolution: halved, it would smear the colored rims that an overlay is read by.
     Image.open(io.BytesIO(image)).convert("RGB").save(buffer, format="JPEG", quality=90, subsampling=0)
     return buffer.getvalue()
 
@@ -84,14 +213,14 @@ class Sheet:
     height: float
 
     def header(self, words: Sequence[tuple[str, str]]) -> None:
-        """Write (text, colour) pairs one after the other along the top edge."""
+        """Write (text, color) pairs one after the other along the top edge."""
         x = _MARGIN
-        for text, colour in words:
+        for text, color in words:
             label = self.figure.text(
-                x / WIDTH, 1 - 0.2 / self.height, text, color=colour, fontsize=9, va="center", ha="left"
+                x / WIDTH, 1 - 0.2 / self.height, text, color=color, fontsize=9, va="center", ha="left"
             )
-            box = label.get_window_extent(self.figure.canvas.get_renderer())
-            x += box.width / self.figure.dpi + 0.16
+            grid = label.get_window_extent(self.figure.canvas.get_renderer())
+            x += grid.width / self.figure.dpi + 0.16
 
 
 def new_sheet(planes: Sequence[Plane], row_titles: Sequence[str], extra_height: float = 0.0) -> Sheet:
@@ -131,7 +260,7 @@ def new_sheet(planes: Sequence[Plane], row_titles: Sequence[str], extra_height: 
 def prepare_panel(panel: Any, plane: Plane, room_mm: float | None = None) -> None:
     """Give axes the coordinates of a slice, in mm from its upper left corner, and take away all decoration.
 
-    The slice is centred in `room_mm` from top to bottom, so that the panels of a row are equally high.
+    The slice is centered in `room_mm` from top to bottom, so that the panels of a row are equally high.
     """
     width, height = plane.size_mm
     spare = (room_mm - height) / 2 if room_mm is not None else 0.0

@@ -1,9 +1,7 @@
-"""From foreseen curves to λ*: choose a setting, read the curves anywhere, and correct λ after measuring."""
+"""From a predicted surface to a setting: choose one, read the surface anywhere, correct the setting after measuring."""
 
-from HyperPredictRegLib.selection.choosing import (
+from HyperPredictRegLib.selection.choice import (
     NO_FOLDING_PERCENT,
-    Choice,
-    StructureChoice,
     choose,
     feasible,
     knee,
@@ -12,19 +10,17 @@ from HyperPredictRegLib.selection.choosing import (
     per_structure,
 )
 from HyperPredictRegLib.selection.correction import REPEATS, corrected, within_limit
-from HyperPredictRegLib.selection.readout import foreseen, interpolated
+from HyperPredictRegLib.selection.interpolation import interpolated, predict_at
 
 __all__ = [
-    "Choice",
     "choose",
-    "StructureChoice",
     "per_structure",
     "objective",
     "feasible",
     "pareto_front",
     "knee",
     "interpolated",
-    "foreseen",
+    "predict_at",
     "corrected",
     "within_limit",
     "NO_FOLDING_PERCENT",

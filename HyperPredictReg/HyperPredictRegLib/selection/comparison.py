@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from HyperPredictRegLib.curves import Curves
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.job import BandValue, Comparison, Criterion, DiceMeasure, FoldingPercent, Measured, Predicted, Trial
-from HyperPredictRegLib.lengths import LEAST_SPREAD, number, rounded, spread
-from HyperPredictRegLib.selection.choosing import Choice, objective
-from HyperPredictRegLib.selection.printed import LEAST_PERCENT, band, percent, percent_band
-from HyperPredictRegLib.selection.readout import band_value, foreseen
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.formatting import LEAST_SPREAD, number, rounded, spread
+from HyperPredictRegLib.results.formatting import LEAST_PERCENT, band, percent, percent_band
+from HyperPredictRegLib.results.prediction import BandValue, Predicted, PredictionSurface
+from HyperPredictRegLib.results.report import Comparison, DiceMeasure, FoldingPercent, Measured, Trial
+from HyperPredictRegLib.selection.interpolation import predict_at
 
 _WORDS = {
     "folding_foreground": "folding of the foreground",
-    "folding_box": "folding of the box",
+    "folding_grid": "folding of the grid",
     "sd_log_jacobian": "the spread of the logarithm of the Jacobian determinant",
 }
 
@@ -26,30 +24,24 @@ _NARROW = 1 / 3
 """A miss of at most so much of what the band reaches to that side is narrow: of normal errors, all but 1 in 35 lie within."""
 
 
-def predicted_choice(curves: Curves, choice: Choice, criterion: Criterion, predictor: str) -> Predicted:
-    """Return what the curves of the named predictor say of the λ that was chosen by a criterion, for the report."""
-    predicted = foreseen(curves, choice.hyperparameters, predictor)
-    if not criterion.structures and criterion.combine == "mean":
-        return predicted
-    return replace(predicted, counted_dice=band_value(objective(curves, criterion), choice.index))
-
-
-def predicted_at(curves: Curves | None, predicted: Predicted | None, hyperparameters: Mapping[str, float]) -> Predicted | None:
-    """Return what was predicted for the λ of the result, which the closed loop may have corrected; None if nothing was.
+def predicted_at(
+    surface: PredictionSurface | None, predicted: Predicted | None, setting: Mapping[str, float]
+) -> Predicted | None:
+    """Return what was predicted for the setting of the result, which the closed loop may have corrected; None if nothing was.
 
     Parameters
     ----------
-    curves : of the prediction.
-    predicted : at the first λ; None where the prediction was not used.
-    hyperparameters : of the result.
+    surface : of the prediction.
+    predicted : at the first setting; None where the prediction was not used.
+    setting : of the result.
     """
-    if predicted is None or is_at(predicted.hyperparameters, hyperparameters):
+    if predicted is None or is_at(predicted.setting, setting):
         return predicted
-    if curves is None or any(name not in hyperparameters for name in curves.names):
+    if surface is None or any(name not in setting for name in surface.names):
         return None
     try:
-        return foreseen(curves, hyperparameters, predicted.predictor)
-    except InputError:  # a corrected λ may lie beyond the curves
+        return predict_at(surface, setting, predicted.predictor)
+    except InputError:  # a corrected setting may lie beyond the surface
         return None
 
 
@@ -63,7 +55,7 @@ def compared(
     together: rather too wide than too narrow.
     """
     found: list[Comparison] = []
-    if first is not None and trials and not (at_result is not None and is_at(first.hyperparameters, at_result.hyperparameters)):
+    if first is not None and trials and not (at_result is not None and is_at(first.setting, at_result.setting)):
         found += _of_deformation(first, trials[0].folding_percent, trials[0].sd_log_jacobian, at_result=False)
     if at_result is not None:
         found += _of_dice(at_result, measured.dice)
@@ -123,15 +115,15 @@ def band_text(one: Comparison) -> str:
 
 
 def is_at(some: Mapping[str, float], others: Mapping[str, float]) -> bool:
-    """Tell whether all of some hyperparameters have the same values among others."""
+    """Tell whether all of some parameters have the same values among others."""
     return all(math.isclose(value, others.get(name, math.nan), rel_tol=1e-6) for name, value in some.items())
 
 
 def _of_deformation(predicted: Predicted, folding: FoldingPercent, log_jacobian: float, at_result: bool) -> list[Comparison]:
-    here = dict(predicted.hyperparameters)
+    here = dict(predicted.setting)
     pairs = (
         ("folding_foreground", predicted.folding_foreground, folding.foreground),
-        ("folding_box", predicted.folding_box, folding.box),
+        ("folding_grid", predicted.folding_grid, folding.grid),
         ("sd_log_jacobian", predicted.sd_log_jacobian, log_jacobian),
     )
     return [Comparison(what, here, band, value, _lies(what, band, value), at_result) for what, band, value in pairs]
@@ -148,7 +140,7 @@ def _of_dice(predicted: Predicted, dice: DiceMeasure | None) -> list[Comparison]
         expected = BandValue(*(float(np.mean([getattr(one, end) for one in bands])) for end in ("value", "lower", "upper")))
     measured = float(np.mean([s.dice for s in shared]))
     lies = _lies("dice", expected, measured)
-    return [Comparison("dice", dict(predicted.hyperparameters), expected, measured, lies, True, len(shared), len(known))]
+    return [Comparison("dice", dict(predicted.setting), expected, measured, lies, True, len(shared), len(known))]
 
 
 def _lies(what: str, band: BandValue, measured: float) -> str:

@@ -1,33 +1,43 @@
-"""The closed loop: which λ to register with next after the measured folding exceeded the limit."""
+"""The closed loop: which setting to register with next after the measured folding exceeded the limit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from HyperPredictRegLib.curves import Band, Curves
-from HyperPredictRegLib.job import Criterion, FoldingPercent, Trial
-from HyperPredictRegLib.selection.choosing import NO_FOLDING_PERCENT, choose
-from HyperPredictRegLib.selection.readout import log_of, rearranged
+from HyperPredictRegLib.core.search_space import SearchSpace, Setting
+from HyperPredictRegLib.results.job import Criterion
+from HyperPredictRegLib.results.prediction import Band, PredictionSurface
+from HyperPredictRegLib.results.report import FoldingPercent, Trial
+from HyperPredictRegLib.selection.choice import NO_FOLDING_PERCENT, choose
+from HyperPredictRegLib.selection.interpolation import neighbors, rearranged
 
 REPEATS = 3
 """Most registrations after the first one."""
 
+LONGEST_RANGE = 2.42
+"""How long the range of a parameter counts at most: as long as that of the λ of demons in ln λ. See `_places`."""
+
 FOLDING_SLOPE = -11.0
-"""Change of ln(folding) per unit of ln λ where nothing better is known. Demons on a brain at 2 mm measured 3.05, 0.13, 0.012
-and 0 % of the foreground at λ = 0.45, 0.6, 0.7 and 0.9: -11 at first, then steeper, so that this errs on the safe side."""
+"""Change of ln(folding) per unit of ln λ, or what corresponds to it (see `_places`), where nothing better is known.
+
+Demons on a brain at 2 mm measured 3.05, 0.13, 0.012 and 0 % of the foreground at λ = 0.45, 0.6, 0.7 and 0.9: -11 at first, then
+steeper, so that this errs on the safe side.
+"""
 
 STEEPEST_SLOPE, GENTLEST_SLOPE = -20.0, -5.0
 SAFETY = 0.5
 """Share of the limit that a repeat aims at: failing again costs a registration, a few percent of λ cost little Dice."""
 OVERSHOOT = 1.5
-"""A repeat that also failed shows that ln(folding) bends: go this much farther than its secant asks."""
-SMALLEST_RISE = 0.02
-"""Share of λ by which a repeat rises at least, and share of the range if λ is 0."""
+"""A repeat that also failed shows that ln(folding) is no line: go this much farther than its secant asks."""
+SMALLEST_STEP = 0.02
+"""How much more a repeat regularizes at least: 2 % of λ."""
 MEMORY = 3.0
-"""Distance in ln λ over which the correlation of the errors of a foreseen folding curve falls to 1/e."""
+"""Distance over which the correlation of the errors of predicted folding falls to 1/e."""
 LEAST_LOG_SD = 0.3
 """The bands of ln(folding) are never believed to be tighter than this, for no calibration is that good."""
 BAND_SDS = 1.645
@@ -40,108 +50,143 @@ def within_limit(folding: FoldingPercent, criterion: Criterion) -> bool:
 
 
 def corrected(
-    curves: Curves | None, criterion: Criterion, trials: Sequence[Trial], bounds: Mapping[str, tuple[float, float]]
-) -> dict[str, float] | None:
+    surface: PredictionSurface | None, criterion: Criterion, trials: Sequence[Trial], space: SearchSpace
+) -> Setting | None:
     """Return the setting to register with next, or None if the last trial kept the limit or nothing is left to try.
 
-    Only the first hyperparameter is corrected, and it always rises; the others stay. The first repeat takes what the criterion
-    chooses, cautiously and for half the limit, from the folding curve corrected by what was measured. The second also goes at
-    least half the way, in ln λ, to where practically no folding is foreseen. The third and last goes to the upper bound, because
-    after three forecasts that were wrong nothing less is certain: the limit is kept in the end if it can be. Without curves, or
-    with several hyperparameters, ln(folding) is extrapolated linearly in ln λ, from the second repeat on along a secant.
+    The first repeat takes what the criterion chooses, cautiously and for half the limit, from the surface whose folding was
+    corrected by what was measured, among settings that regularize more than those that failed, in at least one parameter. The
+    second also goes at least half the way to where practically no folding is predicted. The third and last takes the most
+    strongly regularized setting, because after three predictions that were wrong nothing less is certain: the limit is kept in
+    the end if it can be. Without a surface of these parameters ln(folding) is extrapolated linearly along the first one, from the
+    second repeat on along a secant; the others stay.
 
     Parameters
     ----------
-    curves : what was foreseen, or None if there is no prediction.
+    surface : what was predicted, or None if there is no prediction.
     trials : all registrations so far, in order; at least one.
-    bounds : lower and upper bound of each hyperparameter, in the engine's order.
+    space : what the engine accepts for this pair.
     """
     if not trials:
         raise ValueError("A correction needs at least one trial.")
-    name, (lower, upper) = next(iter(bounds.items()))
-    failed = max(trial.hyperparameters[name] for trial in trials)
-    if within_limit(trials[-1].folding_percent, criterion) or len(trials) > REPEATS or failed >= upper:
+    at, last = _places(space, space.rows([trial.setting for trial in trials])), trials[-1]
+    exhausted = len(trials) > REPEATS or (at >= _ends(space) - 1e-9).all(axis=1).any()
+    if within_limit(last.folding_percent, criterion) or exhausted:
         return None
     if len(trials) == REPEATS:
-        value = upper
-    elif curves is not None and curves.names == (name,):
-        value = _rechosen(curves, criterion, trials, upper)
+        return space.strongest
+    if surface is not None and surface.names == space.names:
+        place = _rechosen(surface, criterion, trials, space)
     else:
-        value = _extrapolated(criterion, trials, name)
-    least = failed + SMALLEST_RISE * (failed if failed > 0 else upper - lower)
-    return {**trials[-1].hyperparameters, name: float(min(max(value, least), upper))}
+        place = _extrapolated(criterion, trials, at, _ends(space))
+    found = space.setting(space.at_shares(np.clip(place / _ends(space), 0, 1)[None])[0])
+    # Exactly as it was where nothing moves.
+    return {name: found[name] if moved else last.setting[name] for name, moved in zip(space.names, place != at[-1], strict=True)}
 
 
-def _rechosen(curves: Curves, criterion: Criterion, trials: Sequence[Trial], upper: float) -> float:
-    """Choose again among the higher λ, after the folding curve has learned from the trials."""
-    name = curves.names[0]
-    failed = max(trial.hyperparameters[name] for trial in trials)
-    higher = np.flatnonzero(curves.values[:, 0] > failed * (1 + SMALLEST_RISE))
-    if not higher.size:
-        return upper
-    learned = _learned(curves, criterion, trials)
-    rest = rearranged(learned, learned.values[higher], lambda curve: curve[..., higher])
+def _places(space: SearchSpace, values: np.ndarray) -> np.ndarray:
+    """Return how strongly settings (n, h) regularize on each axis, same shape, from 0 to `_ends`, in units of ln λ.
+
+    What a unit does is known of demons alone. So a logarithmic range that is shorter than theirs is measured in steps of the
+    logarithm, and any other counts as long as theirs.
+    """
+    return space.shares(values) * _ends(space)
+
+
+def _ends(space: SearchSpace) -> np.ndarray:
+    return np.array([min(p.span, LONGEST_RANGE) if p.scale == "log" else LONGEST_RANGE for p in space])
+
+
+def _rechosen(surface: PredictionSurface, criterion: Criterion, trials: Sequence[Trial], space: SearchSpace) -> np.ndarray:
+    """Choose again among what regularizes more, after the surface has learned from the trials; return the place."""
+    at, places = _places(space, space.rows([trial.setting for trial in trials])), _places(space, surface.values)
+    last, end = at[-1], _ends(space)
+    # What regularizes no more, in any parameter, than a trial that failed would fold at least as much.
+    more = np.any(places[:, None] > at + SMALLEST_STEP, axis=2)
+    left = np.flatnonzero(np.all(more, axis=1))
+    if not left.size:
+        return end
+    learned = _learned(surface, criterion, trials, space)
+    rest = rearranged(learned, learned.values[left], lambda curve: curve[..., left])
     strict = (criterion.folding_limit or 100.0) * SAFETY
     choice = choose(rest, replace(criterion, cautious=True, folding_limit=strict))
-    chosen = choice.hyperparameters[name]
+    chosen = _places(space, space.rows([choice.setting]))[0]
     if choice.feasible and len(trials) == 1:
         return chosen
-    clear = rest.values[rest.folding(criterion.domain).upper <= NO_FOLDING_PERCENT, 0]
-    halfway = float(np.exp(log_of(np.array([failed, clear[0] if clear.size else upper])).mean()))
-    return max(chosen, halfway) if choice.feasible else halfway
+    clear = places[left][rest.folding(criterion.domain).upper <= NO_FOLDING_PERCENT]
+    nearest = clear[np.linalg.norm(clear - last, axis=1).argmin()] if len(clear) else end
+    halfway = (last + np.maximum(nearest, last)) / 2
+    place = np.maximum(chosen, halfway) if choice.feasible else halfway
+    return place if (place > last + SMALLEST_STEP).any() else last + SMALLEST_STEP
 
 
-def _learned(curves: Curves, criterion: Criterion, trials: Sequence[Trial]) -> Curves:
-    """Return the curves with the criterion's folding corrected by what the trials measured.
+def _learned(
+    surface: PredictionSurface, criterion: Criterion, trials: Sequence[Trial], space: SearchSpace
+) -> PredictionSurface:
+    """Return the surface with the criterion's folding corrected by what the trials measured.
 
-    The error of ln(folding) is taken for a Gaussian process along ln λ whose standard deviation is the band's and whose
-    correlation is exp(-distance / MEMORY): the measured errors shift the curve everywhere, and narrow its band near them.
+    The error of ln(folding) is taken for a Gaussian process over the space whose standard deviation is the band's and whose
+    correlation is exp(-distance / MEMORY): the measured errors shift the surface everywhere, and narrow its band near them.
     """
-    band = curves.folding(criterion.domain)
+    band = surface.folding(criterion.domain)
     floor = min(NO_FOLDING_PERCENT, (criterion.folding_limit or 100) / 10)
-    x = log_of(curves.values[:, 0])
+    x = _places(space, surface.values)
     middle = _log_folding(x, band.value, floor)
     spread = np.log(np.maximum(band.upper, floor) / np.maximum(band.value, floor)) / BAND_SDS
     spread = np.maximum(spread, LEAST_LOG_SD)
-    at = log_of(np.array([trial.hyperparameters[curves.names[0]] for trial in trials]))
+    tried = space.rows([trial.setting for trial in trials])
+    rows, shares = neighbors(surface.space, surface.values, tried)
+    at = _places(space, tried)
     measured = np.log([max(_of_domain(trial.folding_percent, criterion), floor) for trial in trials])
-    error = measured - np.interp(at, x, middle)
-    among_trials = np.exp(-np.abs(at[:, None] - at) / MEMORY) + 0.01 * np.eye(len(at))
-    to_trials = np.exp(-np.abs(x[:, None] - at) / MEMORY)
+    error = measured - (middle[rows] * shares).sum(axis=1)
+    among_trials = np.exp(-_distances(at, at) / MEMORY) + 0.01 * np.eye(len(at))
+    to_trials = np.exp(-_distances(x, at) / MEMORY)
     weights = np.linalg.solve(among_trials, to_trials.T).T
-    kept = np.sqrt(np.clip(1 - (weights * to_trials).sum(axis=1), 0, 1))
+    retained = np.sqrt(np.clip(1 - (weights * to_trials).sum(axis=1), 0, 1))
     # An error outside of its band says that the bands are too narrow for this pair.
-    surprise = np.clip(np.max(np.abs(error) / (BAND_SDS * np.interp(at, x, spread))), 1, 2)
-    centre, half = middle + weights @ error, BAND_SDS * spread * kept * surprise
-    value, lower, upper = (
-        np.minimum.accumulate(np.exp(np.minimum(part, np.log(100.0)))) for part in (centre, centre - half, centre + half)
-    )
-    folding = Band(value, lower, upper)
-    if criterion.domain == "foreground":
-        return replace(curves, folding_foreground=folding)
-    return replace(curves, folding_box=folding)
+    surprise = np.clip(np.max(np.abs(error) / (BAND_SDS * (spread[rows] * shares).sum(axis=1))), 1, 2)
+    center, half = middle + weights @ error, BAND_SDS * spread * retained * surprise
+    parts = [np.exp(np.minimum(part, np.log(100.0))) for part in (center, center - half, center + half)]
+    if len(space) == 1:
+        order = np.argsort(x[:, 0], kind="stable")
+        for part in parts:
+            part[order] = np.minimum.accumulate(part[order])
+    changed: dict[str, Any] = {f"folding_{criterion.domain}": Band(*parts)}
+    return replace(surface, **changed)
 
 
 def _log_folding(x: np.ndarray, folding: np.ndarray, floor: float) -> np.ndarray:
-    """Return ln(folding), continued below `floor` as a line: a curve that is flat at 0 could not be shifted to a larger λ."""
+    """Return ln(folding) at places x (n, h), falling on below `floor`: what is flat at 0 could not be shifted to a larger λ."""
     logs = np.log(np.maximum(folding, floor))
-    if folding[-1] > floor:
+    above = folding > floor
+    if above.all():
         return logs
-    first = int(np.argmax(folding <= floor))
-    slope = (logs[first] - logs[0]) / (x[first] - x[0]) if x[first] > x[0] else FOLDING_SLOPE
-    return np.where(x >= x[first], logs[first] + min(slope, GENTLEST_SLOPE) * (x - x[first]), logs)
+    weakest = x.sum(axis=1).argmin()
+    slope = FOLDING_SLOPE
+    if above[weakest]:
+        slope = (np.log(floor) - logs[weakest]) / _distances(x[~above], x[[weakest]]).min()
+    beyond = cKDTree(x[above] if above.any() else x[[weakest]]).query(x)[0]
+    return logs + np.where(above, 0.0, min(slope, GENTLEST_SLOPE) * beyond)
 
 
-def _extrapolated(criterion: Criterion, trials: Sequence[Trial], name: str) -> float:
-    """Return where the line through the last measured points falls to a safe share of the limit."""
+def _extrapolated(criterion: Criterion, trials: Sequence[Trial], at: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return where the line through the last measured points along the first parameter falls to a safe share of the limit."""
     limit = criterion.folding_limit or 100.0
-    x = log_of(np.array([trial.hyperparameters[name] for trial in trials[-2:]]))
+    x = at[-2:, 0]
     y = np.log([max(_of_domain(trial.folding_percent, criterion), limit / 100) for trial in trials[-2:]])
     slope, farther = FOLDING_SLOPE, 1.0
     if len(x) == 2 and x[1] > x[0]:
         slope, farther = float(np.clip((y[1] - y[0]) / (x[1] - x[0]), STEEPEST_SLOPE, GENTLEST_SLOPE)), OVERSHOOT
-    return float(np.exp(x[-1] + farther * (np.log(SAFETY * limit) - y[-1]) / slope))
+    step = max(farther * (np.log(SAFETY * limit) - y[-1]) / slope, SMALLEST_STEP)
+    # Where the first parameter has nothing left to give, the others do.
+    moves = np.arange(len(end)) == 0 if x[-1] < end[0] - 1e-9 else at[-1] < end
+    return at[-1] + np.where(moves, step, 0.0)
+
+
+def _distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the distances between points (n, h) and (m, h), shape (n, m)."""
+    return np.linalg.norm(some[:, None] - others, axis=-1)
 
 
 def _of_domain(folding: FoldingPercent, criterion: Criterion) -> float:
-    return folding.foreground if criterion.domain == "foreground" else folding.box
+    return folding.foreground if criterion.domain == "foreground" else folding.grid

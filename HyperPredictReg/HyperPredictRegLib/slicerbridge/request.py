@@ -1,12 +1,14 @@
 """From nodes to a job: what a user chose in a scene, written as files that a child process can read.
 
-Everything is written as it lies in world space: linear parent transforms are folded in. The nodes are left as they are.
+Everything is written as it lies in world space: linear parent transforms are applied. The nodes are left as they are.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import itertools
+import json
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,34 +17,41 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.images import check_image
-from HyperPredictRegLib.job import Job
-from HyperPredictRegLib.points import write_points
-from HyperPredictRegLib.records import from_json, to_json
-from HyperPredictRegLib.slicerbridge.segmentations import (
-    OverlapError,
-    from_segmentation_node,
-    segment_labels,
-    segments_mask,
-)
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.json_records import from_json, to_json
+from HyperPredictRegLib.results.exchange import prediction_from_json, prediction_to_json
+from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.slicerbridge.segmentations import OverlapError, from_segmentation_node, segment_labels, segments_mask
 from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
-from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, from_volume_node, parent_to_world
-from HyperPredictRegLib.transforms import write_transform
+from HyperPredictRegLib.slicerbridge.volumes import (
+    LPS_RAS,
+    from_volume_node,
+    lies_under,
+    parent_to_world,
+    volume_geometry,
+)
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.images import check_image
+from HyperPredictRegLib.spatial.points import write_points
+from HyperPredictRegLib.spatial.structures import identity, match, says_nothing
+from HyperPredictRegLib.spatial.transforms import write_transform
 
 JOB_NAME = "job.json"
-_RESULTS = "out"
+RESULTS_NAME = "out"
 _FLIP = np.diag(LPS_RAS)[:3]
 _GIVEN_BY_NODES = frozenset({
     "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks",
-    "moving_landmarks", "label_names", "initial_transform", "scene", "schema_version",
+    "moving_landmarks", "label_names", "initial_transform", "prediction", "scene", "schema_version",
 })  # fmt: skip
 _VOLUME = ("a scalar volume", ("vtkMRMLScalarVolumeNode",))
 _SEGMENTATION = ("a segmentation", ("vtkMRMLSegmentationNode",))
 _MASK = ("a segmentation, label map or scalar volume", ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode"))
 _TRANSFORM = ("a transform", ("vtkMRMLTransformNode",))
 _POINTS = ("a point list", ("vtkMRMLMarkupsNode",))
+_TEXT = ("a text", ("vtkMRMLTextNode",))
+_INPUTS = ("fixed", "moving", "moving_segmentation", "fixed_mask", "moving_mask", "initial_transform")
+_REFERENCE = "HyperPredictRegFor."  # and the role of an input
+_PREDICTED_AT = "HyperPredictReg.predictedAt"
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,12 @@ class Request:
     Attributes
     ----------
     fixed, moving : volume nodes.
-    fixed_segmentation, moving_segmentation : segmentation nodes; segments of one name are taken for one structure.
+    fixed_segmentation, moving_segmentation : segmentation nodes; segments whose names mean one structure are compared.
     fixed_mask, moving_mask : where the images may be compared.
     initial_transform : a transform node, as it would be put on the moving volume where Slicer shows that now. If the moving
         volume lies under it already, the start is where Slicer shows the volume.
     fixed_landmarks, moving_landmarks : point lists, as many points in the same order.
+    prediction : the text node of a finished prediction of the same inputs, which a registration takes instead of predicting anew.
     options : fields of `Job` by name, except those that the nodes stand for.
     """
 
@@ -83,37 +93,46 @@ class Request:
     initial_transform: Any = None
     fixed_landmarks: Any = None
     moving_landmarks: Any = None
+    prediction: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_job(request: Request, folder: Path) -> Job:
-    """Write all that a request names into `folder`, with a ``job.json``, and return the job.
+def write_job(request: Request, folder: Path) -> Generator[str, None, tuple[Job, tuple[str, ...]]]:
+    """Write all that a request names into `folder`, with a ``job.json``, piece by piece: an application can go on in between.
 
     Its results are to go to ``out`` within the folder. A moving segmentation whose segments overlap is left out where there
     is no fixed one to compare it with: it can be propagated, but is no label map.
 
     Parameters
     ----------
-    request : what to do.
+    request : what to do; see `check_request`.
     folder : an existing folder of one's own, or one to make.
+
+    Yields
+    ------
+    What comes next, such as "copying 'CT'", before each piece that may take a second.
+
+    Returns
+    -------
+    The job, and sentences on what was left out.
 
     Raises
     ------
-    InputError : a node or an option cannot be used; the sentence names the node. Also if the files cannot be written.
+    InputError : a node cannot be used; the sentence names it. Also if the files cannot be written.
     """
-    _check_choices(request)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = _write_inputs(request, folder)
-        job = _job(paths | {"out": str(folder / _RESULTS)}, request.options)
+        paths, notes = yield from _write_inputs(request, folder)
+        job = _job(paths | {"out": str(folder / RESULTS_NAME)}, request.options)
         (folder / JOB_NAME).write_text(to_json(job), encoding="utf-8")
     except OSError as error:
         raise InputError(f"The inputs could not be written to '{folder}' ({error}): is there room on the disk?") from error
-    return job
+    return job, notes
 
 
-def _check_choices(request: Request) -> None:
+def check_request(request: Request) -> None:
+    """Raise `InputError` if a choice or an option cannot be used, as far as that can be told without looking at voxels."""
     for node, what in ((request.fixed, "fixed"), (request.moving, "moving")):
         if node is None:
             raise InputError(f"No {what} volume is chosen: choose one.")
@@ -137,6 +156,9 @@ def _check_choices(request: Request) -> None:
     if unknown:
         where = " in Slicer, where inputs are nodes and results go into the scene" if unknown[0] in _GIVEN_BY_NODES else ""
         raise InputError(f"There is no option '{unknown[0]}'{where}; known are: {', '.join(sorted(known))}.")
+    _job({"fixed": "", "moving": "", "out": ""}, request.options)
+    for node in (request.fixed, request.moving):
+        volume_geometry(node)
 
 
 def _check_kinds(request: Request) -> None:
@@ -152,6 +174,7 @@ def _check_kinds(request: Request) -> None:
         ("initial transform", request.initial_transform, _TRANSFORM),
         ("fixed landmarks", request.fixed_landmarks, _POINTS),
         ("moving landmarks", request.moving_landmarks, _POINTS),
+        ("prediction", request.prediction, _TEXT),
     ):
         if node is None:
             continue
@@ -181,16 +204,19 @@ def _check_mirroring(request: Request) -> None:
             )
 
 
-def _write_inputs(request: Request, folder: Path) -> dict[str, str]:
-    """Write every input and return the paths by the names that `Job` has for them."""
+def _write_inputs(request: Request, folder: Path) -> Generator[str, None, tuple[dict[str, str], tuple[str, ...]]]:
+    """Write every input; return the paths by the names that `Job` has for them, and sentences on what was left out."""
     paths: dict[str, str] = {}
     grids: dict[str, Geometry] = {}
     for side, node in (("fixed", request.fixed), ("moving", request.moving)):
+        yield f"copying '{node.GetName()}'"
         image = from_volume_node(node)
         check_image(image, f"the {side} volume '{node.GetName()}'")
         grids[side] = Geometry.of(image)
         paths[side] = _write(image, folder / f"{side}.nrrd")
-    paths |= _write_labels(request, grids, folder)
+    yield "copying what belongs to the volumes"
+    labels, notes = _write_labels(request, grids, folder)
+    paths |= labels
     for side, mask, volume in (
         ("fixed", request.fixed_mask, request.fixed), ("moving", request.moving_mask, request.moving)
     ):
@@ -198,10 +224,18 @@ def _write_inputs(request: Request, folder: Path) -> dict[str, str]:
             image = mask_image(mask, grids[side], volume.GetName())
             paths[f"{side}_mask"] = _write(image, folder / f"{side}-mask.nrrd")
     if request.initial_transform is not None:
-        path = folder / "initial-transform.h5"
-        write_transform(_start(request), path)
+        start = _start(request)
+        # The text file is the same each time that it is written, by which a prediction knows its inputs.
+        path = folder / ("initial-transform.tfm" if start.IsLinear() else "initial-transform.h5")
+        write_transform(start, path)
         paths["initial_transform"] = str(path)
-    return paths | _write_landmarks(request, folder)
+    if request.prediction is not None:
+        name = request.prediction.GetName()
+        prediction = prediction_from_json(request.prediction.GetText() or "", f"the text '{name}'")
+        path = folder / "prediction.json"
+        path.write_text(prediction_to_json(prediction), encoding="utf-8")
+        paths["prediction"] = str(path)
+    return paths | _write_landmarks(request, folder), notes
 
 
 def mask_image(choice: MaskChoice, grid: Geometry, volume_name: str) -> sitk.Image:
@@ -218,7 +252,7 @@ def mask_image(choice: MaskChoice, grid: Geometry, volume_name: str) -> sitk.Ima
         if choice.segment_id:
             what = f"the segment '{node.GetSegmentation().GetSegment(choice.segment_id).GetName()}' of {what}"
     else:
-        # Nearest neighbour after the comparison: values between 0 and something else are never made.
+        # Nearest neighbor after the comparison: values between 0 and something else are never made.
         image = from_volume_node(node)
         voxels = sitk.GetArrayViewFromImage(image)
         # Not "!= 0": what is not a number is outside.
@@ -233,7 +267,9 @@ def mask_image(choice: MaskChoice, grid: Geometry, volume_name: str) -> sitk.Ima
     return mask
 
 
-def _write_labels(request: Request, grids: Mapping[str, Geometry], folder: Path) -> dict[str, str]:
+def _write_labels(
+    request: Request, grids: Mapping[str, Geometry], folder: Path
+) -> tuple[dict[str, str], tuple[str, ...]]:
     sides = {"fixed": (request.fixed_segmentation, request.fixed), "moving": (request.moving_segmentation, request.moving)}
     nodes = {side: node for side, (node, _) in sides.items() if node is not None}
     numbers = _numbers(nodes)
@@ -244,11 +280,12 @@ def _write_labels(request: Request, grids: Mapping[str, Geometry], folder: Path)
         try:
             found = from_segmentation_node(node, grids[side], numbers[side])
         except OverlapError as error:
+            overlap = str(error).partition(":")[0]
             if "fixed" not in nodes:
-                continue
+                return {}, (f"{overlap}, so it is propagated as it is, but nothing is predicted or measured for its segments.",)
             raise InputError(
-                f"{str(error).partition(':')[0]}, so Dice cannot be measured: remove the overlap, or leave the fixed "
-                "segmentation out, and the moving one will be propagated as it is."
+                f"{overlap}, so Dice cannot be measured: remove the overlap, or leave the fixed segmentation out, and the moving "
+                "one will be propagated as it is."
             ) from error
         if not sitk.GetArrayViewFromImage(found.image).any():
             raise InputError(
@@ -264,55 +301,61 @@ def _write_labels(request: Request, grids: Mapping[str, Geometry], folder: Path)
             writer.writerow(["label", "name"])
             writer.writerows(sorted(names.items()))
         paths["label_names"] = str(path)
-    return paths
+    return paths, ()
 
 
 def _numbers(nodes: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Return the label of each segment by its id, for each segmentation; segments of one name have one label."""
+    """Return the label of each segment by its id, for each segmentation: segments that mean one structure have the moving one's.
+
+    The moving labels do not depend on the fixed segmentation, so that a prediction made without it is for the same labels.
+    """
     own = {side: segment_labels(node) for side, node in nodes.items()}
     if len(nodes) < 2:
         return own
-    words = {side: {i: _word(node, i) for i in own[side]} for side, node in nodes.items()}
-    keys = {
-        "fixed": _keys(nodes["fixed"], words["fixed"], set(words["moving"].values())),
-        "moving": _keys(nodes["moving"], words["moving"], set(words["fixed"].values())),
-    }
-    meanings = {(keys[side][i], value) for side in nodes for i, value in own[side].items()}
-    values: dict[str, int] = dict(meanings)
-    # Their own values are kept if each means the same structure in both; otherwise all are numbered anew.
-    if len({value for _, value in meanings}) != len(meanings) or len(values) != len(meanings):
-        ordered = dict.fromkeys(key for side in ("moving", "fixed") for key in keys[side].values())
-        values = {key: number for number, key in enumerate(ordered, start=1)}
-    return {side: {i: values[key] for i, key in keys[side].items()} for side in nodes}
-
-
-def _word(node: Any, segment_id: str) -> str:
-    return " ".join(node.GetSegmentation().GetSegment(segment_id).GetName().casefold().split())
-
-
-def _keys(node: Any, words: Mapping[str, str], others: set[str]) -> dict[str, str]:
-    """Return what each segment, by its id, is told apart by: its name; its id too, if the name occurs twice."""
-    found = list(words.values())
-    keys = {}
-    for segment_id, word in words.items():
-        twice = found.count(word) > 1
-        if twice and word in others:
+    fixed, moving = (_names(nodes[side]) for side in ("fixed", "moving"))
+    same = {i: other for i, name in fixed.items() if (other := _meant(name, moving)) and _meant(moving[other], fixed) == i}
+    taken, free = set(own["moving"].values()), itertools.count(max(*own["fixed"].values(), *own["moving"].values()) + 1)
+    labels = {}
+    for segment_id, value in own["fixed"].items():
+        if segment_id in same:
+            labels[segment_id] = own["moving"][same[segment_id]]
+            continue
+        unclear = [other for other, name in moving.items() if other not in same.values() and _alike(name, fixed[segment_id])]
+        if unclear:
+            node, name = (nodes["moving"], moving[unclear[0]]) if len(unclear) > 1 else (nodes["fixed"], fixed[segment_id])
             raise InputError(
-                f"In the segmentation '{node.GetName()}' several segments are called "
-                f"'{node.GetSegmentation().GetSegment(segment_id).GetName()}', so it is unclear which of them to compare with "
-                "the one of that name in the other segmentation: give each its own name."
+                f"In the segmentation '{node.GetName()}' several segments are called '{name}', so it is unclear which of them "
+                "to compare with the one of that name in the other segmentation: give each its own name."
             )
-        keys[segment_id] = f"{word}\n{segment_id}" if twice else word
-    return keys
+        labels[segment_id] = next(free) if value in taken else value
+    return {"fixed": labels, "moving": own["moving"]}
+
+
+def _names(node: Any) -> dict[str, str]:
+    segmentation = node.GetSegmentation()
+    return {i: segmentation.GetSegment(i).GetName() for i in segmentation.GetSegmentIDs()}
+
+
+def _meant(name: str, names: Mapping[str, str]) -> str | None:
+    """Return the id of the only segment whose name is the same or, if there is none, means the same."""
+    found = [i for i, other in names.items() if _plain(other) == _plain(name)]
+    if found:
+        return found[0] if len(found) == 1 else None
+    return match(name, names)
+
+
+def _alike(name: str, other: str) -> bool:
+    return _plain(name) == _plain(other) or (identity(name) == identity(other) and not says_nothing(name))
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().split())
 
 
 def _start(request: Request) -> sitk.Transform:
-    above = request.moving.GetParentTransformNode()
-    while above is not None:
-        if above is request.initial_transform:
-            # The voxels are written where this transform has brought them: it must not bring them there twice.
-            return sitk.AffineTransform(3)
-        above = above.GetParentTransformNode()
+    if lies_under(request.moving, request.initial_transform):
+        # The voxels are written where this transform has brought them: it must not bring them there twice.
+        return sitk.AffineTransform(3)
     return from_transform_node(request.initial_transform)
 
 
@@ -363,3 +406,54 @@ def _write(image: sitk.Image, path: Path) -> str:
     if path.stat().st_size < voxel_bytes:
         raise OSError(f"'{path.name}' is incomplete")
     return str(path)
+
+
+def places_of(request: Request) -> str:
+    """Return as JSON where the volumes lie that a request names, and which segments its masks consist of.
+
+    Of a volume: its size and the matrix from its indices to LPS mm in world space; None if it has no such matrix.
+    """
+    places: dict[str, Any] = {}
+    for role in ("fixed", "moving"):
+        try:
+            grid = volume_geometry(getattr(request, role))
+            places[role] = [*grid.size, *np.round(grid.index_to_lps, 6).ravel().tolist()]
+        except InputError:
+            places[role] = None
+    for role in ("fixed_mask", "moving_mask"):
+        mask = getattr(request, role)
+        places[role] = "" if mask is None else mask.segment_id
+    return json.dumps(places)
+
+
+def difference(node: Any, request: Request) -> str:
+    """Tell what has changed since the prediction in a text node was made, if a request asks for it anew.
+
+    Returns
+    -------
+    "volumes" (others), "inputs" (another mask, segmentation or initial transform), "places" (volumes have moved), or "" if
+    nothing has changed. Voxels that were edited are not noticed.
+    """
+    differing = [
+        role for role, now in _inputs(request).items() if node.GetNodeReference(_REFERENCE + role) is not now
+    ]
+    if "fixed" in differing or "moving" in differing:
+        return "volumes"
+    then, now = json.loads(node.GetAttribute(_PREDICTED_AT) or "{}"), json.loads(places_of(request))
+    if differing or any(then.get(role) != now[role] for role in ("fixed_mask", "moving_mask")):
+        return "inputs"
+    if any(now[role] is not None and then.get(role) != now[role] for role in ("fixed", "moving")):
+        return "places"
+    return ""
+
+
+def record_inputs(report_node: Any, request: Request, places: str) -> None:
+    """Let the text node of a prediction refer to what it was made of; `places` is what `places_of` said when it began."""
+    for role, node in _inputs(request).items():
+        report_node.SetNodeReferenceID(_REFERENCE + role, None if node is None else node.GetID())
+    report_node.SetAttribute(_PREDICTED_AT, places)
+
+
+def _inputs(request: Request) -> dict[str, Any]:
+    chosen = {role: getattr(request, role) for role in _INPUTS}
+    return {role: one.node if isinstance(one, MaskChoice) else one for role, one in chosen.items()}

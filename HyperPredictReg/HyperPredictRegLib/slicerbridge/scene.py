@@ -12,31 +12,13 @@ from typing import Any
 import slicer
 import vtk
 
-from HyperPredictRegLib.child import new_workplace, remove_workplace
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.outcome import Outcome
-from HyperPredictRegLib.slicerbridge.outcome_nodes import (
-    OutcomeNodes,
-    add_outcome,
-    add_outcome_for,
-    read_back,
-    remove_outcome,
-)
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.results.outcome import Outcome
+from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, add_outcome
 from HyperPredictRegLib.slicerbridge.segmentations import register_conversions
 from HyperPredictRegLib.slicerbridge.together import drop_items_without_node
 from HyperPredictRegLib.slicerbridge.transforms import use_linear_interpolation_everywhere
-
-__all__ = [
-    "OutcomeNodes",
-    "add_outcome",
-    "add_outcome_for",
-    "read_back",
-    "remove_outcome",
-    "write_scene",
-    "save_scene",
-    "open_scene",
-    "application_logic",
-]
+from HyperPredictRegLib.worker import new_workplace, remove_workplace
 
 _SLICE_VIEWS = ("Red", "Yellow", "Green")
 
@@ -109,7 +91,7 @@ def open_scene(path: Path) -> Any:
 
 @contextmanager
 def application_logic(scene: Any) -> Iterator[Any]:
-    """Give `scene` what the Slicer application gives its own: colours, bundle reading, conversions of segmentations.
+    """Give `scene` what the Slicer application gives its own: colors, bundle reading, conversions of segmentations.
 
     Yields
     ------

@@ -1,6 +1,6 @@
 """Label maps to and from segmentation nodes, and the propagation of a segmentation through a transform.
 
-Everything happens on label maps with nearest-neighbour sampling. Slicer's own hardening is not used: through a non-linear
+Everything happens on label maps with nearest-neighbor sampling. Slicer's own hardening is not used: through a non-linear
 transform it clips segments whose grid is oblique.
 """
 
@@ -17,8 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.slicerbridge.volumes import (
     LPS_RAS,
     fill_image_data,
@@ -28,6 +27,7 @@ from HyperPredictRegLib.slicerbridge.volumes import (
     parent_to_world,
     vtk_matrix,
 )
+from HyperPredictRegLib.spatial.geometry import Geometry
 
 _BINARY = "Binary labelmap"
 _REFERENCE_GEOMETRY = "Reference image geometry"
@@ -92,8 +92,8 @@ class SegmentationState:
         return found.hexdigest()
 
 
-def segmentation_state(node: Any) -> SegmentationState:
-    """Return a copy of what a segmentation node holds, in world space; the node is left as it is.
+def segmentation_state(node: Any, left_out: Any = None) -> SegmentationState:
+    """Return a copy of what a segmentation node holds, in world space (see `parent_to_world`); the node is left as it is.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def segmentation_state(node: Any) -> SegmentationState:
     if node.GetDisplayNode() is not None:
         display = slicer.vtkMRMLSegmentationDisplayNode()
         display.CopyContent(node.GetDisplayNode())
-    return SegmentationState(node.GetName(), tuple(_layers(node)) if segments else (), segments, display)
+    return SegmentationState(node.GetName(), tuple(_layers(node, left_out)) if segments else (), segments, display)
 
 
 def to_segmentation_node(
@@ -204,7 +204,7 @@ def segment_labels(node: Any) -> dict[str, int]:
     return dict(zip(ids, own if usable else range(1, len(ids) + 1), strict=True))
 
 
-def segments_mask(node: Any, geometry: Geometry, segment_ids: Sequence[str] = ()) -> sitk.Image:
+def segments_mask(node: Any, geometry: Geometry, segment_ids: Sequence[str] = (), left_out: Any = None) -> sitk.Image:
     """Return where segments lie on a grid in world space, LPS mm, as uint8: 1 inside of any of them; they may overlap.
 
     Parameters
@@ -212,6 +212,7 @@ def segments_mask(node: Any, geometry: Geometry, segment_ids: Sequence[str] = ()
     node : vtkMRMLSegmentationNode; it is left as it is. A linear parent transform is applied.
     geometry : the grid.
     segment_ids : which segments; all of them by default.
+    left_out : see `parent_to_world`.
 
     Raises
     ------
@@ -223,7 +224,7 @@ def segments_mask(node: Any, geometry: Geometry, segment_ids: Sequence[str] = ()
         what = f"no segment '{missing[0]}'" if missing else "no segments"
         raise InputError(f"The segmentation '{node.GetName()}' has {what}: choose another one.")
     inside = np.zeros(geometry.size[::-1], dtype=np.uint8)
-    for layer in _layers(node):
+    for layer in _layers(node, left_out):
         values = [value for segment_id, value in layer.values.items() if segment_id in (segment_ids or present)]
         if layer.image is not None and values:
             sampled = geometry.resample(layer.image, interpolator=sitk.sitkNearestNeighbor)
@@ -244,17 +245,23 @@ def shares_inside(node: Any, mask: sitk.Image) -> dict[str, float]:
             continue
         sampled = grid.resample(layer.image, interpolator=sitk.sitkNearestNeighbor)
         voxels = sitk.GetArrayViewFromImage(sampled)
-        whole = dict(zip(*(part.tolist() for part in np.unique(voxels, return_counts=True)), strict=True))
-        within = dict(zip(*(part.tolist() for part in np.unique(voxels[inside], return_counts=True)), strict=True))
+        whole, within = _voxels_of_each_value(voxels), _voxels_of_each_value(voxels[inside])
         for segment_id, value in layer.values.items():
             shares[segment_id] = within.get(value, 0) / max(whole.get(value, 0), 1)
     return shares
 
 
-def propagate(given: Any, transform: sitk.Transform, geometry: Geometry, scene: Any, name: str) -> Any:
+def _voxels_of_each_value(voxels: np.ndarray) -> dict[int, int]:
+    values, counts = np.unique(voxels, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def propagate(
+    given: Any, transform: sitk.Transform, geometry: Geometry, scene: Any, name: str, left_out: Any = None
+) -> Any:
     """Add a segmentation on the fixed grid that holds the moving image's segments, and return the new node.
 
-    Ids, order, names, colours, terminology and all other tags, overlaps and display settings are kept; a segment that falls
+    Ids, order, names, colors, terminology and all other tags, overlaps and display settings stay; a segment that falls
     outside of the grid stays as an empty one.
 
     Parameters
@@ -270,10 +277,10 @@ def propagate(given: Any, transform: sitk.Transform, geometry: Geometry, scene: 
     ------
     InputError : there are no segments, or the parent transform is not linear.
     """
-    state = given if isinstance(given, SegmentationState) else segmentation_state(given)
+    state = given if isinstance(given, SegmentationState) else segmentation_state(given, left_out)
     if not state.segments:
         raise InputError(f"The segmentation '{state.name}' has no segments to propagate.")
-    # One resampling for each layer: nearest neighbour never mixes labels, so it equals one for each segment.
+    # One resampling for each layer: nearest neighbor never mixes labels, so it equals one for each segment.
     warped: dict[str, tuple[Any, int]] = {}
     for layer in state.layers:
         image = sitk.Image(geometry.size, sitk.sitkUInt8) if layer.image is None else geometry.resample(
@@ -295,8 +302,10 @@ def propagate(given: Any, transform: sitk.Transform, geometry: Geometry, scene: 
     return result
 
 
-def segmentation_geometry(node: Any) -> Geometry:
+def segmentation_geometry(node: Any, left_out: Any = None) -> Geometry:
     """Return the grid of a segmentation node in world space, LPS mm: its reference geometry, else its first layer's.
+
+    For `left_out` see `parent_to_world`.
 
     Raises
     ------
@@ -306,11 +315,11 @@ def segmentation_geometry(node: Any) -> Geometry:
     serialized = node.GetSegmentation().GetConversionParameter(_REFERENCE_GEOMETRY)
     reference = slicer.vtkOrientedImageData()
     if serialized and slicer.vtkSegmentationConverter.DeserializeImageGeometry(serialized, reference, False):
-        matrix = _image_to_world(reference, parent_to_world(node))
+        matrix = _image_to_world(reference, parent_to_world(node, left_out))
         start = np.eye(4)
         start[:3, 3] = reference.GetExtent()[::2]
         return geometry_from_ras(matrix @ start, reference.GetDimensions(), what)
-    for layer in _layers(node):
+    for layer in _layers(node, left_out):
         if layer.image is not None:
             return Geometry.of(layer.image)
     raise InputError(f"{what} has neither a reference geometry nor voxels: choose a source geometry for it in Slicer.")
@@ -325,19 +334,15 @@ def register_conversions() -> None:
 
 
 def default_color(label: int) -> Color:
-    """Return a colour for a label: neighbouring labels differ clearly, and the same label always has the same colour."""
+    """Return a color for a label: neighboring labels differ clearly, and the same label always has the same color."""
     golden = 0.6180339887498949
     red, green, blue = colorsys.hsv_to_rgb(label * golden % 1.0, (0.85, 0.6)[label % 2], (0.95, 0.8)[label // 2 % 2])
     return red, green, blue
 
 
-def _layers(node: Any) -> list[_Layer]:
+def _layers(node: Any, left_out: Any = None) -> Iterator[_Layer]:
     segmentation = _with_label_maps(node)
-    to_world = parent_to_world(node)
-    return list(_read_layers(segmentation, to_world, f"The segmentation '{node.GetName()}'"))
-
-
-def _read_layers(segmentation: Any, to_world: np.ndarray, what: str) -> Iterator[_Layer]:
+    to_world, what = parent_to_world(node, left_out), f"The segmentation '{node.GetName()}'"
     for number in range(segmentation.GetNumberOfLayers(_BINARY)):
         data = segmentation.GetLayerDataObject(number, _BINARY)
         ids = segmentation.GetSegmentIDsForLayer(number, _BINARY)

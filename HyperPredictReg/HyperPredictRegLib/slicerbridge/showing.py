@@ -1,4 +1,4 @@
-"""What slice views can show of a registration: a checkerboard, changes of volume, folds, outlines, the deformed grid.
+"""What slice views can show of a registration: a checkerboard, changes of volume, folded voxels, outlines, the deformed grid.
 
 Layers of the views themselves are left to the caller.
 """
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.slicerbridge.together import (
     ROLE,
     all_or_none,
@@ -23,13 +22,9 @@ from HyperPredictRegLib.slicerbridge.together import (
     report_of,
 )
 from HyperPredictRegLib.slicerbridge.transforms import from_transform_node, to_transform_node
-from HyperPredictRegLib.slicerbridge.volumes import (
-    from_volume_node,
-    to_volume_node,
-    update_volume_node,
-    volume_geometry,
-)
-from HyperPredictRegLib.transforms import field_of, field_transform
+from HyperPredictRegLib.slicerbridge.volumes import from_volume_node, to_volume_node, update_volume_node, volume_geometry
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import field_of, field_transform
 
 JACOBIAN_RANGE = (0.0, 2.0)
 
@@ -82,7 +77,7 @@ def checkerboard(fixed_node: Any, warped_node: Any, scene: Any, tiles: int = 8) 
 
 
 def show_jacobian(jacobian_node: Any, scene: Any) -> Any:
-    """Color a Jacobian determinant: white 1, blue below (tissue was stretched), red above (shrunk), yellow folds.
+    """Color a Jacobian determinant: white 1, blue below (tissue was stretched), red above (shrunk), yellow folded.
 
     Returns
     -------
@@ -98,7 +93,7 @@ def show_jacobian(jacobian_node: Any, scene: Any) -> Any:
 
 
 def jacobian_colors(scene: Any) -> Any:
-    """Return the colour table of Jacobian determinants; add it to `scene` if it is not there yet."""
+    """Return the color table of Jacobian determinants; add it to `scene` if it is not there yet."""
     found = scene.GetNodesByClass("vtkMRMLColorTableNode")
     # Slicer hands over a collection that nobody else lets go of, nor of the nodes in it.
     found.UnRegister(None)
@@ -111,15 +106,15 @@ def jacobian_colors(scene: Any) -> Any:
     low, high = JACOBIAN_RANGE
     for n in range(_COLOR_COUNT):
         value = low + (high - low) * n / (_COLOR_COUNT - 1)
-        # All that is 0 or less comes to the first colour.
+        # All that is 0 or less comes to the first color.
         node.SetColor(n, f"{value:.2f}" if n else "folded", *(_diverging(value) if n else _FOLD), 1.0)
     node.SetAttribute(ROLE, _COLORS)
-    node.SetDescription("White: volume is kept. Blue: tissue was stretched. Red: it was shrunk. Yellow: folded.")
+    node.SetDescription("White: volume is unchanged. Blue: tissue was stretched. Red: it was shrunk. Yellow: folded.")
     return node
 
 
 def show_outlines(segmentation_node: Any, *, opacity: float = 1.0, thickness_px: int = 2) -> None:
-    """Draw a segmentation, such as the folds, in slice views as outlines without a fill."""
+    """Draw a segmentation, such as the folded voxels, in slice views as outlines without a fill."""
     segmentation_node.CreateDefaultDisplayNodes()
     display = segmentation_node.GetDisplayNode()
     display.SetVisibility(True)
@@ -200,7 +195,7 @@ def _common_range(image: sitk.Image) -> np.ndarray:
 
 
 def _diverging(value: float) -> tuple[float, float, float]:
-    """Return the colour of a determinant: from blue at 0 over white at 1 to red at 2."""
+    """Return the color of a determinant: from blue at 0 over white at 1 to red at 2."""
     end = _LOSS if value < 1 else _GAIN
     # Below 1, so that changes of a tenth can be seen.
     share = min(abs(value - 1), 1.0) ** 0.7

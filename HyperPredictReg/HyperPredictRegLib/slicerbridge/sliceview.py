@@ -19,15 +19,15 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
-from HyperPredictRegLib.errors import HyperPredictRegError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.outcome import Outcome
+from HyperPredictRegLib.core.errors import HyperPredictRegError
+from HyperPredictRegLib.results.outcome import Outcome
 from HyperPredictRegLib.slicerbridge.scene import application_logic
 from HyperPredictRegLib.slicerbridge.segmentations import to_segmentation_node
 from HyperPredictRegLib.slicerbridge.showing import show_grid, show_outlines
 from HyperPredictRegLib.slicerbridge.transforms import to_transform_node
 from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, to_volume_node
-from HyperPredictRegLib.transforms import field_of, field_transform
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import field_of, field_transform
 
 _MANAGERS = (
     "vtkMRMLSegmentationsDisplayableManager2D",
@@ -127,10 +127,10 @@ def offscreen_window() -> str:
             continue
         if child.returncode == 0:
             return name
-        # VTK's log lines: colours, then time and place up to a bar, then the words.
+        # VTK's log lines: colors, then time and place up to a bar, then the words.
         words = re.sub(r"\x1b\[\d*m|[^\n]*\|", "", child.stderr).strip().splitlines()
-        said = f", saying: {words[-1].strip()}" if words else ""
-        reasons.append(f"{name or 'the display'}: ended with code {child.returncode}{said}")
+        message = f", saying: {words[-1].strip()}" if words else ""
+        reasons.append(f"{name or 'the display'}: ended with code {child.returncode}{message}")
     tried = "; ".join(reason.rstrip(".") for reason in reasons)
     raise PictureUnavailable(
         "Slice views cannot be drawn on this machine: it has neither a display nor Mesa's software OpenGL "
@@ -267,7 +267,7 @@ def _draw(
     group = slicer.vtkMRMLDisplayableManagerGroup()
     group.Initialize(factory, renderer)
     group.SetMRMLDisplayableNode(node)
-    # The mapper hands the already windowed colours of the slice logic through unchanged.
+    # The mapper hands the already windowed colors of the slice logic through unchanged.
     mapper = vtk.vtkImageMapper()
     mapper.SetColorWindow(255)
     mapper.SetColorLevel(127.5)
@@ -335,7 +335,7 @@ def _gray_volume(scene: Any, image: sitk.Image) -> Any:
 
 
 def _middle_of_interest(fixed: sitk.Image, labels: Sequence[sitk.Image]) -> np.ndarray:
-    """Return the centre of the labels or, without any, of what is bright in the fixed image, LPS mm."""
+    """Return the center of the labels or, without any, of what is bright in the fixed image, LPS mm."""
     points = _points_of_interest(labels[0] if labels else fixed, not labels)
     return points.mean(axis=0) if len(points) else Geometry.of(fixed).centre_lps
 

@@ -9,10 +9,13 @@ from typing import Any
 
 import vtk
 
-from HyperPredictRegLib.job import Measured, StructureMeasure
-from HyperPredictRegLib.trace import LevelTrace
+from HyperPredictRegLib.core.trace import LevelTrace
+from HyperPredictRegLib.results.report import Measured, StructureMeasure
 
-_TITLE_PIXELS, _AXIS_TITLE_PIXELS = 14, 12  # heights of letters
+AXIS_TITLE_PIXELS = 12
+"""Height of the letters at the axes of charts."""
+
+_TITLE_PIXELS = 14
 # What narrow plot views have room for: along their lower edge, and along their left one beside the axis.
 _ROOM_PIXELS, _UPRIGHT_ROOM_PIXELS = 240, 120
 _MOST_LETTERS = 120
@@ -22,10 +25,10 @@ _SERIES_COLORS = ((0.12, 0.47, 0.71), (0.85, 0.37, 0.01), (0.17, 0.63, 0.17), (0
 
 @dataclass(frozen=True)
 class TraceNodes:
-    """The metric's course: all numbers, the columns that are plotted, one series for each level, the chart."""
+    """How the metric converged: all numbers, the columns that are plotted, one series for each level, the chart."""
 
     table: Any
-    curves: Any
+    surface: Any
     series: tuple[Any, ...]
     chart: Any
 
@@ -69,7 +72,7 @@ def add_measures_table(scene: Any, measured: Measured, name: str = "Measures") -
     """Add a table of the quality of the whole registration, one row for each measure; return the node."""
     rows: list[tuple[str, float | None, str]] = [
         ("Folding, foreground", measured.folding_percent.foreground, "%"),
-        ("Folding, box", measured.folding_percent.box, "%"),
+        ("Folding, grid", measured.folding_percent.grid, "%"),
         ("Standard deviation of log Jacobian", measured.sd_log_jacobian, ""),
         ("Jacobian minimum", measured.jacobian_minimum, ""),
         ("Jacobian maximum", measured.jacobian_maximum, ""),
@@ -77,8 +80,8 @@ def add_measures_table(scene: Any, measured: Measured, name: str = "Measures") -
         ("Inverse consistency, 95th percentile", measured.inverse_consistency_mm.p95, "mm"),
         ("Displacement, mean", measured.displacement_mm.mean, "mm"),
         ("Displacement, maximum", measured.displacement_mm.maximum, "mm"),
-        ("Normalised mutual information before", measured.similarity_before, ""),
-        ("Normalised mutual information after", measured.similarity_after, ""),
+        ("Normalized mutual information before", measured.similarity_before, ""),
+        ("Normalized mutual information after", measured.similarity_after, ""),
     ]
     if measured.dice is not None:
         rows += [("Mean Dice before", measured.dice.mean_before, ""), ("Mean Dice", measured.dice.mean, "")]
@@ -94,7 +97,7 @@ def add_measures_table(scene: Any, measured: Measured, name: str = "Measures") -
 
 
 def add_stages_table(scene: Any, levels: Sequence[LevelTrace], name: str = "Stages") -> Any | None:
-    """Add a table of what the optimisers did on each level and why they stopped; return the node, or None if there are none."""
+    """Add a table of what the optimizers did on each level and why they stopped; return the node, or None if there are none."""
     if not levels:
         return None
     return add_table_node(scene, name, {
@@ -111,7 +114,7 @@ def add_stages_table(scene: Any, levels: Sequence[LevelTrace], name: str = "Stag
 
 
 def add_trace(scene: Any, levels: Sequence[LevelTrace], name: str) -> TraceNodes | None:
-    """Add the metric's course as a table, a series for each level and a chart; return them, or None if there are no values.
+    """Add how the metric converged as a table, a series for each level and a chart; return them, or None if there are no values.
 
     Iterations are counted on through the levels, so that the curves lie side by side: values of different levels come
     from different images and are not to be compared.
@@ -135,18 +138,18 @@ def add_trace(scene: Any, levels: Sequence[LevelTrace], name: str) -> TraceNodes
         columns[f"{_title(level)} iteration"] = [float(done + min(n, last) + 1) for n in range(rows)]
         columns[_title(level)] = [float(level.values[min(n, last)]) for n in range(rows)]
         done += len(level.values)
-    curves = add_table_node(scene, f"{name} curves", columns)
-    series = tuple(_series(scene, curves, _title(level), number) for number, level in enumerate(levels))
+    surface = add_table_node(scene, f"{name} curves", columns)
+    series = tuple(_series(scene, surface, _title(level), number) for number, level in enumerate(levels))
     chart = add_plain_chart(scene, f"{name} chart")
     metrics = " / ".join(dict.fromkeys(level.metric for level in levels))
-    upright = _width(metrics, _AXIS_TITLE_PIXELS) <= _UPRIGHT_ROOM_PIXELS
+    upright = _width(metrics, AXIS_TITLE_PIXELS) <= _UPRIGHT_ROOM_PIXELS
     # The folder and the chart's own name say which volumes.
     chart.SetTitle(fitting_title(name.partition(" (")[0] if upright else f"{metrics[:1].upper()}{metrics[1:]}"))
     chart.SetXAxisTitle(_levels_from_left(levels))
     chart.SetYAxisTitle(metrics if upright else "metric")
     for one in series:
         chart.AddAndObservePlotSeriesNodeID(one.GetID())
-    return TraceNodes(table, curves, series, chart)
+    return TraceNodes(table, surface, series, chart)
 
 
 def add_plain_chart(scene: Any, name: str) -> Any:
@@ -158,8 +161,8 @@ def add_plain_chart(scene: Any, name: str) -> Any:
     chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GetUniqueNameByString(name))
     chart.SetLegendVisibility(False)
     chart.SetTitleFontSize(_TITLE_PIXELS)
-    chart.SetLegendFontSize(_AXIS_TITLE_PIXELS)
-    chart.SetAxisTitleFontSize(_AXIS_TITLE_PIXELS)
+    chart.SetLegendFontSize(AXIS_TITLE_PIXELS)
+    chart.SetAxisTitleFontSize(AXIS_TITLE_PIXELS)
     return chart
 
 
@@ -177,12 +180,12 @@ def _width(text: str, pixels: int) -> int:
     look = vtk.vtkTextProperty()
     look.SetFontFamilyToArial()
     look.SetFontSize(pixels)
-    box = [0, 0, 0, 0]
+    grid = [0, 0, 0, 0]
     renderer = vtk.vtkTextRenderer.GetInstance()
-    if renderer is None or not renderer.GetBoundingBox(look, text, box, 72):
+    if renderer is None or not renderer.GetBoundingBox(look, text, grid, 72):
         # Without fonts: as wide as letters mostly are.
         return round(0.6 * pixels * len(text))
-    return box[1] - box[0]
+    return grid[1] - grid[0]
 
 
 def _levels_from_left(levels: Sequence[LevelTrace]) -> str:
@@ -191,12 +194,12 @@ def _levels_from_left(levels: Sequence[LevelTrace]) -> str:
     for level in levels:
         counts.setdefault(level.stage, []).append(level.level + 1)
     parts = [f"{stage} {min(n)}" if len(n) == 1 else f"{stage} {min(n)} to {max(n)}" for stage, n in counts.items()]
-    return fitting_title(f"iteration; left to right: {', '.join(parts)}", _AXIS_TITLE_PIXELS)
+    return fitting_title(f"iteration; left to right: {', '.join(parts)}", AXIS_TITLE_PIXELS)
 
 
-def _series(scene: Any, curves: Any, title: str, number: int) -> Any:
+def _series(scene: Any, surface: Any, title: str, number: int) -> Any:
     node = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", title)
-    node.SetAndObserveTableNodeID(curves.GetID())
+    node.SetAndObserveTableNodeID(surface.GetID())
     node.SetXColumnName(f"{title} iteration")
     node.SetYColumnName(title)
     node.SetPlotType(node.PlotTypeScatter)

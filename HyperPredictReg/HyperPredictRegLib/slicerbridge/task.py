@@ -1,41 +1,63 @@
-"""Work on nodes of a scene that a child process does, while the application goes on."""
+"""Work on nodes of a scene that a child process does while the application goes on, and its result put where it belongs."""
 
 from __future__ import annotations
 
+import re
+import shutil
+import time
+import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import slicer
 
-from HyperPredictRegLib.child import Child, ChildEvent, Ending, new_workplace, remove_workplace
-from HyperPredictRegLib.errors import Cancelled, InputError, RegistrationError
-from HyperPredictRegLib.outcome import Outcome
-from HyperPredictRegLib.prediction import Foresight
-from HyperPredictRegLib.saved import read_foresight, read_outcome
-from HyperPredictRegLib.slicerbridge.placement import Given, at_start, places_of
-from HyperPredictRegLib.slicerbridge.request import JOB_NAME, Request, write_job
+from HyperPredictRegLib.core.errors import Cancelled, InputError, RegistrationError
+from HyperPredictRegLib.results.exchange import read_prediction, read_result
+from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.results.outcome import Result
+from HyperPredictRegLib.results.prediction import Prediction
+from HyperPredictRegLib.slicerbridge import predictions
+from HyperPredictRegLib.slicerbridge.outcome_nodes import OutcomeNodes, add_outcome_for
+from HyperPredictRegLib.slicerbridge.provenance import Given, at_start
+from HyperPredictRegLib.slicerbridge.request import (
+    JOB_NAME,
+    RESULTS_NAME,
+    Request,
+    check_request,
+    places_of,
+    record_inputs,
+    write_job,
+)
+from HyperPredictRegLib.worker import Child, ChildEvent, Ending, new_workplace, remove_workplace
 
 _KINDS = {"register": "registration", "predict": "prediction"}
+_PATIENCE_SECONDS = 0.05
+_LONGEST_NAME = 100
+_PAGE_FILES = ("report.html", "report.json", "*.png")
 
 
 class Task:
     """A registration or prediction that has begun. The scene is not touched until its result is fetched.
 
-    Call `poll` from time to time, or `wait`; then fetch the result, then `close`, which removes every file of it.
+    Call `poll` from time to time, or `wait`; then fetch the result, then `close`, which removes every file of it. What it
+    works on is copied by the first calls of `poll`, so that an application can show in between what happens.
 
     Attributes
     ----------
     kind : "register" or "predict".
     request : what was asked; its nodes are not changed.
-    job : the same for the child process, with files in place of nodes.
-    places : where its volumes lay when it was begun, see `placement.places_of`.
-    given : the nodes that its result belongs to; for a registration also how they were at the start.
+    job : the same for the child process, with files in place of nodes; None until they are copied.
+    places : where its volumes lay when it began, see `request.places_of`.
+    given : the nodes that its result belongs to; for a registration also, once they are copied, how they were at the start.
     """
 
     def __init__(self, kind: str, request: Request) -> None:
-        """Write the inputs into a temporary folder and start the child process.
+        """Check what is asked; nothing is copied yet.
+
+        A prediction that the request names is taken by a registration only.
 
         Raises
         ------
@@ -43,43 +65,69 @@ class Task:
         """
         if kind not in _KINDS:
             raise InputError(f"There is no task '{kind}': choose {' or '.join(_KINDS)}.")
+        check_request(request)
         self.kind = kind
-        self.request = request
+        self.request = request if kind == "register" else replace(request, prediction=None)
+        self.job: Job | None = None
+        self.places = places_of(request)
+        self.given = Given(request.fixed, request.moving, request.fixed_segmentation, request.moving_segmentation)
+        self._notes: tuple[str, ...] = ()
+        self._child: Child | None = None
+        self._ending: Ending | None = None
         # Marked as ours, so that a child whose Slicer has crashed removes it.
         self._workplace = new_workplace(_temporary_folder())
-        try:
-            self.job = write_job(request, self._workplace)
-            self.places = places_of(request)
-            moving, segmentations = request.moving, (request.fixed_segmentation, request.moving_segmentation)
-            # A prediction needs none of it.
-            start = at_start(moving, segmentations[1], segmentations[0]) if kind == "register" else None
-            self.given = Given(request.fixed, moving, *segmentations, start)
-            self._child = Child(kind, self._workplace / JOB_NAME, workplace=self._workplace)
-        except BaseException:
-            remove_workplace(self._workplace)
-            raise
+        self._copying = self._copy()
         # For those who forget to close a task: its files hold copies of the user's images.
         self._forgotten = weakref.finalize(self, remove_workplace, self._workplace)
+
+    def _copy(self) -> Generator[str, None, None]:
+        """Copy the inputs, piece by piece, and start the child process; yields what comes next."""
+        self.job, self._notes = yield from write_job(self.request, self._workplace)
+        if self.kind == "register":
+            # A prediction needs none of it.
+            self.given = replace(self.given, start=at_start(self.given))
+        if places_of(self.request) != self.places:
+            raise InputError("A volume was moved, or a mask changed, while the volumes were copied: start once more.")
+        self._child = Child(self.kind, self._workplace / JOB_NAME, workplace=self._workplace)
 
     @property
     def folder(self) -> Path:
         """Return where the child leaves its results."""
-        return Path(self.job.out)
+        return self._workplace / RESULTS_NAME
 
     @property
     def ending(self) -> Ending | None:
         """Return how it ended, or None while it runs; its sentence names nodes, not files."""
+        if self._child is None:
+            return self._ending
         ending = self._child.ending
         return None if ending is None else replace(ending, sentence=self._named(ending.sentence))
 
     @property
     def log(self) -> str:
         """Return what the child said beside its progress."""
-        return self._child.log
+        return "" if self._child is None else self._child.log
 
     def poll(self) -> list[ChildEvent]:
-        """Return the progress since the last call, at once."""
-        return self._child.poll()
+        """Return the progress since the last call; while inputs are copied, copy a piece first."""
+        if self._child is not None:
+            return self._child.poll()
+        events: list[ChildEvent] = []
+        until = time.monotonic() + _PATIENCE_SECONDS
+        try:
+            while self._ending is None and self._child is None:
+                if (message := next(self._copying, None)) is not None:
+                    events.append(ChildEvent("read", 0.0, message, None))
+                if time.monotonic() > until:
+                    break
+        except InputError as error:
+            self._ending = Ending("failed", str(error), "", True)
+            remove_workplace(self._workplace)
+        except BaseException:
+            self._ending = Ending("failed", f"The {_KINDS[self.kind]} could not be started.", traceback.format_exc(), False)
+            remove_workplace(self._workplace)
+            raise
+        return events
 
     def wait(self, on_event: Callable[[ChildEvent], None] | None = None) -> None:
         """Wait for the end.
@@ -90,7 +138,12 @@ class Task:
         RegistrationError : no valid result came out.
         Cancelled : it was cancelled.
         """
-        self._child.wait(on_event)
+        while self._child is None and self._ending is None:
+            for event in self.poll():
+                if on_event is not None:
+                    on_event(event)
+        if self._child is not None:
+            self._child.wait(on_event)
         self.check()
 
     def check(self) -> None:
@@ -108,12 +161,12 @@ class Task:
         nodes |= {"fixed_labels": self.request.fixed_segmentation, "moving_labels": self.request.moving_segmentation}
         nodes |= {"initial_transform": self.request.initial_transform}
         for role, node in nodes.items():
-            path = getattr(self.job, role)
+            path = None if self.job is None else getattr(self.job, role)
             if path is not None and node is not None:
                 sentence = sentence.replace(path, node.GetName())
         return sentence
 
-    def foresight(self) -> Foresight:
+    def prediction(self) -> Prediction:
         """Return the prediction of a "predict" task that is done.
 
         Raises
@@ -121,10 +174,11 @@ class Task:
         InputError : as `outcome` does.
         """
         self._check_done("predict")
-        return read_foresight(self.folder)
+        found = read_prediction(self.folder / "prediction.json")
+        return replace(found, warnings=(*found.warnings, *self._notes))
 
-    def outcome(self) -> Outcome:
-        """Return the registration of a "register" task that is done.
+    def outcome(self) -> Result:
+        """Return what came out of a "register" task that is done; its inputs, which are in the scene, are not read again.
 
         Raises
         ------
@@ -132,7 +186,8 @@ class Task:
             or its files are damaged.
         """
         self._check_done("register")
-        return read_outcome(self.folder)
+        found = read_result(self.folder)
+        return replace(found, report=replace(found.report, warnings=(*found.report.warnings, *self._notes)))
 
     def _check_done(self, kind: str) -> None:
         what = _KINDS[kind]
@@ -149,12 +204,16 @@ class Task:
         self.check()
 
     def draw_page(self) -> PageTask:
-        """Start to draw the report page of a "register" task that is done; its files must still be there."""
+        """Start drawing the report page of a "register" task that is done; its files must still be there."""
         return PageTask(self)
 
     def cancel(self) -> None:
         """End the child process for certain, within a second, and remove what it has written."""
-        self._child.kill()
+        if self._child is not None:
+            self._child.kill()
+        elif self._ending is None:
+            self._ending = Ending("cancelled", f"The {_KINDS[self.kind]} was cancelled.", "", False)
+            self._copying.close()
         remove_workplace(self._workplace)
 
     def close(self) -> None:
@@ -193,6 +252,71 @@ class PageTask:
     def close(self) -> None:
         """End the child process if it still runs."""
         self._child.kill()
+
+
+def deliver_prediction(prediction: Prediction, task: Task, *, earlier: Any = None) -> Any:
+    """Put a prediction into the scene of its volumes, in place of an `earlier` one if that is whole; return its text node.
+
+    Parameters
+    ----------
+    task : what made it.
+    earlier : text node of a prediction, or None.
+    """
+    nodes = None
+    if earlier is not None and earlier.GetScene() is not None:
+        try:
+            nodes = predictions.prediction_nodes_of(earlier)
+        except InputError:
+            nodes = None
+    if nodes is None:
+        nodes = predictions.add_prediction(task.request.fixed.GetScene(), prediction)
+    else:
+        predictions.update_prediction(nodes, prediction)
+    record_inputs(nodes.report, task.request, task.places)
+    return nodes.report
+
+
+def deliver_outcome(
+    task: Task, *, transform_as: str = "composite", field_spacing_mm: float | None = None
+) -> tuple[OutcomeNodes, Result]:
+    """Put the result of a finished registration into the scene of its volumes, all of it or nothing; see `add_outcome_for`.
+
+    Raises
+    ------
+    InputError : its volumes have left the scene in the meantime.
+    """
+    outcome, scene = task.outcome(), task.request.fixed.GetScene()
+    nodes = add_outcome_for(scene, outcome, task.given, transform_as=transform_as, field_spacing_mm=field_spacing_mm)
+    return nodes, outcome
+
+
+def save_page(results: Path, folder: Path, name: str) -> Path:
+    """Copy a report page with its pictures and numbers into a new folder; return the page.
+
+    Parameters
+    ----------
+    results : where the page was drawn.
+    folder : an existing folder; nothing in it is changed.
+    name : of the new folder in it; a number is added if it is taken.
+
+    Raises
+    ------
+    InputError : it cannot be written there.
+    """
+    stem = re.sub(r'[\\/:*?"<>|\x00-\x1f]+', " ", name).strip(" .")[:_LONGEST_NAME] or "registration"
+    try:
+        target = Path(folder) / stem
+        number = 1
+        while target.exists():
+            number += 1
+            target = Path(folder) / f"{stem} {number}"
+        target.mkdir()
+        for pattern in _PAGE_FILES:
+            for file in sorted(results.glob(pattern)):
+                shutil.copy2(file, target / file.name)
+    except OSError as error:
+        raise InputError(f"The report could not be saved in '{folder}' ({error.strerror}): choose another folder.") from error
+    return target / "report.html"
 
 
 def _temporary_folder() -> Path | None:

@@ -1,4 +1,4 @@
-"""Nodes that belong together: added all or none, found again by the report of their run, and kept in one folder.
+"""Nodes that belong together: added all or none, found again by the report of their run, and put into one folder.
 
 The report, a text node, refers to each node of its run by a role, itself included. Slicer adapts references when a scene is
 imported into another one and drops those to nodes that are removed; attributes would be shared by copies of a node.

@@ -5,10 +5,6 @@ Voxels are copied in both directions: a node and an image never share memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,43 +12,14 @@ import SimpleITK as sitk
 import vtk
 from vtk.util import numpy_support
 
-from HyperPredictRegLib.errors import InputError
-from HyperPredictRegLib.geometry import Geometry
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.spatial.geometry import Geometry
 
 LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Homogeneous matrix from LPS to RAS, and back."""
 
 # File formats keep direction cosines as 32-bit numbers at worst; a real shear is far larger.
 _SHEAR_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What nodes are read for, as sentences name it, and the transform node that is taken for no transform meanwhile."""
-
-    purpose: str = "registering"
-    left_out: Any = None
-
-
-_reading: ContextVar[_Reading] = ContextVar("_reading")
-
-
-@contextmanager
-def reading_for(purpose: str, left_out: Any = None) -> Iterator[None]:
-    """Read nodes in the block as if a transform node were the world, if they lie under it, and let refusals name a purpose."""
-    token = _reading.set(_Reading(purpose, left_out))
-    try:
-        yield
-    finally:
-        _reading.reset(token)
-
-
-def is_left_out(node: Any) -> bool:
-    """Tell whether a node lies, directly or further below, under the transform that the present block leaves out."""
-    left_out, above = _reading.get(_Reading()).left_out, node.GetParentTransformNode()
-    while above is not None and above is not left_out:
-        above = above.GetParentTransformNode()
-    return above is not None
 
 
 def to_volume_node(image: sitk.Image, scene: Any, name: str, *, label_map: bool = False) -> Any:
@@ -86,10 +53,11 @@ def update_volume_node(node: Any, image: sitk.Image) -> None:
     node.EndModify(was_modifying)
 
 
-def from_volume_node(node: Any) -> sitk.Image:
+def from_volume_node(node: Any, left_out: Any = None) -> sitk.Image:
     """Return a copy of a volume node's voxels, in world space, LPS mm.
 
-    A linear parent transform is folded into the geometry, so that the image lies where Slicer shows it.
+    A linear parent transform becomes part of the geometry, so that the image lies where Slicer shows it; for `left_out` see
+    `parent_to_world`.
 
     Raises
     ------
@@ -100,24 +68,24 @@ def from_volume_node(node: Any) -> sitk.Image:
         raise InputError(f"{what} has no voxels: load or compute it first.")
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
-    return from_image_data(node.GetImageData(), parent_to_world(node) @ numpy_matrix(matrix), what)
+    return from_image_data(node.GetImageData(), parent_to_world(node, left_out) @ numpy_matrix(matrix), what)
 
 
 def look_alike(node: Any, model: Any) -> None:
-    """Show a volume node in the colours and, unless these are labels, with the window that another one has."""
-    display, wanted = node.GetDisplayNode(), model.GetDisplayNode()
-    if display is None or wanted is None:
+    """Show a volume node in the colors and, unless these are labels, with the window that another one has."""
+    display, expected = node.GetDisplayNode(), model.GetDisplayNode()
+    if display is None or expected is None:
         return
-    if wanted.GetColorNodeID():
-        display.SetAndObserveColorNodeID(wanted.GetColorNodeID())
+    if expected.GetColorNodeID():
+        display.SetAndObserveColorNodeID(expected.GetColorNodeID())
     kind = "vtkMRMLScalarVolumeDisplayNode"
-    if display.IsA(kind) and wanted.IsA(kind):
+    if display.IsA(kind) and expected.IsA(kind):
         display.AutoWindowLevelOff()
-        display.SetWindowLevel(wanted.GetWindow(), wanted.GetLevel())
+        display.SetWindowLevel(expected.GetWindow(), expected.GetLevel())
 
 
-def volume_geometry(node: Any) -> Geometry:
-    """Return where a volume node's grid lies in world space, LPS mm; raise `InputError` as `from_volume_node` does."""
+def volume_geometry(node: Any, left_out: Any = None) -> Geometry:
+    """Return where a volume node's grid lies in world space, LPS mm; arguments and errors as those of `from_volume_node`."""
     what = f"The volume '{node.GetName()}'"
     data = node.GetImageData()
     if data is None:
@@ -125,11 +93,16 @@ def volume_geometry(node: Any) -> Geometry:
     matrix, start = vtk.vtkMatrix4x4(), np.eye(4)
     node.GetIJKToRASMatrix(matrix)
     start[:3, 3] = data.GetExtent()[::2]
-    return geometry_from_ras(parent_to_world(node) @ numpy_matrix(matrix) @ start, data.GetDimensions(), what)
+    return geometry_from_ras(parent_to_world(node, left_out) @ numpy_matrix(matrix) @ start, data.GetDimensions(), what)
 
 
-def parent_to_world(node: Any) -> np.ndarray:
-    """Return the RAS matrix, shape (4, 4), from a transformable node's own space to world space; see `reading_for`.
+def parent_to_world(node: Any, left_out: Any = None) -> np.ndarray:
+    """Return the RAS matrix, shape (4, 4), from a transformable node's own space to world space.
+
+    Parameters
+    ----------
+    node : vtkMRMLTransformableNode.
+    left_out : a transform node that stands for the world if the node lies under it.
 
     Raises
     ------
@@ -138,16 +111,23 @@ def parent_to_world(node: Any) -> np.ndarray:
     parent = node.GetParentTransformNode()
     if parent is None:
         return np.eye(4)
-    reading = _reading.get(_Reading())
-    top = reading.left_out if is_left_out(node) else None
+    top = left_out if lies_under(node, left_out) else None
     if not parent.IsTransformToNodeLinear(top):
         raise InputError(
             f"'{node.GetName()}' is under the transform '{parent.GetName()}', which is not linear: "
-            f"harden it, or take the node out of the transform, before {reading.purpose}."
+            "harden it, or take the node out of the transform, first."
         )
     matrix = vtk.vtkMatrix4x4()
     parent.GetMatrixTransformToNode(top, matrix)
     return numpy_matrix(matrix)
+
+
+def lies_under(node: Any, transform: Any) -> bool:
+    """Tell whether a node lies, directly or further below, under a transform node; under None lies nothing."""
+    above = node.GetParentTransformNode()
+    while above is not None and above is not transform:
+        above = above.GetParentTransformNode()
+    return above is not None
 
 
 def geometry_from_ras(ijk_to_ras: np.ndarray, size: tuple[int, int, int], what: str) -> Geometry:
@@ -165,8 +145,7 @@ def geometry_from_ras(ijk_to_ras: np.ndarray, size: tuple[int, int, int], what: 
     if np.abs(direction.T @ direction - np.eye(3)).max() > _SHEAR_TOLERANCE:
         raise InputError(
             f"{what} is sheared (its axes are not at right angles), which an image grid cannot be here: "
-            "harden its transform, or resample it onto a regular grid, before "
-            f"{_reading.get(_Reading()).purpose}."
+            "harden its transform, or resample it onto a regular grid, first."
         )
     return Geometry(
         tuple(int(n) for n in size),  # type: ignore[arg-type]
@@ -207,7 +186,8 @@ def from_image_data(data: Any, ijk_to_ras: np.ndarray, what: str) -> sitk.Image:
     start[:3, 3] = data.GetExtent()[::2]
     geometry = geometry_from_ras(ijk_to_ras @ start, size, what)
     array = numpy_support.vtk_to_numpy(data.GetPointData().GetScalars()).reshape(size[::-1])
-    return geometry.apply_to(sitk.GetImageFromArray(np.array(array)))
+    # SimpleITK copies the voxels.
+    return geometry.apply_to(sitk.GetImageFromArray(array))
 
 
 def vtk_matrix(matrix: np.ndarray) -> Any:

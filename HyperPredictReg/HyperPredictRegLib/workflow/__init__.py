@@ -1,6 +1,6 @@
-"""The whole job: read, align, foresee, choose λ, register, measure, correct, write."""
+"""The whole job: read, align, predict, choose λ, register, measure, correct, write."""
 
-from HyperPredictRegLib.workflow.foresight import ForesightWriter, foresee, predict
-from HyperPredictRegLib.workflow.job_run import Writer, compute, run
+from HyperPredictRegLib.workflow.predicting import PredictionWriter, compute_prediction, predict
+from HyperPredictRegLib.workflow.registering import Writer, compute, run
 
-__all__ = ["ForesightWriter", "Writer", "compute", "foresee", "predict", "run"]
+__all__ = ["PredictionWriter", "Writer", "compute", "compute_prediction", "predict", "run"]

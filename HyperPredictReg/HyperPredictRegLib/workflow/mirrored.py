@@ -10,16 +10,16 @@ import numpy as np
 import SimpleITK as sitk
 
 from HyperPredictRegLib.alignment import AlignmentSettings, align
-from HyperPredictRegLib.errors import InputError, RegistrationError
-from HyperPredictRegLib.geometry import Geometry
-from HyperPredictRegLib.grid import on_grid
-from HyperPredictRegLib.inputs import Inputs
-from HyperPredictRegLib.job import DiceMeasure, MirrorCheck
-from HyperPredictRegLib.lengths import number
-from HyperPredictRegLib.measurement import Measurement, nearest
-from HyperPredictRegLib.predictor.structures import structure_name
-from HyperPredictRegLib.progress import CancelCheck, never
-from HyperPredictRegLib.quality import dice_coefficients, mutual_information
+from HyperPredictRegLib.core.errors import InputError, RegistrationError
+from HyperPredictRegLib.core.formatting import number
+from HyperPredictRegLib.core.progress import CancelCheck, never
+from HyperPredictRegLib.preprocessing.image_set import Inputs
+from HyperPredictRegLib.preprocessing.working_grid import on_grid
+from HyperPredictRegLib.quality.measurement import Measurement, nearest
+from HyperPredictRegLib.quality.metrics import dice_coefficients, mutual_information
+from HyperPredictRegLib.results.report import DiceMeasure, MirrorCheck
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.structures import structure_name
 
 _GAIN = 0.15
 """Dice by which another explanation must be better: registrations of one pair of people differ by a tenth of this."""

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, files, JSON, progress, the search space of an engine."""

@@ -1,0 +1,71 @@
+"""Shares and predicted bands as text; plain numbers and lengths are in `core.formatting`."""
+
+from __future__ import annotations
+
+import math
+
+from HyperPredictRegLib.core.formatting import DASH, number
+from HyperPredictRegLib.results.prediction import BandValue
+
+LEAST_PERCENT = 0.01
+"""A share below this, in percent, is printed as "under" it."""
+
+_UNKNOWN = "unknown"
+
+
+def short(value: float | None) -> str:
+    """Return a number with four significant digits, for values of unknown size."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def percent(value: float | None) -> str:
+    """Return a measured share in percent; a tiny one is never rounded to nothing."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    if 0 < value < LEAST_PERCENT:
+        return f"under {LEAST_PERCENT} %"
+    return "0 %" if value == 0 else f"{value:.2f} %"
+
+
+def predicted_percent(value: float) -> str:
+    """Return a predicted share in percent: nobody can predict that nothing at all will fold."""
+    return f"under {LEAST_PERCENT} %" if 0 <= value < LEAST_PERCENT else percent(value)
+
+
+def band(value: BandValue, digits: int = 3) -> str:
+    """Return the ends of a 90 % band, such as "0.722 to 0.757".
+
+    A band whose ends read alike is called unknown: no prediction is that certain.
+    """
+    return _span(number(value.lower, digits), number(value.upper, digits))
+
+
+def percent_band(value: BandValue) -> str:
+    """Return the ends of a 90 % band in percent, such as "0.03 % to 0.30 %", or "at most 0.30 %" from practically nothing on."""
+    if not (math.isfinite(value.lower) and math.isfinite(value.upper)):
+        return f"{percent(value.lower)} to {percent(value.upper)}"
+    if value.lower < LEAST_PERCENT:
+        return f"at most {max(value.upper, LEAST_PERCENT):.2f} %"
+    return _span(percent(value.lower), percent(value.upper))
+
+
+def banded(value: BandValue, digits: int = 3) -> str:
+    """Return a predicted number and, in brackets, its 90 % band."""
+    return _with_band(number(value.value, digits), band(value, digits))
+
+
+def banded_percent(value: BandValue) -> str:
+    """Return a predicted share in percent and, in brackets, its 90 % band; all below the least share is said by that alone."""
+    if 0 <= value.value <= value.upper < LEAST_PERCENT:
+        return predicted_percent(value.value)
+    return _with_band(predicted_percent(value.value), percent_band(value))
+
+
+def _with_band(text: str, ends: str) -> str:
+    return f"{text} (band {_UNKNOWN})" if ends == _UNKNOWN else f"{text} ({ends})"
+
+
+def _span(lower: str, upper: str) -> str:
+    return _UNKNOWN if lower == upper != DASH else f"{lower} to {upper}"

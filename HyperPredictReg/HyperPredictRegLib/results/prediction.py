@@ -1,0 +1,268 @@
+"""The predicted quality of registrations that were not made: the surface over all settings, and what was chosen by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from HyperPredictRegLib.core.search_space import SearchSpace, Setting
+from HyperPredictRegLib.core.trace import LevelTrace
+from HyperPredictRegLib.results.job import SCHEMA_VERSION, Criterion, EngineUsed, Job
+
+
+@dataclass(frozen=True)
+class Band:
+    """A quantity with its 90 % band; three arrays of one shape.
+
+    Attributes
+    ----------
+    value : the best guess (the median).
+    lower, upper : about 90 % of true values lie between them.
+    """
+
+    value: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+    def __getitem__(self, index: Any) -> Band:
+        return Band(self.value[index], self.lower[index], self.upper[index])
+
+
+@dataclass(frozen=True)
+class PredictionSurface:
+    """Predicted quality of one image pair for n settings of an engine's h parameters.
+
+    Attributes
+    ----------
+    space : the parameters, h of them, with the ranges that the predictor was trained on.
+    values : shape (n, h); for a single parameter in rising order.
+    structures, labels : names and label values of the s structures.
+    dice : Dice of each structure, shape (s, n).
+    mean_dice : mean over these structures, shape (n,).
+    folding_foreground, folding_grid : folded voxels in percent of the domain, shape (n,); for a single parameter
+        never rising as it regularizes more.
+    sd_log_jacobian : standard deviation of the logarithm of the Jacobian determinant over the foreground, shape (n,).
+    """
+
+    space: SearchSpace
+    values: np.ndarray
+    structures: tuple[str, ...]
+    labels: tuple[int, ...]
+    dice: Band
+    mean_dice: Band
+    folding_foreground: Band
+    folding_grid: Band
+    sd_log_jacobian: Band
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the parameters."""
+        return self.space.names
+
+    @property
+    def bands(self) -> dict[str, Band]:
+        """Return every predicted quantity by the name of its field."""
+        return {one.name: value for one in fields(self) if isinstance(value := getattr(self, one.name), Band)}
+
+    def folding(self, domain: str) -> Band:
+        """Return folding in percent of `domain`: "foreground" or "grid"."""
+        return {"foreground": self.folding_foreground, "grid": self.folding_grid}[domain]
+
+    def __post_init__(self) -> None:
+        n = len(self.values)
+        if not self.structures and not self.dice.value.size:
+            # A list without rows has lost how long they were.
+            object.__setattr__(self, "dice", Band(*(np.zeros((0, n)) for _ in range(3))))
+        if self.values.shape != (n, len(self.space)) or self.dice.value.shape != (len(self.structures), n):
+            raise ValueError("Settings or Dice have another shape than the parameters and structures ask for.")
+        if len(self.labels) != len(self.structures):
+            raise ValueError("As many labels as structures are needed.")
+        for name, band in self.bands.items():
+            if not band.value.shape == band.lower.shape == band.upper.shape:
+                raise ValueError(f"The bands of {name} differ in shape.")
+            if band.value.shape[-1] != n:
+                raise ValueError(f"{name} has {band.value.shape[-1]} points for {n} settings.")
+
+
+@dataclass(frozen=True)
+class BandValue:
+    """A predicted number with its 90 % band."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class PredictedStructure:
+    """The predicted Dice of one structure, known by its value in the label maps: names may be missing or shared."""
+
+    label: int
+    name: str
+    dice: BandValue
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was predicted at one setting, before anything was registered. Folding in percent.
+
+    Attributes
+    ----------
+    counted_dice : the Dice that the criterion counts; None where it is the plain mean.
+    """
+
+    predictor: str
+    setting: Setting
+    mean_dice: BandValue
+    structures: tuple[PredictedStructure, ...]
+    folding_foreground: BandValue
+    folding_grid: BandValue
+    sd_log_jacobian: BandValue
+    counted_dice: BandValue | None = None
+
+
+LEVELS = ("reliable", "uncertain", "unreliable")
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Whether a prediction can be relied on: whether the pair is like those that the predictor was trained on, and well aligned.
+
+    Attributes
+    ----------
+    level : "reliable", "uncertain" (unusual: bands are wider) or "unreliable" (no suggestion is made, the fixed setting is used).
+    reasons : sentences; the most unusual features in words.
+    """
+
+    level: str
+    reasons: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ValueError(f"There is no reliability '{self.level}'.")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting to register with, and how it came about.
+
+    Attributes
+    ----------
+    setting : a value for each parameter.
+    sentence : why this one, for the user.
+    by : "user", "predictor" or "fixed".
+    feasible : whether any setting is predicted to keep the folding limit; True where nothing is predicted.
+    predicted : what is predicted there; None unless the predictor chose it.
+    fixed : the cross-validated setting of those who do not predict, for comparison; empty where the user chose.
+    """
+
+    setting: Setting
+    sentence: str
+    by: str = "predictor"
+    feasible: bool = True
+    predicted: Predicted | None = None
+    fixed: Setting = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StructureChoice:
+    """What would be chosen if only one structure counted, by the same criterion.
+
+    Attributes
+    ----------
+    label, name : of the structure.
+    setting : its own.
+    dice : predicted there.
+    dice_at_choice : predicted at the setting chosen for all structures together.
+    """
+
+    label: int
+    name: str
+    setting: Setting
+    dice: BandValue
+    dice_at_choice: BandValue
+
+
+@dataclass(frozen=True)
+class StabilityMeasure:
+    """How far affine steps with different seeds lie apart over the fixed foreground, in mm from their mean."""
+
+    seeds: tuple[int, ...]
+    mean_spread_mm: float
+    largest_spread_mm: float
+    limit_mm: float
+
+
+@dataclass(frozen=True)
+class AlignmentUsed:
+    """The affine step: its settings, trace and outcome; enough to take it again without aligning.
+
+    Attributes
+    ----------
+    settings : fields of `AlignmentSettings`.
+    metric : what the last stage compared.
+    stages : the trace of every level that led to the result.
+    matrix : 4x4, row by row, fixed to moving points in LPS mm, for people; rounded in its last digits.
+    starts_tried : how many starts were compared.
+    warnings : sentences, doubts and refusals among them.
+    stability : spread over seeds, if it was measured.
+    contrast : "same", "different" or "unclear": whether equal tissue has similar intensities in both images.
+    parameters, center : the affine transform to the last bit: ITK's 12 parameters, and the point that it turns about, LPS mm.
+    doubts, refusals : warnings that speak against relying on what follows from this alignment, and that forbid it.
+    from_prediction : whether it was taken from a finished prediction and not computed by this job.
+    """
+
+    settings: dict[str, Any]
+    metric: str
+    stages: tuple[LevelTrace, ...]
+    matrix: tuple[float, ...]
+    starts_tried: int
+    warnings: tuple[str, ...] = ()
+    stability: StabilityMeasure | None = None
+    contrast: str = "unclear"
+    parameters: tuple[float, ...] = ()
+    center: tuple[float, ...] = ()
+    doubts: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    from_prediction: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was predicted for a pair, and what was chosen by it: the content of ``prediction.json``.
+
+    Attributes
+    ----------
+    job : what was asked; `out` is where this went.
+    engine : whose result is predicted.
+    predictor : name and version of the bundle.
+    bundle_sha256 : checksum of the bundle's model file.
+    reliability : whether it can be relied on.
+    criterion : by which was chosen.
+    choice : the setting to take; the bundle's fixed one where the prediction is unreliable.
+    structures : each structure's own choice; empty where the prediction is unreliable.
+    surface : the predicted quality for all settings.
+    seconds : wall-clock time by stage.
+    warnings : sentences; those of the inputs and of the alignment first.
+    alignment : the affine step that the prediction is for; None where this was made without one, and no job can take it up.
+    inputs : SHA-256 of every input file, by its field in the job.
+    notes : sentences on what was taken for granted when the inputs were read.
+    """
+
+    job: Job
+    engine: EngineUsed
+    predictor: str
+    bundle_sha256: str
+    reliability: Reliability
+    criterion: Criterion
+    choice: Choice
+    structures: tuple[StructureChoice, ...]
+    surface: PredictionSurface
+    seconds: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    alignment: AlignmentUsed | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION

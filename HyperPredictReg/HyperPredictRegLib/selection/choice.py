@@ -1,0 +1,229 @@
+"""From a predicted surface to a setting: the criteria, the Pareto front, and each structure's own choice.
+
+Predicted folding must lie strictly under the limit, as in HyperPredict (MELBA 2024), Equation 3; measured folding may touch it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.results.formatting import banded_percent
+from HyperPredictRegLib.results.job import Criterion
+from HyperPredictRegLib.results.prediction import Band, Choice, PredictionSurface, StructureChoice
+from HyperPredictRegLib.selection.interpolation import band_value, predicted_row
+
+NO_FOLDING_PERCENT = 0.001
+"""Folding below this counts as none: about two voxels of a brain at 2 mm."""
+
+
+def choose(surface: PredictionSurface, criterion: Criterion, predictor: str = "") -> Choice:
+    """Choose the setting that the criterion asks for, with what is predicted there in the name of `predictor`.
+
+    Where several settings serve equally well, the most strongly regularized is taken: the end of a single parameter's range that
+    regularizes more, or, with several parameters, the lowest predicted standard deviation of the logarithm of the Jacobian
+    determinant. If no setting is predicted to keep the limit, one with the lowest upper end of the folding band is taken, and
+    `feasible` is false: by the rule among those whose best guess keeps the limit, else the most strongly regularized. Rule
+    "maximum" with `cautious` false is Equation 3 of HyperPredict (Shuaibu and Simpson, MELBA 2024).
+
+    Raises
+    ------
+    InputError : the criterion names a structure that the surface lacks, or there is nothing to choose from.
+    """
+    dice = _objective_values(surface, criterion)
+    index, certain = _chosen(surface, criterion, dice)
+    predicted = predicted_row(surface, index, predictor)
+    if criterion.structures or criterion.combine != "mean":
+        predicted = replace(predicted, counted_dice=band_value(objective(surface, criterion), index))
+    sentence = _sentence(surface, criterion, index, certain, float(dice[index]))
+    return Choice(predicted.setting, sentence, feasible=certain == "keeps", predicted=predicted)
+
+
+def _chosen(surface: PredictionSurface, criterion: Criterion, dice: np.ndarray) -> tuple[int, str]:
+    """Return the row that is chosen by the Dice that counts, and whether it "keeps" the limit, "hopes" to, or "no"."""
+    predicted = np.isfinite(dice)
+    allowed, certain = feasible(surface, criterion) & predicted, "keeps"
+    if not allowed.any():
+        # Bands end at what can be told from no folding: below that, many settings may keep a limit, and none certainly.
+        allowed, certain = _hopeful(surface, criterion) & predicted, "hopes"
+    if not allowed.any():
+        return _safest(surface, criterion), "no"
+    if criterion.rule == "knee":
+        return _knee(_front(surface, criterion, dice, allowed), dice, surface, criterion), certain
+    given_up = criterion.tolerance if criterion.rule == "plateau" else 0.0
+    return _most_regularized(surface, np.flatnonzero(allowed & (dice >= dice[allowed].max() - given_up))), certain
+
+
+def objective(surface: PredictionSurface, criterion: Criterion) -> Band:
+    """Return the Dice that counts, shape (n,): the mean, the weighted mean or the worst of the criterion's structures.
+
+    Its band combines the ends of the structures' bands, as if their errors went together, and is rather too wide than too narrow.
+    Structures of weight 0 do not count.
+
+    Raises
+    ------
+    InputError : the criterion names a structure that the surface lacks.
+    """
+    if not criterion.structures and (criterion.combine == "mean" or not surface.structures):
+        return surface.mean_dice
+    weights = _weights(surface, criterion)
+    value, lower, upper = (
+        _combined(part, weights, criterion.combine) for part in (surface.dice.value, surface.dice.lower, surface.dice.upper)
+    )
+    return Band(value, lower, upper)
+
+
+def feasible(surface: PredictionSurface, criterion: Criterion) -> np.ndarray:
+    """Tell which settings are predicted to keep the folding limit, bool of shape (n,); all of them if there is none."""
+    if criterion.folding_limit is None:
+        return np.ones(len(surface.values), dtype=bool)
+    folding = surface.folding(criterion.domain)
+    return (folding.upper if criterion.cautious else folding.value) < criterion.folding_limit
+
+
+def pareto_front(surface: PredictionSurface, criterion: Criterion, among: np.ndarray | None = None) -> np.ndarray:
+    """Return the settings that no other one betters in both predicted Dice and predicted folding.
+
+    Of two settings with equal folding (everything below 0.001 % is equal), the one with the lower standard deviation of the
+    logarithm of the Jacobian determinant counts as the smoother. Of identical settings the first is returned.
+
+    Parameters
+    ----------
+    among : bool of shape (n,), which settings take part; all by default.
+
+    Returns
+    -------
+    Indices, from the smoothest setting with the lowest Dice to the roughest with the highest.
+    """
+    dice = _objective_values(surface, criterion)
+    return _front(surface, criterion, dice, np.isfinite(dice) if among is None else among & np.isfinite(dice))
+
+
+def knee(surface: PredictionSurface, criterion: Criterion) -> int:
+    """Return the knee among the settings predicted to keep the limit, or among all if none is.
+
+    It is the point of the Pareto front farthest above the chord between the front's ends, Dice against the logarithm of folding,
+    both scaled to the front's extent; where nothing folds, against the standard deviation of the logarithm of the Jacobian
+    determinant. A front that bulges nowhere has its knee at the end of highest Dice.
+    """
+    dice = _objective_values(surface, criterion)
+    predicted = np.isfinite(dice)
+    allowed = feasible(surface, criterion) & predicted
+    return _knee(_front(surface, criterion, dice, allowed if allowed.any() else predicted), dice, surface, criterion)
+
+
+def per_structure(surface: PredictionSurface, criterion: Criterion) -> tuple[StructureChoice, ...]:
+    """Return what each structure of the surface would choose for itself, under the same rule and limit."""
+    overall, _ = _chosen(surface, criterion, _objective_values(surface, criterion))
+    found = []
+    for row, (name, label) in enumerate(zip(surface.structures, surface.labels, strict=True)):
+        dice = np.where(np.isnan(surface.dice.value[row]), -np.inf, surface.dice.value[row])
+        if not np.isfinite(dice).any():
+            continue
+        index, _ = _chosen(surface, criterion, dice)
+        here, there = (band_value(surface.dice, (row, at)) for at in (index, overall))
+        found.append(StructureChoice(label, name, surface.space.setting(surface.values[index]), here, there))
+    return tuple(found)
+
+
+def _objective_values(surface: PredictionSurface, criterion: Criterion) -> np.ndarray:
+    """Return the best guess of `objective` alone, with what was not predicted at -inf; a third of its work."""
+    if not criterion.structures and (criterion.combine == "mean" or not surface.structures):
+        dice = surface.mean_dice.value
+    else:
+        dice = _combined(surface.dice.value, _weights(surface, criterion), criterion.combine)
+    dice = np.where(np.isnan(dice), -np.inf, dice)
+    if not np.isfinite(dice).any():
+        raise InputError("No Dice was predicted for the structures that count: choose others, or give the setting yourself.")
+    return dice
+
+
+def _front(surface: PredictionSurface, criterion: Criterion, dice: np.ndarray, among: np.ndarray) -> np.ndarray:
+    folding = np.maximum(surface.folding(criterion.domain).value, NO_FOLDING_PERCENT)
+    candidates = np.flatnonzero(among)
+    order = np.lexsort((-dice[candidates], surface.sd_log_jacobian.value[candidates], folding[candidates]))
+    smoothest_first = candidates[order]
+    best_so_far = np.maximum.accumulate(np.concatenate([[-np.inf], dice[smoothest_first]]))
+    return smoothest_first[dice[smoothest_first] > best_so_far[:-1]]
+
+
+def _weights(surface: PredictionSurface, criterion: Criterion) -> np.ndarray:
+    unknown = [name for name in criterion.structures if name not in surface.structures]
+    if unknown:
+        raise InputError(
+            f"The predictor does not predict the structure '{unknown[0]}': choose among "
+            f"{', '.join(surface.structures) or 'none'}."
+        )
+    return np.array([criterion.structures.get(name, 0.0) if criterion.structures else 1.0 for name in surface.structures])
+
+
+def _combined(dice: np.ndarray, weights: np.ndarray, combine: str) -> np.ndarray:
+    counts = weights > 0
+    return dice[counts].min(axis=0) if combine == "worst" else (weights[counts] / weights.sum()) @ dice[counts]
+
+
+def _most_regularized(surface: PredictionSurface, candidates: np.ndarray) -> int:
+    if len(surface.space) == 1:
+        return int(candidates[np.argmax(surface.space.regularization(surface.values[candidates]))])
+    return int(candidates[np.argmin(surface.sd_log_jacobian.value[candidates])])
+
+
+def _hopeful(surface: PredictionSurface, criterion: Criterion) -> np.ndarray:
+    """Tell which of the settings with the lowest upper end of the folding band keep the limit by the best guess."""
+    folding = surface.folding(criterion.domain)
+    return (folding.upper == np.nanmin(folding.upper)) & feasible(surface, replace(criterion, cautious=False))
+
+
+def _safest(surface: PredictionSurface, criterion: Criterion) -> int:
+    if len(surface.space) == 1:
+        return _most_regularized(surface, np.arange(len(surface.values)))
+    upper = surface.folding(criterion.domain).upper
+    return _most_regularized(surface, np.flatnonzero(upper == np.nanmin(upper)))
+
+
+def _knee(front: np.ndarray, dice: np.ndarray, surface: PredictionSurface, criterion: Criterion) -> int:
+    cost = np.log(np.maximum(surface.folding(criterion.domain).value[front], NO_FOLDING_PERCENT))
+    if np.ptp(cost) == 0:
+        cost = surface.sd_log_jacobian.value[front]
+    if np.ptp(cost) == 0:
+        return int(front[-1])
+    up, along = (dice[front] - dice[front[0]]) / max(np.ptp(dice[front]), 1e-12), (cost - cost[0]) / np.ptp(cost)
+    height = up - along
+    bulges = height.max() > 1e-9
+    return int(front[np.argmax(height)] if bulges else front[-1])
+
+
+def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, certain: str, dice: float) -> str:
+    setting = surface.space.text(surface.space.setting(surface.values[index]))
+    band = band_value(surface.folding(criterion.domain), index)
+    domain = "foreground" if criterion.domain == "foreground" else "working grid"
+    figures = f"Predicted folding of the {domain}: {banded_percent(band)}."
+    if band.upper < NO_FOLDING_PERCENT:
+        figures = "Practically no folding is predicted."
+    keeping = f"keeps folding under {criterion.folding_limit:g} % of the {domain}" if criterion.folding_limit is not None else ""
+    if certain == "no":
+        return f"{setting}: no setting is predicted that {keeping}, so this is the one that should fold least. {figures}"
+    if certain == "hopes":
+        return (
+            f"{setting}: no setting is predicted that {keeping} for certain, because so little cannot be told from none; this is "
+            f"one of the safest, with a predicted {_dice_words(criterion)} of {dice:.3f}. {figures}"
+        )
+    that_keeps = f" that {keeping}" if keeping else ""
+    what = f"predicted {_dice_words(criterion)} ({dice:.3f})"
+    reason = {
+        "plateau": f"the most regularized setting whose {what} is within {criterion.tolerance:g} of the best{that_keeps}",
+        "maximum": f"the setting of highest {what}{that_keeps}",
+        "knee": f"the knee of the front, above which more folding buys little {what}"
+        f"{', among settings of which each ' + keeping if keeping else ''}",
+    }[criterion.rule]
+    return f"{setting}: {reason}. {figures}"
+
+
+def _dice_words(criterion: Criterion) -> str:
+    counted = [name for name, weight in criterion.structures.items() if weight > 0]
+    if len(counted) == 1:
+        return f"Dice of {counted[0]}"
+    of = f"of {len(counted)} structures" if counted else "of all structures"
+    return f"lowest Dice {of}" if criterion.combine == "worst" else (f"weighted mean Dice {of}" if counted else "mean Dice")

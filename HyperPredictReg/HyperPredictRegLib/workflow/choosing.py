@@ -1,0 +1,129 @@
+"""λ* for a job: by the predictor where it can be trusted, else a fixed value, and always with the reason in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.progress import CancelCheck, never
+from HyperPredictRegLib.core.search_space import SearchSpace
+from HyperPredictRegLib.engines.base import engine_used
+from HyperPredictRegLib.predictor.card import Card
+from HyperPredictRegLib.results.prediction import Choice, Prediction
+from HyperPredictRegLib.workflow.planning import Plan, bundle_folder, fitting_card, load_predictor
+from HyperPredictRegLib.workflow.preparing import Prepared
+from HyperPredictRegLib.workflow.reusing import chosen_by
+
+NOT_AS_ALIGNED = "nothing can be predicted for this pair as it is aligned"
+"""Why no prediction is used for a pair whose alignment is refused."""
+
+UNLIKE_TRAINING = "this pair is too unlike those that the predictor was trained on for a suggestion"
+
+
+def choose_setting(plan: Plan, prepared: Prepared, cancelled: CancelCheck = never) -> tuple[Choice, Prediction | None]:
+    """Choose a setting for an aligned pair, and return it with the prediction for the pair, if there is one.
+
+    A setting that the user gave goes first, then the prediction that the job names, then a new one; else a fixed value is taken.
+    What speaks against the alignment speaks against a prediction.
+
+    Raises
+    ------
+    InputError : the job names a bundle that cannot be used, or a structure that is not predicted.
+    RegistrationError : a probe diverged.
+    Cancelled : the caller asked to stop.
+    """
+    job, name = plan.job, plan.engine.info.name
+    if job.setting:
+        setting = prepared.space.complete(job.setting, name)
+        return Choice(setting, f"{prepared.space.text(setting)} was given.", by="user"), plan.prediction
+    if plan.prediction is not None:
+        return plan.prediction.choice, plan.prediction
+    if job.predictor == "none":
+        return _fixed(prepared.space, None, "the job asks for no prediction"), None
+    folder = bundle_folder(job)
+    if folder is None:
+        reason = f"no predictor comes with the engine '{name}' at the preset '{job.preset}'"
+        return _fixed(prepared.space, None, reason), None
+    try:
+        prediction = _predicted(plan, prepared, folder, cancelled)
+    except _NotPredictable as why:
+        return _fixed(prepared.space, why.card, why.reason), None
+    return prediction.choice, prediction
+
+
+class _NotPredictable(Exception):  # noqa: N818 - named for what was found; it is not a fault
+    """Nothing can be predicted for a pair: why, and the card whose fixed setting suits it nevertheless."""
+
+    def __init__(self, error: InputError, card: Card | None) -> None:
+        super().__init__(str(error))
+        self.reason, self.card = str(error).rstrip("."), card
+
+
+def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCheck) -> Prediction:
+    job, engine, settings, inputs, alignment = plan.job, plan.engine, plan.engine_settings, prepared.inputs, prepared.alignment
+    bundled = job.predictor == "bundled"
+    try:
+        predictor = load_predictor(folder, engine, settings, job.preset, plan.alignment)
+    except InputError as error:
+        if not bundled:
+            raise
+        raise _NotPredictable(error, fitting_card(folder, engine, settings)) from error
+    card = predictor.bundle.card
+    # Imported late: features need nothing that Slicer lacks, but whoever gives λ needs none of them.
+    from HyperPredictRegLib.predictor.features import pair_features
+
+    try:
+        features = pair_features(inputs, prepared.pair, prepared.affine, engine, settings, seed=job.seed, cancelled=cancelled)
+    except InputError as error:
+        raise _NotPredictable(error, card) from error
+    try:
+        surface, reliability, warnings = predictor.predict(
+            features,
+            names=inputs.label_names,
+            within=prepared.space,
+            doubts=_doubts(plan, prepared),
+            refusals=alignment.refusals,
+        )
+    except InputError as error:
+        if not bundled:
+            raise
+        raise _NotPredictable(error, None) from error
+    prediction = Prediction(
+        job=job,
+        engine=engine_used(engine, settings),
+        predictor=predictor.name,
+        bundle_sha256=card.model_sha256,
+        reliability=reliability,
+        criterion=job.criterion,
+        choice=_fixed(prepared.space, card, NOT_AS_ALIGNED if alignment.refusals else UNLIKE_TRAINING),
+        structures=(),
+        surface=surface,
+        seconds={},
+        warnings=(*inputs.notes, *alignment.warnings, *warnings),
+        alignment=alignment,
+        inputs=inputs.checksums,
+        notes=inputs.notes,
+    )
+    return chosen_by(prediction, job.criterion, prepared.space)
+
+
+def _doubts(plan: Plan, prepared: Prepared) -> tuple[str, ...]:
+    """Return sentences on what forbids a reliable prediction."""
+    doubts, info = prepared.alignment.doubts, plan.engine.info
+    if prepared.alignment.contrast != "different" or info.contrasts != "same":
+        return doubts
+    return (
+        *doubts,
+        "Inside the anatomy the two images seem to differ in contrast, and the registration method "
+        f"{info.title} compares intensities directly.",
+    )
+
+
+def _fixed(space: SearchSpace, card: Card | None, reason: str) -> Choice:
+    given = {} if card is None else card.fixed
+    # The engine may accept less for this pair than for those of the training.
+    setting = space.complete({p.name: min(max(given[p.name], p.low), p.high) for p in space if p.name in given})
+    origin = "the engine's default" if card is None else "the fixed value that suits the training pairs best"
+    # A reason that was a sentence of its own starts with a capital; names such as PyTorch keep theirs.
+    lowered = reason[0].lower() + reason[1:] if reason.startswith(("The ", "A ")) else reason
+    return Choice(setting, f"{space.text(setting)} is {origin}, taken because {lowered}.", by="fixed", fixed=setting)

@@ -1,0 +1,141 @@
+"""What all kinds of work on a job begin with: its images, read and aligned, on the working grid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import SimpleITK as sitk
+
+from HyperPredictRegLib.alignment import align, stability
+from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
+from HyperPredictRegLib.core.json_records import to_plain
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, stop_if
+from HyperPredictRegLib.core.search_space import SearchSpace
+from HyperPredictRegLib.preprocessing.image_set import Inputs, check_memory, read_inputs
+from HyperPredictRegLib.preprocessing.intensity import points_of
+from HyperPredictRegLib.preprocessing.working_grid import MARGIN_VOXELS, working_spacing
+from HyperPredictRegLib.results.prediction import AlignmentUsed, StabilityMeasure
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.transforms import linear_matrix
+from HyperPredictRegLib.workflow.planning import Plan, check_structures
+
+
+class Clock:
+    """Wall-clock seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside a ``with`` block as stage `name`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job's images after the affine step.
+
+    Attributes
+    ----------
+    inputs : as read.
+    alignment : the affine step, for the report and for the predictor.
+    affine : its transform; maps fixed to moving points, LPS mm.
+    pair : both images on the working grid.
+    space : what the engine accepts on this grid.
+    """
+
+    inputs: Inputs
+    alignment: AlignmentUsed
+    affine: sitk.AffineTransform
+    pair: AlignedPair
+    space: SearchSpace
+
+
+def prepare(plan: Plan, clock: Clock, progress: Progress, cancelled: CancelCheck) -> Prepared:
+    """Read the inputs and align them, or take the alignment of the prediction that the job names.
+
+    Raises
+    ------
+    InputError : an input cannot be used, or the engine cannot use the setting or the structures for this pair.
+    RegistrationError : the pair could not be aligned.
+    Cancelled : the caller asked to stop.
+    """
+    with clock.stage("read"):
+        progress(ProgressEvent("read", 0.0, "reading images"))
+        inputs = read_inputs(plan.job)
+        _check_grid(plan, inputs)
+        check_structures(plan, inputs)
+    stop_if(cancelled)
+    taken = None if plan.prediction is None else plan.prediction.alignment
+    if taken is None:
+        affine, alignment = _aligned(plan, inputs, clock, progress, cancelled)
+    else:
+        affine, alignment = sitk.AffineTransform(3), replace(taken, from_prediction=True)
+        affine.SetFixedParameters(taken.center)
+        affine.SetParameters(taken.parameters)
+        progress(ProgressEvent("align", 1.0, "alignment taken from the prediction"))
+    with clock.stage("align"):
+        pair = AlignedPair.of(inputs, affine, plan.job.preset, plan.engine.info.extra_bytes)
+    return Prepared(inputs, alignment, affine, pair, plan.engine.search_space(pair.grid, plan.engine_settings))
+
+
+def _check_grid(plan: Plan, inputs: Inputs) -> None:
+    """Refuse, before the affine step, a preset that cannot fit and a setting that the engine cannot use on such a grid.
+
+    The grid will have this spacing and hold at least the fixed anatomy.
+    """
+    fixed, engine, preset = inputs.fixed, plan.engine, plan.job.preset
+    spacing = working_spacing(fixed.image, fixed.foreground, preset)
+    grid = Geometry.of(fixed.image).covering(points_of(fixed.foreground), spacing, MARGIN_VOXELS * spacing)
+    images = fixed.image.GetNumberOfPixels() + inputs.moving.image.GetNumberOfPixels()
+    check_memory(images, grid.voxel_count, f"The preset '{preset}'", engine.info.extra_bytes)
+    engine.search_space(grid, plan.engine_settings).complete(plan.job.setting, engine.info.name)
+
+
+def _aligned(
+    plan: Plan, inputs: Inputs, clock: Clock, progress: Progress, cancelled: CancelCheck
+) -> tuple[sitk.AffineTransform, AlignmentUsed]:
+    """Align the pair, with several seeds if the job asks for that, and describe it."""
+    images = inputs.fixed.normalised, inputs.moving.normalised
+    given: dict[str, Any] = {
+        "fixed_foreground": inputs.fixed.foreground,
+        "moving_foreground": inputs.moving.foreground,
+        "fixed_mask": inputs.fixed.mask,
+        "moving_mask": inputs.moving.mask,
+        "initial_transform": inputs.initial_transform,
+        "progress": progress,
+        "cancelled": cancelled,
+    }
+    seed, count = plan.job.seed, plan.job.stability_seeds
+    with clock.stage("align"):
+        found = align(*images, plan.alignment, seed=seed, **given)
+    measure: StabilityMeasure | None = None
+    unstable: tuple[str, ...] = ()
+    if count:
+        with clock.stage("stability"):
+            spread = stability(*images, plan.alignment, seeds=[seed + n for n in range(count)], **given)
+        measure = StabilityMeasure(spread.seeds, spread.mean_spread_mm, spread.largest_spread_mm, spread.limit_mm)
+        unstable = spread.warnings
+    return found.transform, AlignmentUsed(
+        settings=to_plain(plan.alignment),
+        metric=found.metric,
+        stages=found.levels,
+        matrix=tuple(linear_matrix(found.transform).ravel().tolist()),
+        starts_tried=found.starts_tried,
+        warnings=(*found.warnings, *unstable),
+        stability=measure,
+        contrast=found.contrast,
+        parameters=found.transform.GetParameters(),
+        center=found.transform.GetFixedParameters(),
+        doubts=(*found.doubts, *unstable),
+        refusals=found.refusals,
+    )

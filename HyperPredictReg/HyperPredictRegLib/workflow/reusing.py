@@ -1,0 +1,97 @@
+"""A finished prediction in place of a new one: whether it is of just this work, and what it says of the job's criterion."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from HyperPredictRegLib.alignment import AlignmentSettings
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.json_records import to_plain
+from HyperPredictRegLib.core.search_space import SearchSpace
+from HyperPredictRegLib.engines.base import Engine, settings_hash
+from HyperPredictRegLib.preprocessing.image_set import input_checksums
+from HyperPredictRegLib.results.exchange import prediction_file, read_prediction
+from HyperPredictRegLib.results.job import Criterion, Job
+from HyperPredictRegLib.results.prediction import AlignmentUsed, Prediction
+from HyperPredictRegLib.selection import choose, per_structure
+
+_PREDICTED_FROM = ("fixed", "moving", "fixed_mask", "moving_mask", "moving_labels", "label_names", "initial_transform")
+"""Inputs that a prediction depends on. Fixed labels and landmarks are for measuring: they may come or change after it."""
+
+
+def reusable_prediction(job: Job, engine: Engine, settings: Any, alignment: AlignmentSettings) -> Prediction:
+    """Read the prediction that a job names, make sure that the job would predict the same, and choose by the job's criterion.
+
+    Parameters
+    ----------
+    job : with a `prediction`.
+    engine, settings, alignment : what the job's names and settings mean.
+
+    Raises
+    ------
+    InputError : the prediction is missing, damaged, of another version of this program, of other inputs, or made otherwise.
+    """
+    path = prediction_file(job.prediction or "")
+    what = f"The prediction '{path}'"
+    prediction = read_prediction(path)
+    made, used = prediction.job, prediction.engine
+    aligned = prediction.alignment
+    if aligned is None or not _is_affine(aligned):
+        raise InputError(f"{what} holds no alignment that could be taken: predict again.")
+    for of, has, wants in (
+        ("engine", used.name, engine.info.name),
+        ("version of the engine", used.version, engine.info.version),
+        ("settings of the engine", used.settings_hash, settings_hash(engine, settings)),
+        ("preset", made.preset, job.preset),
+        ("seed", made.seed, job.seed),
+        ("number of stability seeds", made.stability_seeds, job.stability_seeds),
+        ("predictor", made.predictor, made.predictor if job.predictor == "bundled" else job.predictor),
+    ):
+        if has != wants:
+            raise InputError(f"{what} was made with another {of} ({has}; this job has {wants}): predict again or change the job.")
+    if aligned.settings != to_plain(alignment):
+        raise InputError(f"{what} was made with other settings of the alignment: predict again or change the job.")
+    _check_inputs(job, prediction, what)
+    # The text may have been edited: a setting of its own must be one of the engine.
+    engine.info.search_space.complete(prediction.choice.setting, engine.info.name)
+    if job.criterion == prediction.criterion:
+        return prediction
+    return chosen_by(prediction, job.criterion, engine.info.search_space)
+
+
+def chosen_by(prediction: Prediction, criterion: Criterion, space: SearchSpace) -> Prediction:
+    """Return a prediction with the choice by a criterion; one that is unreliable keeps its fixed setting.
+
+    Raises
+    ------
+    InputError : the criterion names a structure that is not predicted.
+    """
+    if prediction.reliability.level == "unreliable":
+        return replace(prediction, criterion=criterion)
+    best = choose(prediction.surface, criterion, prediction.predictor)
+    choice = replace(best, setting=space.complete(best.setting), fixed=prediction.choice.fixed)
+    return replace(prediction, criterion=criterion, choice=choice, structures=per_structure(prediction.surface, criterion))
+
+
+def _check_inputs(job: Job, prediction: Prediction, what: str) -> None:
+    now = input_checksums(job)
+    for name in _PREDICTED_FROM:
+        has, wants = prediction.inputs.get(name), now.get(name)
+        role = name.replace("_", " ") + (" image" if name in ("fixed", "moving") else "")
+        if has == wants:
+            continue
+        if wants is None:
+            raise InputError(f"{what} was made with {role}, but this job names none: give the same, or predict again.")
+        given = f"the {role} '{getattr(job, name)}'"
+        if has is None:
+            raise InputError(f"{what} was made without {given}: leave it out, or predict again.")
+        raise InputError(f"{what} is of other images: {given} has another content than when it was made. Predict again.")
+
+
+def _is_affine(used: AlignmentUsed) -> bool:
+    if (len(used.parameters), len(used.center)) != (12, 3) or not np.isfinite([*used.parameters, *used.center]).all():
+        return False
+    return bool(np.linalg.det(np.reshape(used.parameters[:9], (3, 3))) > 0)
