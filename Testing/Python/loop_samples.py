@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -28,7 +29,9 @@ def write_rough_pair(folder: Path) -> Path:
     return folder
 
 
-def write_bundle(folder: Path, best: float = 0.45, knows_the_pair: bool = True) -> Path:
+def write_bundle(
+    folder: Path, best: float = 0.45, knows_the_pair: bool = True, alignment: dict[str, Any] = FAST
+) -> Path:
     """Train a bundle that predicts the highest Dice at `best` and next to no folding anywhere; about two seconds.
 
     Its pairs overlap as the rough pair does, or, unless it knows the pair, all by exactly half.
@@ -48,7 +51,7 @@ def write_bundle(folder: Path, best: float = 0.45, knows_the_pair: bool = True) 
         folding_grid=folding / 3,
         sd_log_jacobian=0.3 / values,
         hd95=np.full_like(values, 3.0),
-        alignment=FAST,
+        alignment=alignment,
     )
     build(examples, folder, Description(name="hopeful", licence="none"), QUICK)
     return folder

@@ -40,7 +40,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "hopeful", best=1.0)
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "hopeful", best=1.0, alignment={})
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_a_prediction_is_printed_and_written(pair: Path, bundle: Path, tmp_path:
     assert done.exit_code == 0, done.exception
     report = json.loads((tmp_path / "registered" / "report.json").read_text(encoding="utf-8"))
     assert report["choice"] == found["choice"] and report["alignment"]["from_prediction"] is True
-    assert report["job"] == found["job"] | {"out": str(tmp_path / "registered"), "prediction": str(tmp_path / "out")}
+    assert report["job"] == found["job"] | {"out": str(tmp_path / "registered")}
 
     again = command(*words_of(pair, "predict", tmp_path / "json", *labels, "--at", "0.5", "--json"))
     told = json.loads(again.stdout)

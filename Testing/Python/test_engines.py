@@ -227,7 +227,7 @@ def test_settings_from_json_are_those_of_the_engine(engine: Engine) -> None:
 
 
 def test_unknown_engines_are_refused() -> None:
-    with pytest.raises(InputError, match="no engine 'magic': choose one of demons, bspline"):
+    with pytest.raises(InputError, match="no engine 'magic': choose one of demons, diffeo, bspline"):
         get_engine("magic")
 
 

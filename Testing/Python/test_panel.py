@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from HyperPredictRegLib.engines import engine_names
 from HyperPredictRegLib.results.job import Criterion
 from reporting_samples import make_map, make_prediction, make_surface, make_unreliable
 
@@ -185,7 +186,7 @@ def test_each_engine_has_a_parameter_of_its_own(opened_panel: tuple[Any, Any]) -
     host, panel = opened_panel
     choose_pair(host, panel)
     panel.ui.weightSpinBox.setValue(3.0)
-    panel.ui.engineComboBox.setCurrentIndex(1)
+    panel.ui.engineComboBox.setCurrentIndex(engine_names().index("bspline"))
     host.let_qt_work()
     assert not panel.ui.manualCheckBox.checked
     texts = {name: (getattr(widget, "text", ""), widget.toolTip) for name, widget in vars(panel.ui).items()

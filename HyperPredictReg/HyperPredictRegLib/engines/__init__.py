@@ -11,6 +11,7 @@ from HyperPredictRegLib.engines.base import Engine, EngineInfo
 
 ENGINES = {
     "demons": "HyperPredictRegLib.engines.demons:DemonsEngine",
+    "diffeo": "HyperPredictRegLib.engines.diffeo:DiffeoEngine",
     "bspline": "HyperPredictRegLib.engines.bspline:BSplineEngine",
 }
 """Module and class of each engine by its name, the default first. Nothing else in this library knows these names."""
