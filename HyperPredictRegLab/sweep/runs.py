@@ -30,7 +30,7 @@ from HyperPredictRegLib.quality.metrics import (
     sd_log_jacobian,
     surface_distances,
 )
-from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.results.job import DEFAULT_ENGINE, Job
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import displacement_field, linear_matrix
 from scipy import ndimage
@@ -53,7 +53,7 @@ class SweepSettings:
     engine, engine_settings, preset, alignment, seed : as in `Job`.
     """
 
-    engine: str = "demons"
+    engine: str = DEFAULT_ENGINE
     engine_settings: dict[str, Any] = field(default_factory=dict)
     preset: str = "fast"
     alignment: dict[str, Any] = field(default_factory=dict)

@@ -49,7 +49,7 @@ def process_tree(pid: int) -> set[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parents[int(entry.name)] = int((entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
             except OSError:
                 continue  # it has ended meanwhile
     tree = {pid}
@@ -70,7 +70,7 @@ def listening(pids: set[int]) -> set[ipaddress.IPv4Address | ipaddress.IPv6Addre
     found = set()
     for table, waits in (("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")):
         path = Path("/proc/net") / table
-        for line in path.read_text().splitlines()[1:] if path.exists() else ():
+        for line in path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else ():
             local, state, inode = (line.split()[n] for n in (1, 3, 9))
             if state == waits and inode in inodes:
                 found.add(_address(local.partition(":")[0]))

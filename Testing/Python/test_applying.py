@@ -481,5 +481,5 @@ def test_results_can_lie_beside_the_transform(folder: Folder) -> None:
     """As after a registration: its own files are no obstacle, and stay."""
     (folder.path / "transform.h5").write_text("another")
     folder.apply(images=folder.put("a.nrrd", on_grid(BALL)), out=".")
-    assert (folder.path / "a-warped.nrrd").exists() and (folder.path / "transform.h5").read_text() == "another"
+    assert (folder.path / "a-warped.nrrd").exists() and (folder.path / "transform.h5").read_text(encoding="utf-8") == "another"
     assert results_folder.real_folder(folder.path) == Path(folder.path).resolve()

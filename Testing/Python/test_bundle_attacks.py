@@ -38,7 +38,7 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
 def with_model(folder: Path, model: bytes) -> Path:
     """Put another model into a bundle, with the checksum that belongs to it: whoever means harm can reckon, too."""
     (folder / "model.pt").write_bytes(model)
-    card = json.loads((folder / "card.json").read_text())
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     card["model_sha256"] = hashlib.sha256(model).hexdigest()
     (folder / "card.json").write_text(json.dumps(card))
     return folder
@@ -264,7 +264,7 @@ CARDS: dict[str, tuple[Callable[[str], str], str]] = {
 def test_cards_that_cannot_be_read_are_refused(copy: Path, name: str) -> None:
     change, message = CARDS[name]
     path = copy / "card.json"
-    path.write_text(change(json.dumps(json.loads(path.read_text()))))
+    path.write_text(change(json.dumps(json.loads(path.read_text(encoding="utf-8")))))
     refused(copy, message)
 
 
@@ -304,7 +304,7 @@ FIELDS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 def test_cards_that_say_what_cannot_be_are_refused(copy: Path, name: str) -> None:
     change, message = FIELDS[name]
     path = copy / "card.json"
-    card = json.loads(path.read_text())
+    card = json.loads(path.read_text(encoding="utf-8"))
     change(card)
     path.write_text(json.dumps(card))
     refused(copy, message)

@@ -103,12 +103,12 @@ def test_the_log_is_one_file_that_does_not_grow_for_ever_and_follows_no_link(tmp
     for _ in range(2):
         ended(main_after(app_that("1 / 0")), tmp_path)
     assert {path.name for path in folder.iterdir()} == {"errors.log", "errors.log.1"}
-    assert (folder / "errors.log").read_text().count("ZeroDivisionError") == 2
+    assert (folder / "errors.log").read_text(encoding="utf-8").count("ZeroDivisionError") == 2
     (tmp_path / "thesis.txt").write_text("years")
     (folder / "errors.log").unlink()
     (folder / "errors.log").symlink_to(tmp_path / "thesis.txt")
     done = ended(main_after(app_that("1 / 0")), tmp_path, environment={"TMPDIR": str(tmp_path)})
-    assert done.returncode == 1 and (tmp_path / "thesis.txt").read_text() == "years"
+    assert done.returncode == 1 and (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "years"
 
 
 @posix

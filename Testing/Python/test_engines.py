@@ -15,11 +15,12 @@ from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.errors import Cancelled, InputError, RegistrationError
 from HyperPredictRegLib.core.progress import ProgressEvent
 from HyperPredictRegLib.core.resources import threads
-from HyperPredictRegLib.engines import DEFAULT_ENGINE, engine_infos, engine_names, engine_settings, get_engine
+from HyperPredictRegLib.engines import engine_infos, engine_names, engine_settings, get_engine
 from HyperPredictRegLib.engines.base import Engine, Registration, RegistrationTask, settings_hash
 from HyperPredictRegLib.engines.demons import DemonsEngine, DemonsSettings
 from HyperPredictRegLib.predictor.probes import HalfPair, probe_settings, run_probes
 from HyperPredictRegLib.quality.metrics import dice_coefficients, folding_percent, jacobian_determinant
+from HyperPredictRegLib.results.job import DEFAULT_ENGINE
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import displacement_field
 

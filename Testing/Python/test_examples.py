@@ -207,6 +207,17 @@ def test_the_page_on_scripting_tells_sets_of_choices_apart(monkeypatch: pytest.M
         assert set(logic.getAllParameterNodes()) == {first, second}
 
 
+def test_modules_that_pages_run_can_be_run() -> None:
+    pages = [TOP / "README.md", *(TOP / "docs").glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"-m (HyperPredictReg[\w.]+\w)", page.read_text(encoding="utf-8"))}
+    assert len(named) >= 2
+    for name in named:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None, name
+        main = importlib.util.find_spec(f"{name}.__main__") if spec.submodule_search_locations else spec
+        assert main is not None and "__name__ == \"__main__\"" in Path(str(main.origin)).read_text(encoding="utf-8"), name
+
+
 @pytest.mark.slow
 def test_the_lines_for_the_console_run(
     host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

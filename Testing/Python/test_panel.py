@@ -114,6 +114,18 @@ def test_a_prediction_is_shown_and_what_the_user_does_with_it_reaches_the_job(op
         assert title in chart.GetTitle()
 
 
+def test_a_structure_whose_curve_is_shown_may_be_gone_in_the_next_prediction(opened_panel: tuple[Any, Any]) -> None:
+    """As after its segment was renamed: the segmentation is the same, so nothing says that the first prediction is stale."""
+    host, panel = opened_panel
+    show_predicted(host, panel)
+    panel.ui.curveComboBox.setCurrentIndex(2)
+    host.let_qt_work()
+    take_prediction(host, panel, make_prediction(make_surface(("left", "renamed", "right")), Criterion()))
+    panel.widget.panel.refresh()
+    assert panel.ui.curveComboBox.currentText == "All structures" and panel.ui.curveComboBox.itemText(2) == "renamed"
+    assert "Mean Dice" in panel.widget.panel.choice._nodes.dice_chart.GetTitle()
+
+
 def requested(panel: Any) -> Any:
     """Return what a click on "Register" would ask for."""
     parameters = importlib.import_module("HyperPredictRegLib.panel.parameters")

@@ -17,7 +17,7 @@ from HyperPredictRegLib.alignment import AlignmentSettings
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
-from HyperPredictRegLib.engines import DEFAULT_ENGINE, engine_settings, get_engine
+from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.predictor.bundle import load_bundle
 from HyperPredictRegLib.predictor.card import bundled, read_card
 from HyperPredictRegLib.predictor.features import PairFeatures, pair_features
@@ -26,6 +26,7 @@ from HyperPredictRegLib.predictor.ood import broken_rules, feature_words, ood_of
 from HyperPredictRegLib.predictor.predictor import Predictor
 from HyperPredictRegLib.preprocessing.image_set import Inputs, Side
 from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
+from HyperPredictRegLib.results.job import DEFAULT_ENGINE
 from HyperPredictRegLib.results.prediction import PredictionSurface
 from HyperPredictRegLib.spatial.geometry import Geometry
 from hypothesis import given, settings
@@ -340,7 +341,7 @@ def damaged(bundle: Path, folder: Path, model: bytes, honest_card: bool) -> Path
     import hashlib
 
     folder.mkdir()
-    card = json.loads((bundle / "card.json").read_text())
+    card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
     if honest_card:
         card["model_sha256"] = hashlib.sha256(model).hexdigest()
     (folder / "card.json").write_text(json.dumps(card))

@@ -85,8 +85,8 @@ def test_writing_again_replaces_the_files(outcome: Outcome, tmp_path: Path, monk
     (tmp_path / "report.html").write_text("old")
     reporting.write_report(outcome, tmp_path / "made" / "now")
     assert reporting.write_report(outcome, tmp_path) == {"report_page": "report.html"}
-    assert (tmp_path / "report.html").read_text() == "new"
-    assert (tmp_path / "made" / "now" / "report.html").read_text() == "new"
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == "new"
+    assert (tmp_path / "made" / "now" / "report.html").read_text(encoding="utf-8") == "new"
 
 
 def test_names_from_files_are_escaped(outcome: Outcome) -> None:

@@ -29,7 +29,7 @@ def test_a_file_of_the_same_name_as_a_result_is_kept(files: Path, tmp_path: Path
     (tmp_path / "transform.h5").write_text("mine")
     with pytest.raises(InputError, match=r"holds a file 'transform\.h5'"):
         workflow.run(job_of(files, tmp_path))
-    assert (tmp_path / "transform.h5").read_text() == "mine"
+    assert (tmp_path / "transform.h5").read_text(encoding="utf-8") == "mine"
 
 
 @pytest.mark.parametrize("reason", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()], ids=["disk", "interrupt"])

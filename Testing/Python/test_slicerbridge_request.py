@@ -17,10 +17,17 @@ from HyperPredictRegLib.core.errors import InputError  # noqa: E402
 from HyperPredictRegLib.core.json_records import from_json  # noqa: E402
 from HyperPredictRegLib.preprocessing.image_set import read_inputs  # noqa: E402
 from HyperPredictRegLib.results.job import Job  # noqa: E402
-from HyperPredictRegLib.slicerbridge.request import JOB_NAME, MaskChoice, Request, check_request, write_job  # noqa: E402
+from HyperPredictRegLib.slicerbridge.request import (  # noqa: E402
+    JOB_NAME,
+    MaskChoice,
+    Request,
+    check_request,
+    places_of,
+    write_job,
+)
 from HyperPredictRegLib.slicerbridge.segmentations import register_conversions, to_segmentation_node  # noqa: E402
 from HyperPredictRegLib.slicerbridge.transforms import to_transform_node  # noqa: E402
-from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, to_volume_node  # noqa: E402
+from HyperPredictRegLib.slicerbridge.volumes import LPS_RAS, from_volume_node, to_volume_node  # noqa: E402
 from HyperPredictRegLib.spatial.geometry import Geometry  # noqa: E402
 from HyperPredictRegLib.spatial.structures import identity  # noqa: E402
 from HyperPredictRegLib.spatial.transforms import field_transform, linear_matrix, read_transform, transformed_points  # noqa: E402
@@ -125,6 +132,27 @@ def test_linear_parents_are_applied(pair, tmp_path) -> None:
     places = Geometry.of(inputs.fixed.image).to_index(shown)
     assert np.abs(places - OBLIQUE.to_index(points)).max() * max(OBLIQUE.spacing) < 1e-5  # mm
     assert np.array_equal(sitk.GetArrayViewFromImage(inputs.fixed.labels) > 0, sitk.GetArrayFromImage(labels(OBLIQUE)) > 0)
+
+
+@pytest.mark.parametrize("turned", [(0.3, -0.7, 1.1), (2.0, 0.1, -0.4)])
+def test_a_volume_that_is_saved_and_loaded_is_written_as_before(pair, tmp_path, turned) -> None:
+    """Its grid comes back with other last digits, but a prediction in the saved scene is still one of these images."""
+    scan = sitk.Image([7, 6, 5], sitk.sitkInt16) + 1
+    scan[1, 2, 3] = 9
+    scan.SetSpacing((0.9765625, 0.7, 1.1))
+    scan.SetOrigin((-71.3, 12.7, 100.1))
+    scan.SetDirection(sitk.Euler3DTransform((0.0, 0.0, 0.0), *turned).GetMatrix())
+    node = to_volume_node(scan, pair.scene, "Oblique")
+    again = pair.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Oblique")
+    for method, volume in (("WriteData", node), ("ReadData", again)):
+        storage = pair.scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+        storage.SetFileName(str(tmp_path / "saved.nrrd"))
+        assert getattr(storage, method)(volume)
+    assert from_volume_node(again).GetDirection() != from_volume_node(node).GetDirection()
+    requests = [replace(pair.request, fixed=one, fixed_segmentation=None) for one in (node, again)]
+    assert places_of(requests[0]) == places_of(requests[1])
+    files = [Path(pair.job(tmp_path / str(n), fixed=one, fixed_segmentation=None).fixed) for n, one in enumerate((node, again))]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_parents_that_deform_or_shear_are_refused_by_name(pair, tmp_path) -> None:

@@ -175,6 +175,8 @@ def test_a_prediction_of_the_scene_is_taken_by_a_registration(begun) -> None:
     assert read_prediction(Path(task.job.prediction)).choice == prediction.choice
     assert json.loads((task.folder.parent / "job.json").read_text(encoding="utf-8"))["prediction"] == task.job.prediction
     assert predict.job.prediction is None
+    task._child.ending = Ending("failed", f"The prediction '{task.job.prediction}' is old.", "", True)
+    assert task.ending.sentence == f"The prediction '{node.GetName()}' is old."
     node.SetText("{}")
     broken = begun.copied(prediction=node)
     assert broken.ending.bad_input and broken.ending.sentence.startswith(f"The text '{node.GetName()}'")

@@ -104,7 +104,7 @@ def test_node_parameter_that_was_read_before_the_import_is_stale_as_in_slicer(ho
 
 
 def test_module_is_reloaded_with_what_its_file_says_now(host: Host, panel: Panel) -> None:
-    panel.path.write_text(panel.path.read_text().replace("tested", "tested anew"))
+    panel.path.write_text(panel.path.read_text(encoding="utf-8").replace("tested", "tested anew"))
     panel.widget._parameterNode.index = 3
     panel.reload()
     slicer.selfTests["Sample"]()
@@ -310,14 +310,14 @@ def test_widget_that_cannot_be_tied_is_an_error(host: Host, tmp_path: Path, one:
 
 def test_slider_of_an_unbounded_whole_number_is_an_error(host: Host, tmp_path: Path) -> None:
     path = write_module(tmp_path)
-    path.write_text(path.read_text().replace("index: Annotated[int, WithinRange(0, 20)]", "index: int"))
+    path.write_text(path.read_text(encoding="utf-8").replace("index: Annotated[int, WithinRange(0, 20)]", "index: int"))
     with pytest.raises(RuntimeError, match="unbounded"):
         host.open_module(path)
 
 
 def test_annotation_that_slicer_warns_of_is_an_error(host: Host, tmp_path: Path) -> None:
     path = write_module(tmp_path)
-    text = path.read_text().replace("import Choice, WithinRange", "import Choice, Decimals, WithinRange")
+    text = path.read_text(encoding="utf-8").replace("import Choice, WithinRange", "import Choice, Decimals, WithinRange")
     path.write_text(text.replace("WithinRange(0.1, 10.0)", "WithinRange(0.1, 10.0), Decimals(2)"))
     with pytest.raises(HostError, match="unused annotation Decimals"):
         host.open_module(path)

@@ -106,7 +106,7 @@ def test_sample_data_is_registered_at_start_and_its_button_works(host: Host, tmp
     line = "slicer.app.connect('startupCompleted()', registerSampleData)"
     path = write_module(tmp_path, constructor=line)
     path.write_text(
-        path.read_text()
+        path.read_text(encoding="utf-8")
         + """
 
 def registerSampleData():

@@ -264,4 +264,4 @@ def test_a_file_in_the_place_of_the_folder_is_refused(done: Callable[..., Any], 
     (tmp_path / "out").write_text("mine")
     with pytest.raises(InputError, match="cannot be made or written to"):
         done()
-    assert (tmp_path / "out").read_text() == "mine"
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"

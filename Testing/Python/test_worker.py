@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.results.exchange import read_outcome, read_prediction
 from HyperPredictRegLib.worker import Child, ChildEvent, new_workplace, process, remove_workplace
@@ -80,6 +81,21 @@ def test_a_prediction_arrives_and_another_worker_registers_by_it(workplace: Path
     assert ending.outcome == "done", ending
     report = read_outcome(later).report
     assert report.choice == prediction.choice and report.alignment.from_prediction
+
+
+def test_a_prediction_of_voxels_that_were_edited_since_is_made_anew(workplace: Path) -> None:
+    pytest.importorskip("torch")
+    out = workplace / "out"
+    given = {"voxels": 40, "predictor": "bundled", "alignment": {}, "fixed_labels": None, "moving_labels": None}
+    assert Child("predict", write_small_job(workplace, out, **given), workplace=workplace).wait(timeout=LIMIT).outcome == "done"
+    path = write_small_job(workplace, workplace / "registered", **given, prediction=str(out))
+    moving = sitk.ReadImage(str(workplace / "moving.nrrd"))
+    moving[20, 20, 20] = 7
+    sitk.WriteImage(moving, str(workplace / "moving.nrrd"))
+    ending = Child("register", path, workplace=workplace).wait(timeout=LIMIT)
+    assert ending.outcome == "done", ending
+    report = read_outcome(workplace / "registered").report
+    assert report.reliability is not None and not report.alignment.from_prediction
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_an_orphan_removes_nothing_but_a_folder_made_for_it(tmp_path: Path, monk
     assert child._process is not None and child._process.stdin is not None
     child._process.stdin.close()
     assert seconds_until(lambda: child.ending is not None, LIMIT) < LIMIT
-    assert (tmp_path / "thesis.txt").read_text() == "years"
+    assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "years"
 
 
 @posix
@@ -159,5 +159,5 @@ def test_a_page_that_is_killed_while_it_is_put_in_place_costs_nothing(tmp_path: 
     child = Child("register", tmp_path / "job.json", workplace=new_workplace(tmp_path / "temporary"))
     assert child.wait(timeout=LIMIT).outcome == "failed"
     # Whoever waited for it has finished what it had begun.
-    found = {path.name: path.read_text() for path in out.iterdir()}
+    found = {path.name: path.read_text(encoding="utf-8") for path in out.iterdir()}
     assert found == {"report.json": "new", "report.html": "new", "overlay.png": "old"}

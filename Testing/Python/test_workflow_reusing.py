@@ -126,6 +126,14 @@ def test_a_prediction_and_its_registration_equal_the_registration_alone(job: Job
     assert expected.bundle_sha256 and list(dict.fromkeys(event.stage for event in events))[:3] == ["read", "align", "predict"]
 
 
+@pytest.mark.usefixtures("no_work")
+def test_a_report_names_the_bundle_that_its_prediction_is_of(job: Job, predicted: Prediction) -> None:
+    """A job that says nothing of a bundle takes a prediction of any; its report says of which, or it would repeat another job."""
+    easy = Criterion(folding_limit=None)
+    found = workflow.compute(with_prediction(job, predicted, predictor="bundled", criterion=easy))
+    assert found.report.job == replace(job, out="unused", criterion=easy)
+
+
 def test_the_text_of_a_prediction_is_all_that_is_needed(job: Job, predicted: Prediction, tmp_path: Path) -> None:
     """As the scene holds it: written to another place than where it was made, whose folder may be gone."""
     path = tmp_path / "from the scene.json"
@@ -201,6 +209,19 @@ def test_a_prediction_of_other_work_is_refused_before_any(
     with pytest.raises(InputError, match=message):
         workflow.run(replace(with_prediction(job, predicted), out=str(tmp_path / "out"), **changes))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_other_labels_may_come_and_go(job: Job, predicted: Prediction, tmp_path: Path) -> None:
+    """As those of a fixed segmentation that is chosen after the prediction; what is predicted must be called as it was."""
+    table = tmp_path / "names.csv"
+    names = "label,name\n1,body\n2,bright\n3,{}\n9,only fixed\n"
+    table.write_text(names.format("dark"), encoding="utf-8")
+    more = replace(job, prediction=predicted.job.out, label_names=str(table))
+    taken = planning.Plan.of(more).prediction
+    assert taken is not None and taken.choice == predicted.choice
+    table.write_text(names.format("grim"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"the label names '.*' has another content"):
+        planning.Plan.of(more)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class Packages:
 
     def load_requirements(self, path: Any) -> list[Requirement]:
         """Return what a requirements file lists."""
-        lines = (line.split(" #")[0].strip() for line in Path(path).read_text().splitlines())
+        lines = (line.split(" #")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
         return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
 
     def pip_install(self, *arguments: Any, **kwargs: Any) -> None:

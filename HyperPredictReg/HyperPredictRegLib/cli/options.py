@@ -338,7 +338,7 @@ def _parameters_help() -> str:
     from HyperPredictRegLib.engines import engine_infos
 
     each = (f"{info.name}: {p.name} {p.low:g} to {p.high:g}" for info in engine_infos() for p in info.search_space)
-    return f"Any parameter, as --weight; may repeat. {'; '.join(each)}."
+    return f"Any parameter, as --weight, with defaults for the others; may repeat. {'; '.join(each)}."
 
 
 HELP_OF_ENGINES = {"engine": _engine_help, "set_parameters": _parameters_help}

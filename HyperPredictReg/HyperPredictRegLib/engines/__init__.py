@@ -14,9 +14,7 @@ ENGINES = {
     "diffeo": "HyperPredictRegLib.engines.diffeo:DiffeoEngine",
     "bspline": "HyperPredictRegLib.engines.bspline:BSplineEngine",
 }
-"""Module and class of each engine by its name, the default first. Nothing else in this library knows these names."""
-
-DEFAULT_ENGINE = next(iter(ENGINES))
+"""Module and class of each engine by its name, the default first, which is also `results.job.DEFAULT_ENGINE`."""
 
 
 def engine_names() -> tuple[str, ...]:

@@ -85,7 +85,7 @@ class DiffeoEngine:
     info: ClassVar[EngineInfo] = EngineInfo(
         name="diffeo",
         version="1",
-        title="Greedy diffeomorphic",
+        title="Diffeo",
         summary="Greedy diffeomorphic registration: the most accurate for images of the same contrast, and hardly any folding.",
         contrasts="same",
         search_space=SearchSpace(

@@ -172,7 +172,8 @@ class ChoiceSection:
         self._show_legend(view)
         shown = self._nodes if view.prediction is not None else None
         if view.prediction is not None and shown is not None:
-            structure = view.state.curve or None
+            # The structure that was chosen may have another name, or be gone, since the prediction before.
+            structure = view.state.curve if view.state.curve in view.curves else None
             if self._drawn is None or self._drawn[0] is not view.prediction or self._drawn[1] != structure:
                 self._drawn = (view.prediction, structure)
                 predictions.show_structure(shown, view.prediction, structure, view.setting)

@@ -72,6 +72,7 @@ class Predictor:
                 card.engine_version == info.version,
                 f"it predicts another version of the engine ({card.engine_version}, this is {info.version}): {newer}",
             ),
+            (len(card.space) == 1, "it predicts several parameters at once: update HyperPredictReg"),
             (kinds[0] == kinds[1], f"the engine's parameters have changed since it was trained: {newer}"),
             (card.preset == preset, f"it predicts another preset ('{card.preset}', the job has '{preset}'): choose that one"),
             (

@@ -114,7 +114,7 @@ def write_rest(outcome: Outcome, folder: Path) -> dict[str, str]:
     Parameters
     ----------
     outcome : what a job produced.
-    folder : where `outputs.write_files` writes the rest of it.
+    folder : where `results_folder.write_files` writes the rest of it.
 
     Returns
     -------

@@ -52,6 +52,7 @@ _TEXT = ("a text", ("vtkMRMLTextNode",))
 _INPUTS = ("fixed", "moving", "moving_segmentation", "fixed_mask", "moving_mask", "initial_transform")
 _REFERENCE = "HyperPredictRegFor."  # and the role of an input
 _PREDICTED_AT = "HyperPredictReg.predictedAt"
+_GRID_BITS, _PLACES_BITS = 32, 20
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def _write_inputs(request: Request, folder: Path) -> Generator[str, None, tuple[
     grids: dict[str, Geometry] = {}
     for side, node in (("fixed", request.fixed), ("moving", request.moving)):
         yield f"copying '{node.GetName()}'"
-        image = from_volume_node(node)
+        image = _settled(from_volume_node(node))
         check_image(image, f"the {side} volume '{node.GetName()}'")
         grids[side] = Geometry.of(image)
         paths[side] = _write(image, folder / f"{side}.nrrd")
@@ -408,6 +409,24 @@ def _write(image: sitk.Image, path: Path) -> str:
     return str(path)
 
 
+def _settled(image: sitk.Image) -> sitk.Image:
+    """Return an image, its grid rounded in place in the last digits.
+
+    A volume that is saved and loaded has other last digits in its grid, and a prediction knows its inputs by their files' bytes.
+    """
+    image.SetOrigin(_rounded(image.GetOrigin(), _GRID_BITS))
+    image.SetDirection(_rounded(image.GetDirection(), _GRID_BITS))
+    # Relative to its size, so that the smallest one stays above 0.
+    share, exponent = np.frexp(image.GetSpacing())
+    image.SetSpacing(np.ldexp(_rounded(share, _GRID_BITS), exponent).tolist())
+    return image
+
+
+def _rounded(values: Any, bits: int) -> tuple[float, ...]:
+    """Return numbers as multiples of 1 / 2**bits: decimal rounding would leave common spacings, as 0.9765625, on its edge."""
+    return tuple((np.round(np.asarray(values) * 2.0**bits) / 2.0**bits).tolist())
+
+
 def places_of(request: Request) -> str:
     """Return as JSON where the volumes lie that a request names, and which segments its masks consist of.
 
@@ -417,7 +436,7 @@ def places_of(request: Request) -> str:
     for role in ("fixed", "moving"):
         try:
             grid = volume_geometry(getattr(request, role))
-            places[role] = [*grid.size, *np.round(grid.index_to_lps, 6).ravel().tolist()]
+            places[role] = [*grid.size, *_rounded(grid.index_to_lps.ravel(), _PLACES_BITS)]
         except InputError:
             places[role] = None
     for role in ("fixed_mask", "moving_mask"):

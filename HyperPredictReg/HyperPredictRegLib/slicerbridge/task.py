@@ -159,7 +159,9 @@ class Task:
         """Return a sentence of the child with the nodes' names in place of the files that it was given."""
         nodes = {"fixed": self.request.fixed, "moving": self.request.moving}
         nodes |= {"fixed_labels": self.request.fixed_segmentation, "moving_labels": self.request.moving_segmentation}
-        nodes |= {"initial_transform": self.request.initial_transform}
+        nodes |= {"initial_transform": self.request.initial_transform, "prediction": self.request.prediction}
+        masks = {"fixed_mask": self.request.fixed_mask, "moving_mask": self.request.moving_mask}
+        nodes |= {role: mask.node for role, mask in masks.items() if mask is not None}
         for role, node in nodes.items():
             path = None if self.job is None else getattr(self.job, role)
             if path is not None and node is not None:

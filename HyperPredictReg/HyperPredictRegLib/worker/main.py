@@ -25,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
@@ -231,8 +232,14 @@ def _register(path: Path, progress: Progress, cancelled: CancelCheck) -> Path:
     job = _read_job(path)
     from HyperPredictRegLib import workflow
     from HyperPredictRegLib.results.exchange import write_rest
+    from HyperPredictRegLib.workflow.reusing import OtherInputsError
 
-    workflow.run(job, writers=[write_rest], progress=progress, cancelled=cancelled)
+    try:
+        workflow.run(job, writers=[write_rest], progress=progress, cancelled=cancelled)
+    except OtherInputsError:
+        # In a scene voxels may have been edited since: nothing was done yet, and what is there now is predicted anew.
+        progress(ProgressEvent("predict", 0.0, "the prediction was of other images: predicting anew"))
+        workflow.run(replace(job, prediction=None), writers=[write_rest], progress=progress, cancelled=cancelled)
     return Path(job.out)
 
 

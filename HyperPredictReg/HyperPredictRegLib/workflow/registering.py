@@ -258,11 +258,12 @@ def _report(
     warnings: tuple[str, ...],
     clock: Clock,
 ) -> Report:
+    made = plan.job if plan.prediction is None else plan.prediction.job
     criterion = None if choice.by == "user" else plan.job.criterion
     limited = criterion is not None and criterion.folding_limit is not None
     return Report(
         # The report alone repeats the job: predicting again gives the same, and the prediction's file may be gone by then.
-        job=replace(plan.job, prediction=None),
+        job=replace(plan.job, prediction=None, predictor=made.predictor),
         engine=engine_used(plan.engine, plan.engine_settings),
         setting=dict(registered.registration.setting),
         inputs=prepared.inputs.used,

@@ -17,9 +17,14 @@ from HyperPredictRegLib.results.exchange import prediction_file, read_prediction
 from HyperPredictRegLib.results.job import Criterion, Job
 from HyperPredictRegLib.results.prediction import AlignmentUsed, Prediction
 from HyperPredictRegLib.selection import choose, per_structure
+from HyperPredictRegLib.spatial.labels import read_label_names
 
 _PREDICTED_FROM = ("fixed", "moving", "fixed_mask", "moving_mask", "moving_labels", "label_names", "initial_transform")
 """Inputs that a prediction depends on. Fixed labels and landmarks are for measuring: they may come or change after it."""
+
+
+class OtherInputsError(InputError):
+    """A prediction is of other inputs than the job's."""
 
 
 def reusable_prediction(job: Job, engine: Engine, settings: Any, alignment: AlignmentSettings) -> Prediction:
@@ -32,7 +37,8 @@ def reusable_prediction(job: Job, engine: Engine, settings: Any, alignment: Alig
 
     Raises
     ------
-    InputError : the prediction is missing, damaged, of another version of this program, of other inputs, or made otherwise.
+    OtherInputsError : the prediction is of other images, masks, labels or initial transforms.
+    InputError : it is missing, damaged, of another version of this program, or made otherwise.
     """
     path = prediction_file(job.prediction or "")
     what = f"The prediction '{path}'"
@@ -81,14 +87,23 @@ def _check_inputs(job: Job, prediction: Prediction, what: str) -> None:
     for name in _PREDICTED_FROM:
         has, wants = prediction.inputs.get(name), now.get(name)
         role = name.replace("_", " ") + (" image" if name in ("fixed", "moving") else "")
-        if has == wants:
+        if has == wants or (name == "label_names" and _same_names(job, prediction)):
             continue
         if wants is None:
-            raise InputError(f"{what} was made with {role}, but this job names none: give the same, or predict again.")
+            raise OtherInputsError(f"{what} was made with {role}, but this job names none: give the same, or predict again.")
         given = f"the {role} '{getattr(job, name)}'"
         if has is None:
-            raise InputError(f"{what} was made without {given}: leave it out, or predict again.")
-        raise InputError(f"{what} is of other images: {given} has another content than when it was made. Predict again.")
+            raise OtherInputsError(f"{what} was made without {given}: leave it out, or predict again.")
+        raise OtherInputsError(f"{what} is of other images: {given} has another content than when it was made. Predict again.")
+
+
+def _same_names(job: Job, prediction: Prediction) -> bool:
+    """Tell whether the job's table calls the predicted structures as before; others, such as fixed ones, do not count."""
+    if job.moving_labels is None:
+        return True
+    table = {} if job.label_names is None else read_label_names(job.label_names)
+    surface = prediction.surface
+    return all(table.get(label) == name for label, name in zip(surface.labels, surface.structures, strict=True))
 
 
 def _is_affine(used: AlignmentUsed) -> bool:
