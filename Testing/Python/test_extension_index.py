@@ -124,8 +124,8 @@ def test_github_runs_every_python_that_we_promise() -> None:
     assert promised
     assert jobs["library"]["strategy"]["matrix"]["python"] == [f"3.{n}" for n in range(*map(int, promised.groups()))]
     assert {"run": "make test"} in jobs["library"]["steps"]
-    told_text = " ".join(step.get("run", "") for step in jobs["slicer"]["steps"])
-    assert "sh Testing/self-test.sh ~/slicer/Slicer" in told_text
+    commands = " ".join(step.get("run", "") for step in jobs["slicer"]["steps"])
+    assert "sh Testing/self-test.sh ~/slicer/Slicer" in commands
     assert "continue-on-error" not in str(jobs)
 
 
@@ -139,11 +139,11 @@ def test_the_self_test_is_started_as_slicer_wants(display: str, tmp_path: Path) 
     environment = {**os.environ, "DISPLAY": display, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     command = ["sh", str(TOP / "Testing" / "self-test.sh"), str(tmp_path / "Slicer")]
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
-    told_text = done.stdout.splitlines()
+    printed = done.stdout.splitlines()
     assert done.returncode == (3 if display else 4), done.stderr
-    assert (told_text[0] == "xvfb-run") != bool(display)
+    assert (printed[0] == "xvfb-run") != bool(display)
     module = str(TOP / "HyperPredictReg")
-    assert told_text[-6:] == [
+    assert printed[-6:] == [
         "--no-splash", "--testing", "--additional-module-paths", module, "--python-code",
         f"import slicer.testing; slicer.testing.runUnitTest([r'{module}'], 'HyperPredictReg')",
     ]  # fmt: skip

@@ -98,13 +98,13 @@ def apply_all_of_it(host: Any, panel: Any, segmentation: Any) -> None:
 
 def comes_back_with_the_scene(host: Any, panel: Any, folder: Path) -> None:
     """Save, close and load the scene: the verdict and the tables are there again; the page says what it lacks."""
-    reliability, rows = panel.ui.verdictLabel.text, panel.ui.stagesTable.rowCount
+    verdict, rows = panel.ui.verdictLabel.text, panel.ui.stagesTable.rowCount
     assert slicer.util.saveScene(str(folder / "result.mrb"))
     host.clear_scene()
     assert panel.ui.verdictLabel.text == "Nothing has been registered yet."
     slicer.util.loadScene(str(folder / "result.mrb"))
     host.let_qt_work()
-    assert panel.ui.verdictLabel.text == reliability and panel.ui.stagesTable.rowCount == rows
+    assert panel.ui.verdictLabel.text == verdict and panel.ui.stagesTable.rowCount == rows
     assert panel.widget.panel.result.nodes.warped is not None
     host.click(panel.ui.pageButton)
     assert "register once more" in panel.ui.stageLabel.text

@@ -75,7 +75,7 @@ def messages_about(report: Report, capsys: pytest.CaptureFixture[str]) -> dict[s
     rows = wording.comparison_rows(report)
     return {
         "first line": wording.first_line(report),
-        "reliability": wording.verdict(report),
+        "verdict": wording.verdict(report),
         "choice": report.choice.sentence,
         "comparison": "; ".join(f"{row.setting} {row.what} {row.predicted} {row.measured}" for row in rows),
         "trials": "; ".join(f"{row.setting} {row.foreground} {row.grid}" for row in wording.trial_rows(report)),

@@ -249,6 +249,7 @@ class Prediction:
     alignment : the affine step that the prediction is for; None where this was made without one, and no job can take it up.
     inputs : SHA-256 of every input file, by its field in the job.
     notes : sentences on what was taken for granted when the inputs were read.
+    versions : of the libraries that only a prediction needs.
     """
 
     job: Job
@@ -265,4 +266,5 @@ class Prediction:
     alignment: AlignmentUsed | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

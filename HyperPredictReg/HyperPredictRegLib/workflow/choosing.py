@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from HyperPredictRegLib.core.errors import InputError
@@ -103,6 +104,7 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
         alignment=alignment,
         inputs=inputs.checksums,
         notes=inputs.notes,
+        versions={"torch": str(sys.modules["torch"].__version__)},
     )
     return chosen_by(prediction, job.criterion, prepared.space)
 

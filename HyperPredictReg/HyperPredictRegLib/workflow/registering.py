@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -279,7 +278,7 @@ def _report(
             "SimpleITK": sitk.Version.VersionString(),
             "numpy": np.__version__,
             "scipy": scipy.__version__,
-            **({"torch": str(sys.modules["torch"].__version__)} if prediction is not None and plan.prediction is None else {}),
+            **({} if prediction is None else prediction.versions),
             "python": platform.python_version(),
         },
         outputs={},

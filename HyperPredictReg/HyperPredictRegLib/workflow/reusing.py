@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.json_records import to_plain
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines.base import Engine, settings_hash
+from HyperPredictRegLib.predictor.card import bundled, read_card
 from HyperPredictRegLib.preprocessing.image_set import input_checksums
 from HyperPredictRegLib.results.exchange import prediction_file, read_prediction
 from HyperPredictRegLib.results.job import Criterion, Job
@@ -60,6 +62,7 @@ def reusable_prediction(job: Job, engine: Engine, settings: Any, alignment: Alig
             raise InputError(f"{what} was made with another {of} ({has}; this job has {wants}): predict again or change the job.")
     if aligned.settings != to_plain(alignment):
         raise InputError(f"{what} was made with other settings of the alignment: predict again or change the job.")
+    _check_bundle(prediction, what)
     _check_inputs(job, prediction, what)
     # The text may have been edited: a setting of its own must be one of the engine.
     engine.info.search_space.complete(prediction.choice.setting, engine.info.name)
@@ -80,6 +83,18 @@ def chosen_by(prediction: Prediction, criterion: Criterion, space: SearchSpace) 
     best = choose(prediction.surface, criterion, prediction.predictor)
     choice = replace(best, setting=space.complete(best.setting), fixed=prediction.choice.fixed)
     return replace(prediction, criterion=criterion, choice=choice, structures=per_structure(prediction.surface, criterion))
+
+
+def _check_bundle(prediction: Prediction, what: str) -> None:
+    """Raise `InputError` if the bundle has changed since; one that is no longer there says nothing against a prediction."""
+    made = prediction.job
+    folder = bundled(made.engine, made.preset) if made.predictor == "bundled" else Path(made.predictor)
+    try:
+        card = None if folder is None else read_card(folder)
+    except InputError:
+        card = None
+    if card is not None and card.model_sha256 != prediction.bundle_sha256:
+        raise InputError(f"{what} was made by another version of the predictor than the one that is there now: predict again.")
 
 
 def _check_inputs(job: Job, prediction: Prediction, what: str) -> None:
