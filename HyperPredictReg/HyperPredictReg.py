@@ -235,8 +235,9 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
     @staticmethod
     def parametersOf(node):
         """Return the set of parameters that a vtkMRMLScriptedModuleNode holds."""
-        from HyperPredictRegLib.panel.parameters import ParameterNode
+        from HyperPredictRegLib.panel.parameters import ParameterNode, forget_unknown
 
+        forget_unknown(node)
         return ParameterNode(node)
 
     @staticmethod

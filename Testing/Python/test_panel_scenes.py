@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from HyperPredictRegLib.engines import engine_names
 
 slicer: Any = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install '.[slicer]')")
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 cannot be loaded (make test sees to it)", exc_type=ImportError)
@@ -104,6 +105,22 @@ def test_loading_a_scene_takes_nothing_that_was_there_before(opened_panel: tuple
     import_scene(host, other_scene(tmp_path, with_parameters=False))
     assert panel.ui.parameterSetSelector.currentNode() is empty
     assert slicer.mrmlScene.IsNodePresent(filled) and slicer.mrmlScene.IsNodePresent(empty)
+
+
+def test_a_method_that_is_gone_gives_way_to_the_default(opened_panel: tuple[Any, Any], tmp_path: Path) -> None:
+    host, panel = opened_panel
+    panel.ui.engineComboBox.setCurrentIndex(1)
+    panel.ui.presetComboBox.setCurrentIndex(1)
+    host.let_qt_work()
+    path = tmp_path / "old.mrml"
+    assert slicer.util.saveScene(str(path))
+    host.clear_scene()
+    text, name = path.read_text(encoding="utf-8"), engine_names()[1].upper()
+    assert name in text
+    path.write_text(text.replace(name, "OF_ANOTHER_VERSION"), encoding="utf-8")
+    slicer.util.loadScene(str(path))
+    host.let_qt_work()
+    assert panel.ui.engineComboBox.currentIndex == 0 and panel.ui.presetComboBox.currentIndex == 1
 
 
 def test_removing_the_only_set_makes_a_new_one(opened_panel: tuple[Any, Any]) -> None:

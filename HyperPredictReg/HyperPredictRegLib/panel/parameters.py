@@ -155,6 +155,22 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
     )
 
 
+_LISTS = {
+    "engine": Engine, "preset": Preset, "rule": Rule, "foldingDomain": Domain, "combine": Combine, "transformKind": Transform,
+}  # fmt: skip
+
+
+def forget_unknown(node: Any) -> None:
+    """Take entries of lists that are not there any more, such as a method of another version, out of a set of parameters.
+
+    Slicer would fail at every look at them; what is taken out gets its default.
+    """
+    for name, kind in _LISTS.items():
+        stored = node.GetParameter(name)
+        if stored and stored not in kind.__members__:
+            node.UnsetParameter(name)
+
+
 def stored_as(parameters: Any) -> tuple[str, float | None]:
     """Return how the transform is to be stored, and the spacing of its field in mm; None as it was registered."""
     as_field = parameters.transformKind is Transform.FIELD
