@@ -128,7 +128,7 @@ class DiffeoEngine:
         seen = tuple(_both(mask, task.view) for mask in (task.fixed_mask, task.moving_mask))
         images = (
             MaskedArray.of(task.fixed, seen[0], "fixed"),
-            MaskedArray.of(task.moving, seen[1], "moving"),
+            MaskedArray.of(task.moving, seen[1], "moving", task.moving_smoothed),
         )
         settings, notes = _chosen(task.settings, images, grid)
         with Workers(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), task.cancelled) as workers:
@@ -147,13 +147,17 @@ def _both(mask: sitk.Image | None, view: sitk.Image | None) -> sitk.Image | None
 
 @dataclass(frozen=True)
 class MaskedArray:
-    """Voxels (float32, indexed k, j, i) and 1 where they may be looked at (float32; None is everywhere); 0 elsewhere."""
+    """Voxels (float32, indexed k, j, i) and 1 where they may be looked at (float32; None is everywhere); 0 elsewhere.
+
+    `smoothed` : whether they were smoothed for their grid: then interpolation need not blur them to be rid of noise.
+    """
 
     voxels: np.ndarray
     mask: np.ndarray | None = None
+    smoothed: bool = False
 
     @classmethod
-    def of(cls, image: sitk.Image, mask: sitk.Image | None, role: str) -> MaskedArray:
+    def of(cls, image: sitk.Image, mask: sitk.Image | None, role: str, smoothed: bool = False) -> MaskedArray:
         """Return an image's voxels within its mask.
 
         Raises
@@ -174,7 +178,7 @@ class MaskedArray:
             )
         if np.ptp(inside) < _LEAST_SPREAD:
             raise InputError(f"The {role} image has one intensity only where it is compared, so there is nothing to register.")
-        return cls(voxels, seen)
+        return cls(voxels, seen, smoothed)
 
     def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], workers: Workers) -> MaskedArray:
         """Return this image smoothed and sampled at continuous indices along each axis."""
@@ -182,10 +186,10 @@ class MaskedArray:
             return self
         voxels = sampled(smooth(self.voxels.copy(), sigmas, workers), places, workers)
         if self.mask is None:
-            return MaskedArray(voxels)
+            return MaskedArray(voxels, smoothed=True)
         share = sampled(smooth(self.mask.copy(), sigmas, workers), places, workers)
         seen = share >= 0.5
-        return MaskedArray(np.where(seen, voxels / np.maximum(share, 0.5), np.float32(0)), seen.astype(np.float32))
+        return MaskedArray(np.where(seen, voxels / np.maximum(share, 0.5), np.float32(0)), seen.astype(np.float32), True)
 
 
 def _chosen(
@@ -352,7 +356,7 @@ class Scheme:
         fluid, elastic = (tuple(sigma / r for r in relative) for sigma in (self.fluid_sigma, self.elastic_sigma))
         weights = [None if image.mask is None else inner_weight(image.mask) for image in (fixed, moving)]
         fixed_channels = similarity.channels(fixed.voxels, weights[0], workers)
-        sampler = Sampler([moving.voxels] if weights[1] is None else [moving.voxels, weights[1]], sharp=1)
+        sampler = Sampler([moving.voxels] if weights[1] is None else [moving.voxels, weights[1]], sharp=int(moving.smoothed))
         for _ in range(level.iterations):
             image, *weight = sampler.warped(field, workers)
             channels = similarity.channels(image, weight[0] if weight else None, workers)
