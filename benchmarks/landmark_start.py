@@ -1,21 +1,22 @@
 """How well the alignment goes that a few landmarks start: mouse skulls in any pose, judged at the landmarks that were left out.
 
-    python benchmarks/landmark_start.py --data <data> [--pairs 132] [--landmarks 6] [--threads 1]
+    python benchmarks/landmark_start.py --data <data> --lines lines.jsonl [--pairs 132] [--landmarks 6] [--threads 1]
 
-Every ordered pair of the 12 skulls (or so many of them, chosen by the seed) starts from a random choice of the 45 landmarks. What
-is compared with is the affine fit to all 45: the mean distance over the fixed foreground between what it and the alignment say,
-in voxels, and the landmark error at the other 39.
+Every ordered pair of the 12 skulls (or so many of them, in an order chosen by the seed) starts from a random choice of the 45
+landmarks. It is compared with the affine fit to all 45: the mean distance between the two over the fixed foreground, in voxels,
+and the landmark error at the other 39. Pairs that stand in the file of lines already are not done again.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from HyperPredictRegLib.alignment import foreground_points
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.progress import never, silent
@@ -48,7 +49,7 @@ def prepared_pair(folder: Path, fixed: str, moving: str, chosen: np.ndarray, wor
     return prepare(Plan.of(job), Clock(), silent, never)
 
 
-def measured(prepared: Prepared, full: tuple[np.ndarray, np.ndarray], chosen: np.ndarray) -> tuple[float, float, float]:
+def measured(prepared: Prepared, full: tuple[np.ndarray, np.ndarray], chosen: np.ndarray) -> dict[str, Any]:
     """Return how far the alignment lies from the fit to all landmarks, in voxels, and both errors at the others, in mm."""
     fixed, moving = full
     matrix, others = affine_matrix(fixed, moving), np.setdiff1d(np.arange(len(fixed)), chosen)
@@ -62,13 +63,26 @@ def measured(prepared: Prepared, full: tuple[np.ndarray, np.ndarray], chosen: np
         float(np.linalg.norm(points - moving[others], axis=1).mean())
         for points in (transformed_points(prepared.affine, fixed[others]), fitted(fixed[others]))
     ]
-    return float(apart / prepared.inputs.fixed.image.GetSpacing()[0]), errors[0], errors[1]
+    start = prepared.alignment.landmarks
+    if start is None:
+        raise ValueError("The landmarks did not start the alignment.")
+    return {
+        "voxels": float(apart / prepared.inputs.fixed.image.GetSpacing()[0]),
+        "error_mm": errors[0],
+        "error_of_full_fit_mm": errors[1],
+        "fit": start.fit,
+        "fit_mm": start.fit_mm,
+        "left_out_mm": start.left_out_mm,
+        "aligned_mm": start.aligned_mm,
+        "retained": start.retained,
+    }
 
 
 def main() -> None:
     """Align the pairs and print one line for each, then how many came out well."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--lines", type=Path, required=True)
     options.add_argument("--pairs", type=int, default=132)
     options.add_argument("--landmarks", type=int, default=6)
     options.add_argument("--threads", type=int, default=1)
@@ -77,30 +91,35 @@ def main() -> None:
     folder, random = asked.data / "mouse-skull-ct", np.random.default_rng(asked.seed)
     points = {file.name.removesuffix("_lms.csv"): read_points(file, "landmarks") for file in sorted(folder.glob("*_lms.csv"))}
     every = list(itertools.permutations(points, 2))
-    found, refused = [], 0
-    with threads(asked.threads), tempfile.TemporaryDirectory() as work:
-        for n in sorted(random.permutation(len(every))[: asked.pairs]):
+    lines = asked.lines.read_text(encoding="utf-8").splitlines() if asked.lines.exists() else []
+    done = {json.loads(line)["pair"] for line in lines}
+    with threads(asked.threads), tempfile.TemporaryDirectory() as work, asked.lines.open("a", encoding="utf-8") as out:
+        for n in random.permutation(len(every))[: asked.pairs].tolist():
+            if n in done:
+                continue
             fixed, moving = every[n]
             chosen = np.sort(np.random.default_rng([asked.seed, n]).permutation(len(points[fixed]))[: asked.landmarks])
+            line = {"pair": n, "fixed": fixed, "moving": moving}
             try:
                 prepared = prepared_pair(folder, fixed, moving, chosen, Path(work))
             except InputError as error:
-                refused += 1
-                print(f"{fixed} {moving} refused: {error}", flush=True)
-                continue
-            start = prepared.alignment.landmarks
-            apart, error, full = measured(prepared, (points[fixed], points[moving]), chosen)
-            found.append((apart, error, full))
-            print(
-                f"{fixed} {moving} {start.fit}: {apart:.2f} voxels from the fit to all; error at the others {error:.2f} mm "
-                f"(that fit {full:.2f}); at the {asked.landmarks}: fit {start.fit_mm:.2f}, left out {start.left_out_mm or np.nan:.2f}, "
-                f"aligned {start.aligned_mm:.2f}{' FIT TAKEN' if start.retained else ''}", flush=True,
-            )
-    apart, error, full = np.array(found).T
+                line |= {"refused": str(error)}
+            else:
+                line |= measured(prepared, (points[fixed], points[moving]), chosen)
+            out.write(json.dumps(line) + "\n")
+            out.flush()
+    summarise([json.loads(line) for line in asked.lines.read_text(encoding="utf-8").splitlines()])
+
+
+def summarise(lines: list[dict[str, Any]]) -> None:
+    """Print how many pairs came out well."""
+    found = [line for line in lines if "voxels" in line]
+    apart, error, full = (np.array([line[name] for line in found]) for name in ("voxels", "error_mm", "error_of_full_fit_mm"))
+    retained = sum(line["retained"] for line in found)
     print(
-        f"{(apart <= VOXELS).sum()} of {len(found) + refused} pairs within {VOXELS:g} voxels of the fit to all landmarks "
-        f"(median {np.median(apart):.2f}, largest {apart.max():.2f}; {refused} refused); error at the left-out landmarks "
-        f"{error.mean():.3f} mm (fit to all of them: {full.mean():.3f} mm); SimpleITK {sitk.Version.VersionString()}"
+        f"{(apart <= VOXELS).sum()} of {len(lines)} pairs within {VOXELS:g} voxels of the fit to all landmarks (median "
+        f"{np.median(apart):.2f}, largest {apart.max():.2f}; {len(lines) - len(found)} refused, {retained} times the fit was "
+        f"taken as it is); error at the others {error.mean():.3f} mm, of the fit to all {full.mean():.3f} mm"
     )
 
 

@@ -184,8 +184,8 @@ def _check_fit(matrix: np.ndarray, fixed: np.ndarray, moving: np.ndarray) -> Non
         )
     if misfit > _NO_FIT * spread:
         raise InputError(
-            f"The fixed and moving landmarks do not fit each other: the best fit misses them by {distance(misfit)}, and they lie "
-            f"{distance(spread)} from their center. Give the same points in the same order, in mm, or use them for measuring only."
+            f"The fixed and moving landmarks do not fit each other: the best fit misses them by {distance(misfit)}, and they "
+            f"lie {distance(spread)} from their center. Give the same points in the same order, in mm, or use them for measuring."
         )
 
 
@@ -218,7 +218,8 @@ def _exchanged(fixed: np.ndarray, moving: np.ndarray, spread: float) -> tuple[st
 
 
 def _outlier(fixed: np.ndarray, moving: np.ndarray, spread: float) -> tuple[str, ...]:
-    worst, found = _OUTLIER, ()
+    worst = _OUTLIER
+    found: tuple[str, ...] = ()
     for n in range(len(fixed) if len(fixed) >= _OUTLIER_PAIRS else 0):
         others = np.arange(len(fixed)) != n
         a, b = fixed[others], moving[others]

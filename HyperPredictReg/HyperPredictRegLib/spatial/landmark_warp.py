@@ -55,7 +55,7 @@ def landmark_warp(points: np.ndarray, displacements: np.ndarray, radius_mm: floa
     ----------
     points : shape (n, 3), LPS mm.
     displacements : shape (n, 3), mm.
-    radius_mm : see `LandmarkWarp`; at least four times the longest displacement and a sixth of how far the points spread is taken.
+    radius_mm : see `LandmarkWarp`; at least four times the longest displacement, and a sixth of how far the points spread.
     """
     points, displacements = np.asarray(points, dtype=float), np.asarray(displacements, dtype=float)
     longest, across = np.linalg.norm(displacements, axis=1).max(), np.ptp(points, axis=0).max()

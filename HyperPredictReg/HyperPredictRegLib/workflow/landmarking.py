@@ -50,8 +50,8 @@ def check_use(job: Job) -> None:
         )
     if job.initial_transform is not None:
         raise InputError(
-            "The alignment can begin with the initial transform or with a fit to the landmarks, but both are given: leave out the "
-            "initial transform, or use the landmarks for measuring only."
+            "The alignment can begin with the initial transform or with a fit to the landmarks, but both are given: leave out "
+            "the initial transform, or use the landmarks for measuring only."
         )
 
 
@@ -62,8 +62,8 @@ def fitted_start(job: Job, inputs: Inputs) -> LandmarkFit | None:
     ------
     InputError : the landmarks lie outside of the images, or no fit can be made to them.
     """
-    fixed, moving = inputs.fixed.landmarks, inputs.moving.landmarks
-    if not job.uses_landmarks or fixed is None or moving is None:
+    fixed, moving = _pairs(inputs)
+    if not job.uses_landmarks or not len(fixed):
         return None
     for side, points, name in ((inputs.fixed, fixed, "fixed"), (inputs.moving, moving, "moving")):
         _check_inside(side, points, name)
@@ -110,8 +110,8 @@ def better_at_landmarks(
         found = align(settings)
         warnings = (
             *warnings,
-            f"The affine step led away from the landmarks ({distance(missed)} at them on average, {distance(fitted)} for the fit to "
-            "them that it started from), so that fit was taken as it is: check whether images and landmarks are of the same anatomy.",
+            f"The affine step led away from the landmarks ({distance(missed)} at them on average, {distance(fitted)} for the "
+            "fit to them that it started from), so that fit was taken as it is: do images and landmarks show the same anatomy?",
         )
     start = LandmarkStart(fit.kind, len(fit.residual_mm), fitted, left_out, missed, retained)
     found = replace(found, warnings=(*warnings, *found.warnings), doubts=(*warnings, *found.doubts))
@@ -136,8 +136,8 @@ class Pull:
     @classmethod
     def of(cls, job: Job, inputs: Inputs, affine: sitk.AffineTransform) -> Pull | None:
         """Return the pull of the landmarks after the affine step; None if the job asks for none."""
-        fixed = inputs.fixed.landmarks
-        if job.landmarks_for != LANDMARK_USES[2] or fixed is None:
+        fixed = _pairs(inputs)[0]
+        if job.landmarks_for != LANDMARK_USES[2] or not len(fixed):
             return None
         return cls(affine, inputs, landmark_warp(fixed, _targets(affine, inputs) - fixed, _radius_mm(inputs)))
 
@@ -156,7 +156,7 @@ class Pull:
         registered = float(_missed(composed(self.affine, inner), self.inputs).mean())
         again = registered > pulled + _GREW_VOXELS * min(grid.spacing)
         if again:
-            places = transformed_points(inner, self.inputs.fixed.landmarks)
+            places = transformed_points(inner, _pairs(self.inputs)[0])
             second = landmark_warp(places, _targets(self.affine, self.inputs) - places, _radius_mm(self.inputs))
             inner = sitk.CompositeTransform([field_transform(second.field), inner])
         found = LandmarkPull(
@@ -175,18 +175,25 @@ def _weak_words(found: LandmarkPull) -> tuple[str, ...]:
     if not found.weakened or found.pulled_mm <= found.before_mm / 2:
         return ()
     return (
-        f"The landmarks pull the deformation only from {distance(found.before_mm)} to {distance(found.pulled_mm)} at them on average, "
-        "because a stronger pull would fold space: check neighboring landmarks that are drawn apart.",
+        f"The landmarks pull the deformation only from {distance(found.before_mm)} to {distance(found.pulled_mm)} at them on "
+        "average, because a stronger pull would fold space: check neighboring landmarks that are drawn apart.",
     )
 
 
+def _pairs(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """Return the fixed and the moving landmarks, shape (n, 3) each, LPS mm; none where there are none."""
+    fixed, moving = inputs.fixed.landmarks, inputs.moving.landmarks
+    return (np.zeros((0, 3)),) * 2 if fixed is None or moving is None else (fixed, moving)
+
+
 def _missed(transform: sitk.Transform, inputs: Inputs) -> np.ndarray:
-    return np.asarray(np.linalg.norm(transformed_points(transform, inputs.fixed.landmarks) - inputs.moving.landmarks, axis=1))
+    fixed, moving = _pairs(inputs)
+    return np.asarray(np.linalg.norm(transformed_points(transform, fixed) - moving, axis=1))
 
 
 def _targets(affine: sitk.AffineTransform, inputs: Inputs) -> np.ndarray:
     """Return which points the affine step brings to the moving landmarks, shape (n, 3), LPS mm."""
-    return transformed_points(inverted(affine), inputs.moving.landmarks)
+    return transformed_points(inverted(affine), _pairs(inputs)[1])
 
 
 def _radius_mm(inputs: Inputs) -> float:
