@@ -452,7 +452,7 @@ def _landmarks(request: Request) -> list[Any]:
     used, nodes = request.options.get("landmarks_for", LANDMARK_USES[0]), (request.fixed_landmarks, request.moving_landmarks)
     if used == LANDMARK_USES[0] or None in nodes:
         return []
-    return [used, *([] if node.GetNumberOfDefinedControlPoints() == 0 else _rounded(_points(node), _PLACES_BITS) for node in nodes)]
+    return [used, *(_rounded(_points(node), _PLACES_BITS) if node.GetNumberOfDefinedControlPoints() else [] for node in nodes)]
 
 
 def difference(node: Any, request: Request) -> str:
