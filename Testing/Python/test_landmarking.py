@@ -246,7 +246,7 @@ def test_the_command_says_how_landmarks_were_used(folder: Path, tmp_path: Path, 
     )  # fmt: skip
     done = command(*given, "start and deformation")
     assert done.returncode == 0, done.stderr
-    assert "At the landmarks used" in done.stdout and "Landmark error" not in done.stdout
+    assert "At landmarks used" in done.stdout and "Landmark error" not in done.stdout
     assert "The landmarks pulled the deformation, from" in done.stdout
     job = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["job"]
     assert job["landmarks_for"] == "start and deformation"

@@ -184,7 +184,7 @@ def start_of(report: Report) -> str:
 
 def landmark_title(report: Report) -> str:
     """Return what the distances at the landmarks are called: an error only where the landmarks did not lead to the result."""
-    return "At the landmarks used" if report.job.uses_landmarks else "Landmark error"
+    return "At landmarks used" if report.job.uses_landmarks else "Landmark error"
 
 
 def landmark_words(report: Report) -> tuple[str, ...]:
