@@ -19,7 +19,7 @@ from HyperPredictRegLib.spatial.points import read_points
 from HyperPredictRegLib.spatial.transforms import field_transform, transformed_points
 from HyperPredictRegLib.workflow.landmarking import RADIUS
 
-COUNTS = (4, 6, 10, 15, 25)
+COUNTS = (4, 6, 10, 15)
 PULLED = 12
 
 

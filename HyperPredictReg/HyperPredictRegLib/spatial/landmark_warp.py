@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from HyperPredictRegLib.spatial.geometry import Geometry
 
 SOFTNESS = 0.1
-"""How far a point alone is left behind: a tenth. On mouse skulls this helped between the points (see docs/alignment.md)."""
+"""How far a point alone is left behind: about a tenth; chosen with the radius on mouse skulls (see docs/alignment.md)."""
 STEEPEST = 0.5
 """Largest slope of the displacements (spectral norm): below 1 nothing folds, and half leaves room for the deformation."""
 
