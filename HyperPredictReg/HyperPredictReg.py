@@ -249,6 +249,7 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
         fixedVolume, movingVolume : vtkMRMLScalarVolumeNode.
         movingSegmentation : vtkMRMLSegmentationNode to transform to the fixed volume, segment by segment, or None.
         choices : fixedSegmentation, initialTransform, prediction (nodes; the last is the text of a finished prediction),
+            fixedLandmarks, movingLandmarks (point lists of corresponding points in the same order),
             fixedMask, movingMask (a segmentation or label map node, or a pair of a segmentation node and a segment id), and
             fields of `HyperPredictRegLib.results.job.Job`, for example
             preset="standard", setting={"regularization_weight": 0.9}, criterion=Criterion(rule="maximum").
@@ -271,6 +272,8 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
             moving_segmentation=movingSegmentation,
             fixed_segmentation=choices.pop("fixedSegmentation", None),
             initial_transform=choices.pop("initialTransform", None),
+            fixed_landmarks=choices.pop("fixedLandmarks", None),
+            moving_landmarks=choices.pop("movingLandmarks", None),
             prediction=choices.pop("prediction", None),
             options=choices,
             **masks,

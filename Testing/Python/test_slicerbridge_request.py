@@ -22,7 +22,9 @@ from HyperPredictRegLib.slicerbridge.request import (  # noqa: E402
     MaskChoice,
     Request,
     check_request,
+    difference,
     places_of,
+    record_inputs,
     write_job,
 )
 from HyperPredictRegLib.slicerbridge.segmentations import register_conversions, to_segmentation_node  # noqa: E402
@@ -292,6 +294,23 @@ def test_landmarks_are_written_where_they_are_shown(pair, tmp_path) -> None:
     assert np.abs(inputs.fixed.landmarks - points).max() < 1e-9  # mm
     shown = transformed_points(ROTATION.GetInverse(), points[::-1])
     assert np.abs(inputs.moving.landmarks - shown).max() < 1e-9  # mm
+
+
+def test_a_prediction_counts_for_the_landmarks_that_it_used(pair, tmp_path) -> None:
+    points = random_points(OBLIQUE, 4)
+    fixed, moving = points_node(pair.scene, points, "F points"), points_node(pair.scene, points[::-1], "M points")
+    for use, moved in (("measuring", ""), ("start", "inputs")):
+        request = replace(pair.request, fixed_landmarks=fixed, moving_landmarks=moving, options={"landmarks_for": use})
+        node = pair.scene.AddNewNodeByClass("vtkMRMLTextNode")
+        record_inputs(node, request, places_of(request))
+        assert difference(node, request) == ""
+        before = fixed.GetNthControlPointPosition(1)
+        fixed.SetNthControlPointPosition(1, before[0] + 1.0, before[1], before[2])
+        assert difference(node, request) == moved
+        fixed.SetNthControlPointPosition(1, *before)
+        assert difference(node, request) == ""
+    assert difference(node, replace(request, options={"landmarks_for": "measuring"})) == "inputs"
+    assert difference(node, replace(request, options={"landmarks_for": "start and deformation"})) == "inputs"
 
 
 def test_landmarks_that_are_no_pairs_are_named(pair, tmp_path) -> None:

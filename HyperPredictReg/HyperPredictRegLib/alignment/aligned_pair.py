@@ -37,10 +37,18 @@ class AlignedPair:
     moving_smoothed: bool = False
 
     @classmethod
-    def of(cls, inputs: Inputs, alignment: sitk.Transform, preset: str, engine_bytes: float = 0.0) -> AlignedPair:
+    def of(
+        cls,
+        inputs: Inputs,
+        alignment: sitk.Transform,
+        preset: str,
+        engine_bytes: float = 0.0,
+        drawn: sitk.Transform | None = None,
+    ) -> AlignedPair:
         """Sample a pair on the working grid of `preset`; `alignment` maps fixed to moving points, LPS mm.
 
-        `engine_bytes` is the memory to keep free for the engine.
+        `engine_bytes` is the memory to keep free for the engine. `drawn` is the alignment with what draws the images together
+        beyond it; what belongs to the moving image is sampled by it, if it is given.
 
         Raises
         ------
@@ -51,13 +59,14 @@ class AlignedPair:
         grid = working_grid(fixed.foreground, moving.foreground, alignment, spacing)
         images = fixed.image.GetNumberOfPixels() + moving.image.GetNumberOfPixels()
         check_memory(images, grid.voxel_count, f"The preset '{preset}' (a grid of {grid.size} voxels)", engine_bytes)
-        view = common_view(fixed.image, moving.image, alignment, grid, (fixed.missing, moving.missing))
+        through = alignment if drawn is None else drawn
+        view = common_view(fixed.image, moving.image, through, grid, (fixed.missing, moving.missing))
         return cls(
             grid=grid,
             fixed=sitk.Mask(on_grid(fixed.normalised, grid), view),
-            moving=sitk.Mask(on_grid(moving.normalised, grid, alignment), view),
+            moving=sitk.Mask(on_grid(moving.normalised, grid, through), view),
             fixed_mask=None if fixed.mask is None else nearest(fixed.mask, grid),
-            moving_mask=None if moving.mask is None else nearest(moving.mask, grid, alignment),
+            moving_mask=None if moving.mask is None else nearest(moving.mask, grid, through),
             view=None if np.all(sitk.GetArrayViewFromImage(view)) else view,
             moving_smoothed=any(smoothing_mm(moving.image, grid)),
         )

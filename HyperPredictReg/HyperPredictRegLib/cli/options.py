@@ -27,8 +27,12 @@ FixedLabels = Annotated[str | None, typer.Option(help="Label map on the fixed im
 MovingLabels = Annotated[str | None, typer.Option(help="Label map on the moving image's grid, to transform.")]
 FixedMask = Annotated[str | None, typer.Option(help="Where the fixed image may be compared (not 0).")]
 MovingMask = Annotated[str | None, typer.Option(help="Where the moving image may be compared (not 0).")]
-FixedLandmarks = Annotated[str | None, typer.Option(help="Points (.mrk.json, .fcsv, .csv), to measure distances in mm.")]
+FixedLandmarks = Annotated[str | None, typer.Option(help="Points (.mrk.json, .fcsv, .csv), for what --landmarks-for says.")]
 MovingLandmarks = Annotated[str | None, typer.Option(help="The same points in the moving image, in the same order.")]
+LandmarksFor = Annotated[
+    str,
+    typer.Option(help="measuring (distances in mm), start (the alignment starts from their fit), or 'start and deformation'."),
+]
 LabelNames = Annotated[str | None, typer.Option(help="CSV file with the columns label,name.")]
 InitialTransform = Annotated[str | None, typer.Option(help="Transform file to start from, fixed to moving points.")]
 
@@ -57,6 +61,7 @@ CHOOSING = ("rule", "limit", "domain", "structures", "combine", "tolerance", "pr
 _MOST_DIGITS = 10
 _AS_THEY_ARE = (
     "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks",
+    "landmarks_for",
     "label_names", "initial_transform", "engine", "predictor", "prediction", "preset", "seed", "reproducible", "scene",
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from slicer import (
     vtkMRMLDisplayableNode,
+    vtkMRMLMarkupsFiducialNode,
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
     vtkMRMLTextNode,
@@ -42,6 +43,7 @@ Rule = _enum("Rule")
 Domain = _enum("Domain")
 Combine = _enum("Combine")
 Transform = _enum("Transform")
+LandmarksFor = _enum("LandmarksFor")
 
 MASKS = {"fixed": ("fixedMask", "fixedMaskSegment"), "moving": ("movingMask", "movingMaskSegment")}
 """Of each side: the parameters that name its mask and the segment of it."""
@@ -71,6 +73,9 @@ class ParameterNode:
     movingMask: vtkMRMLDisplayableNode
     movingMaskSegment: str
     initialTransform: vtkMRMLTransformNode
+    fixedLandmarks: vtkMRMLMarkupsFiducialNode
+    movingLandmarks: vtkMRMLMarkupsFiducialNode
+    landmarksFor: LandmarksFor = LandmarksFor.MEASURING
     engine: Engine = next(iter(Engine))
     preset: Preset = Preset.FAST
     rule: Rule = Rule.PLATEAU
@@ -137,6 +142,7 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
         masks[f"{side}_mask"] = None if node is None else MaskChoice(node, getattr(parameters, segment))
     options = {name: getattr(parameters, name).value for name in ("engine", "preset")}
     options |= {"seed": parameters.seed, "reproducible": parameters.reproducible}
+    options |= {"landmarks_for": parameters.landmarksFor.value}
     if view is None:
         # The panel chooses from the curves: no structure may be in the way of them.
         criterion = Criterion(folding_limit=parameters.foldingLimit if parameters.limitFolding else None)
@@ -149,6 +155,8 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
         fixed_segmentation=parameters.fixedSegmentation,
         moving_segmentation=parameters.movingSegmentation,
         initial_transform=parameters.initialTransform,
+        fixed_landmarks=parameters.fixedLandmarks,
+        moving_landmarks=parameters.movingLandmarks,
         prediction=None if view is None or view.prediction is None else parameters.prediction,
         options=options | {"criterion": criterion},
         **masks,
@@ -157,6 +165,7 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
 
 _LISTS = {
     "engine": Engine, "preset": Preset, "rule": Rule, "foldingDomain": Domain, "combine": Combine, "transformKind": Transform,
+    "landmarksFor": LandmarksFor,
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ _MOST_DECIMALS = 6
 
 STALE = {
     "volumes": "The last prediction was for other volumes.",
-    "inputs": "The last prediction was made with another mask, segmentation or initial transform.",
+    "inputs": "The last prediction was made with another mask, segmentation, start or landmarks.",
     "places": "The volumes have moved since the last prediction.",
     "method": "The last prediction was for another registration method, resolution preset or seed.",
 }

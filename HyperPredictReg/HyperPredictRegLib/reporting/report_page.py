@@ -95,6 +95,7 @@ def render_report(report: Report, pictures: Sequence[Picture]) -> str:
         why_no_overlap=wording.why_no_overlap(report),
         attention=wording.needs_attention(report),
         key_numbers=_key_numbers(report),
+        landmarks=wording.landmark_words(report),
         pictures={picture.caption.role: picture for picture in pictures},
         problems=[picture for picture in pictures if picture.problem],
         levels=(*report.alignment.stages, *report.registration),
@@ -248,7 +249,8 @@ def _key_numbers(report: Report) -> list[KeyNumber]:
         numbers.append(KeyNumber("Mean Dice", change, f"{len(dice.structures)} structures, before → after"))
     if landmarks is not None:
         before = distance(landmarks_before.mean if landmarks_before else None).removesuffix(" mm")
-        numbers.append(KeyNumber("Landmark error", f"{before} → {distance(landmarks.mean)}", "mean, before → after"))
+        remark = "mean, before → after" + (": no independent check" if report.job.uses_landmarks else "")
+        numbers.append(KeyNumber(wording.landmark_title(report), f"{before} → {distance(landmarks.mean)}", remark))
     folding, inverse, moved = measured.folding_percent, measured.inverse_consistency_mm, measured.displacement_mm
     similarity = f"{number(measured.similarity_before, 3)} → {number(measured.similarity_after, 3)}"
     numbers += [

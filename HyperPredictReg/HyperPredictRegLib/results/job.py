@@ -17,6 +17,7 @@ RULES = ("plateau", "maximum", "knee")
 DOMAINS = ("foreground", "grid")
 COMBINATIONS = ("mean", "worst")
 LARGEST_WEIGHT = 1e6
+LANDMARK_USES = ("measuring", "start", "start and deformation")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Job:
     fixed_labels, moving_labels : label maps on the grid of their image; the moving one is propagated, Dice needs both.
     fixed_mask, moving_mask : non-zero where the images may be compared.
     fixed_landmarks, moving_landmarks : point files with as many points, in the same order, for the target registration error.
+    landmarks_for : "measuring" alone; "start": the affine step starts from a fit to them, without rotated starts; or "start and
+        deformation": they also pull the deformation. Landmarks that are used are no independent check of the result.
     label_names : CSV of label,name for tables and segment names.
     initial_transform : transform file that maps fixed to moving points (LPS), used instead of a computed start.
     engine : name of a registered engine.
@@ -104,6 +107,7 @@ class Job:
     moving_landmarks: str | None = None
     label_names: str | None = None
     initial_transform: str | None = None
+    landmarks_for: str = LANDMARK_USES[0]
     engine: str = DEFAULT_ENGINE
     setting: Setting = field(default_factory=dict)
     engine_settings: dict[str, Any] = field(default_factory=dict)
@@ -117,6 +121,11 @@ class Job:
     reproducible: bool = False
     scene: str | None = None
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def uses_landmarks(self) -> bool:
+        """Tell whether landmarks led to the result, so that they are no independent check of it."""
+        return self.landmarks_for != LANDMARK_USES[0]
 
 
 PATHS = (

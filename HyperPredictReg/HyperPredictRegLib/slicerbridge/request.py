@@ -20,7 +20,7 @@ import slicer
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.json_records import from_json, to_json
 from HyperPredictRegLib.results.exchange import prediction_from_json, prediction_to_json
-from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.results.job import LANDMARK_USES, Job
 from HyperPredictRegLib.slicerbridge.segmentations import OverlapError, from_segmentation_node, segment_labels, segments_mask
 from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
 from HyperPredictRegLib.slicerbridge.volumes import (
@@ -428,7 +428,7 @@ def _rounded(values: Any, bits: int) -> tuple[float, ...]:
 
 
 def places_of(request: Request) -> str:
-    """Return as JSON where the volumes lie that a request names, and which segments its masks consist of.
+    """Return as JSON where the volumes lie that a request names, which segments its masks consist of, and the landmarks it uses.
 
     Of a volume: its size and the matrix from its indices to LPS mm in world space; None if it has no such matrix.
     """
@@ -442,7 +442,17 @@ def places_of(request: Request) -> str:
     for role in ("fixed_mask", "moving_mask"):
         mask = getattr(request, role)
         places[role] = "" if mask is None else mask.segment_id
+    if landmarks := _landmarks(request):
+        places["landmarks"] = landmarks
     return json.dumps(places)
+
+
+def _landmarks(request: Request) -> list[Any]:
+    """Return what a request uses landmarks for, and where they are, LPS mm; nothing if they are for measuring only."""
+    used, nodes = request.options.get("landmarks_for", LANDMARK_USES[0]), (request.fixed_landmarks, request.moving_landmarks)
+    if used == LANDMARK_USES[0] or None in nodes:
+        return []
+    return [used, *(_rounded(_points(node), _PLACES_BITS) if node.GetNumberOfDefinedControlPoints() else [] for node in nodes)]
 
 
 def difference(node: Any, request: Request) -> str:
@@ -450,8 +460,8 @@ def difference(node: Any, request: Request) -> str:
 
     Returns
     -------
-    "volumes" (others), "inputs" (another mask, segmentation or initial transform), "places" (volumes have moved), or "" if
-    nothing has changed. Voxels that were edited are not noticed.
+    "volumes" (others), "inputs" (another mask, segmentation or start, or other landmarks that are used), "places" (volumes have
+    moved), or "" if nothing has changed. Voxels that were edited are not noticed.
     """
     differing = [
         role for role, now in _inputs(request).items() if node.GetNodeReference(_REFERENCE + role) is not now
@@ -459,7 +469,7 @@ def difference(node: Any, request: Request) -> str:
     if "fixed" in differing or "moving" in differing:
         return "volumes"
     then, now = json.loads(node.GetAttribute(_PREDICTED_AT) or "{}"), json.loads(places_of(request))
-    if differing or any(then.get(role) != now[role] for role in ("fixed_mask", "moving_mask")):
+    if differing or any(then.get(role) != now.get(role) for role in ("fixed_mask", "moving_mask", "landmarks")):
         return "inputs"
     if any(now[role] is not None and then.get(role) != now[role] for role in ("fixed", "moving")):
         return "places"

@@ -112,6 +112,8 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
 def _doubts(plan: Plan, prepared: Prepared) -> tuple[str, ...]:
     """Return sentences on what forbids a reliable prediction."""
     doubts, info = prepared.alignment.doubts, plan.engine.info
+    if prepared.pull is not None:
+        doubts = (*doubts, "Landmarks pull the deformation, as with none of the pairs that the predictor was trained on.")
     if prepared.alignment.contrast != "different" or info.contrasts != "same":
         return doubts
     return (

@@ -24,6 +24,7 @@ from HyperPredictRegLib.preprocessing.working_grid import PRESETS
 from HyperPredictRegLib.results.exchange import prediction_file
 from HyperPredictRegLib.results.job import Job, check_paths
 from HyperPredictRegLib.results.prediction import Prediction
+from HyperPredictRegLib.workflow.landmarking import check_use
 from HyperPredictRegLib.workflow.reusing import reusable_prediction
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Plan:
         """
         check_paths(job)
         _check_numbers(job)
+        check_use(job)
         engine = get_engine(job.engine)
         engine.info.search_space.complete(job.setting, engine.info.name)
         settings = engine_settings(engine, job.engine_settings)

@@ -18,9 +18,10 @@ from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.preprocessing.image_set import Inputs, check_memory, read_inputs
 from HyperPredictRegLib.preprocessing.intensity import points_of
 from HyperPredictRegLib.preprocessing.working_grid import MARGIN_VOXELS, working_spacing
-from HyperPredictRegLib.results.prediction import AlignmentUsed, StabilityMeasure
+from HyperPredictRegLib.results.prediction import AlignmentUsed, LandmarkStart, StabilityMeasure
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import linear_matrix
+from HyperPredictRegLib.workflow.landmarking import Pull, better_at_landmarks, fitted_start, transform_of
 from HyperPredictRegLib.workflow.planning import Plan, check_structures
 
 
@@ -51,6 +52,7 @@ class Prepared:
     affine : its transform; maps fixed to moving points, LPS mm.
     pair : both images on the working grid.
     space : what the engine accepts on this grid.
+    pull : of landmarks on the deformation: the moving image of `pair` was drawn by it; or None.
     """
 
     inputs: Inputs
@@ -58,6 +60,7 @@ class Prepared:
     affine: sitk.AffineTransform
     pair: AlignedPair
     space: SearchSpace
+    pull: Pull | None = None
 
 
 def prepare(plan: Plan, clock: Clock, progress: Progress, cancelled: CancelCheck) -> Prepared:
@@ -84,8 +87,10 @@ def prepare(plan: Plan, clock: Clock, progress: Progress, cancelled: CancelCheck
         affine.SetParameters(taken.parameters)
         progress(ProgressEvent("align", 1.0, "alignment taken from the prediction"))
     with clock.stage("align"):
-        pair = AlignedPair.of(inputs, affine, plan.job.preset, plan.engine.info.extra_bytes)
-    return Prepared(inputs, alignment, affine, pair, plan.engine.search_space(pair.grid, plan.engine_settings))
+        pull = Pull.of(plan.job, inputs, affine)
+        drawn = None if pull is None else pull.through
+        pair = AlignedPair.of(inputs, affine, plan.job.preset, plan.engine.info.extra_bytes, drawn)
+    return Prepared(inputs, alignment, affine, pair, plan.engine.search_space(pair.grid, plan.engine_settings), pull)
 
 
 def _check_grid(plan: Plan, inputs: Inputs) -> None:
@@ -115,14 +120,22 @@ def _aligned(
         "progress": progress,
         "cancelled": cancelled,
     }
-    seed, count = plan.job.seed, plan.job.stability_seeds
+    seed, count, settings = plan.job.seed, plan.job.stability_seeds, plan.alignment
+    fit = fitted_start(plan.job, inputs)
+    if fit is not None:
+        given["initial_transform"] = transform_of(fit)
+    landmarks: LandmarkStart | None = None
     with clock.stage("align"):
-        found = align(*images, plan.alignment, seed=seed, **given)
+        found = align(*images, settings, seed=seed, **given)
+        if fit is not None:
+            found, landmarks, settings = better_at_landmarks(
+                found, fit, inputs, settings, lambda other: align(*images, other, seed=seed, **given)
+            )
     measure: StabilityMeasure | None = None
     unstable: tuple[str, ...] = ()
     if count:
         with clock.stage("stability"):
-            spread = stability(*images, plan.alignment, seeds=[seed + n for n in range(count)], **given)
+            spread = stability(*images, settings, seeds=[seed + n for n in range(count)], **given)
         measure = StabilityMeasure(spread.seeds, spread.mean_spread_mm, spread.largest_spread_mm, spread.limit_mm)
         unstable = spread.warnings
     return found.transform, AlignmentUsed(
@@ -138,4 +151,5 @@ def _aligned(
         center=found.transform.GetFixedParameters(),
         doubts=(*found.doubts, *unstable),
         refusals=found.refusals,
+        landmarks=landmarks,
     )

@@ -22,7 +22,10 @@ from HyperPredictRegLib.selection import choose, per_structure
 from HyperPredictRegLib.spatial.labels import read_label_names
 
 _PREDICTED_FROM = ("fixed", "moving", "fixed_mask", "moving_mask", "moving_labels", "label_names", "initial_transform")
-"""Inputs that a prediction depends on. Fixed labels and landmarks are for measuring: they may come or change after it."""
+"""Inputs that a prediction depends on. Fixed labels are for measuring: they may come or change after it."""
+
+_LANDMARKS = ("fixed_landmarks", "moving_landmarks")
+"""It depends on these, too, if they lead the registration; else they are for measuring."""
 
 
 class OtherInputsError(InputError):
@@ -56,6 +59,7 @@ def reusable_prediction(job: Job, engine: Engine, settings: Any, alignment: Alig
         ("preset", made.preset, job.preset),
         ("seed", made.seed, job.seed),
         ("number of stability seeds", made.stability_seeds, job.stability_seeds),
+        ("use of landmarks", made.landmarks_for, job.landmarks_for),
         ("predictor", made.predictor, made.predictor if job.predictor == "bundled" else job.predictor),
     ):
         if has != wants:
@@ -99,7 +103,7 @@ def _check_bundle(prediction: Prediction, what: str) -> None:
 
 def _check_inputs(job: Job, prediction: Prediction, what: str) -> None:
     now = input_checksums(job)
-    for name in _PREDICTED_FROM:
+    for name in (*_PREDICTED_FROM, *(_LANDMARKS if job.uses_landmarks else ())):
         has, wants = prediction.inputs.get(name), now.get(name)
         role = name.replace("_", " ") + (" image" if name in ("fixed", "moving") else "")
         if has == wants or (name == "label_names" and _same_names(job, prediction)):
