@@ -78,13 +78,18 @@ def on_grid(image: sitk.Image, grid: Geometry, alignment: sitk.Transform | None 
     grid : the working grid.
     alignment : maps points of the grid to points of the image; identity if left out.
     """
-    image = sitk.Cast(image, sitk.sitkFloat32)
+    return grid.resample(smoothed_for(image, grid), alignment)
+
+
+def smoothed_for(image: sitk.Image, grid: Geometry) -> sitk.Image:
+    """Return an image on its own grid as float32, smoothed as `on_grid` does, to be sampled on `grid` more than once."""
+    if image.GetPixelID() != sitk.sitkFloat32:
+        image = sitk.Cast(image, sitk.sitkFloat32)
     sigmas = [0.5 * grid.spacing[0] if s < 0.9 * grid.spacing[0] else 0.0 for s in image.GetSpacing()]
-    if any(sigmas):
-        for axis, sigma in enumerate(sigmas):
-            if sigma:
-                image = sitk.RecursiveGaussian(image, sigma=sigma, direction=axis)
-    return grid.resample(image, alignment)
+    for axis, sigma in enumerate(sigmas):
+        if sigma:
+            image = sitk.RecursiveGaussian(image, sigma=sigma, direction=axis)
+    return image
 
 
 def common_view(

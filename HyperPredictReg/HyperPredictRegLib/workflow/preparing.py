@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.alignment import align, stability
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.json_records import to_plain
-from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, stop_if
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, interruptible, stop_if
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.preprocessing.image_set import Inputs, check_memory, read_inputs
 from HyperPredictRegLib.preprocessing.intensity import points_of
@@ -71,7 +71,7 @@ def prepare(plan: Plan, clock: Clock, progress: Progress, cancelled: CancelCheck
     """
     with clock.stage("read"):
         progress(ProgressEvent("read", 0.0, "reading images"))
-        inputs = read_inputs(plan.job)
+        inputs = read_inputs(plan.job, cancelled)
         _check_grid(plan, inputs)
         check_structures(plan, inputs)
     stop_if(cancelled)
@@ -84,7 +84,9 @@ def prepare(plan: Plan, clock: Clock, progress: Progress, cancelled: CancelCheck
         affine.SetParameters(taken.parameters)
         progress(ProgressEvent("align", 1.0, "alignment taken from the prediction"))
     with clock.stage("align"):
-        pair = AlignedPair.of(inputs, affine, plan.job.preset, plan.engine.info.extra_bytes)
+        pair = interruptible(
+            lambda: AlignedPair.of(inputs, affine, plan.job.preset, plan.engine.info.extra_bytes), cancelled
+        )
     return Prepared(inputs, alignment, affine, pair, plan.engine.search_space(pair.grid, plan.engine_settings))
 
 
