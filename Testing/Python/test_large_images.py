@@ -54,7 +54,7 @@ def ct(grid: Geometry = CUBE, padded: float | None = None) -> sitk.Image:
     return grid.holding(np.rint(voxels).astype(np.int16))
 
 
-def bent(grid: Geometry) -> sitk.Transform:
+def deforming(grid: Geometry) -> sitk.Transform:
     """Return a smooth deformation of up to 4 mm, then a turn and a shift."""
     random = np.random.default_rng(1)
     vectors = np.stack([gaussian_filter(random.normal(size=grid.size[::-1]), 5) for _ in range(3)], axis=-1)
@@ -148,7 +148,7 @@ def test_masks_come_along() -> None:
 @pytest.mark.usefixtures("small_is_large")
 @pytest.mark.parametrize("kind", ["image", "labels"])
 def test_slabs_put_together_are_the_whole(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, transform = ct(), bent(CUBE)
+    image, transform = ct(), deforming(CUBE)
     options: dict[str, Any] = {"default_value": -1000}
     if kind == "labels":
         image = sitk.Cast(image > -500, sitk.sitkUInt8)
@@ -191,7 +191,7 @@ def test_resampling_stops_within_a_slab(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(Geometry, "resample", counted)
     with pytest.raises(Cancelled):
-        resampled(ct(), CUBE, bent(CUBE), cancelled=asked)
+        resampled(ct(), CUBE, deforming(CUBE), cancelled=asked)
     assert asked.questions == 4
     assert 0 < asked.most <= 30_000
 

@@ -75,9 +75,9 @@ def analysed(
     """
     if image.GetNumberOfPixels() > MOST_VOXELS:
         found = _of_coarser_copy(image, mask, cancelled)
-        wanted = working_spacing(image, found.foreground, preset) if spacing_mm is None else spacing_mm
+        finest = working_spacing(image, found.foreground, preset) if spacing_mm is None else spacing_mm
         copies = zip(found.foreground.GetSpacing(), image.GetSpacing(), strict=True)
-        if all(coarse <= _ROUNDING * max(wanted, own) for coarse, own in copies):
+        if all(coarse <= _ROUNDING * max(finest, own) for coarse, own in copies):
             return found
     padded = interruptible(lambda: padding(image), cancelled)
     known, missing = (image, None) if padded is None else (padded.filled, padded.missing)

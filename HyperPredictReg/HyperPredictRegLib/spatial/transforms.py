@@ -123,7 +123,7 @@ def faded(field: sitk.Image) -> sitk.Image:
     ------
     InputError : the border is moved so far that there is no memory for the rim.
     """
-    voxels = sitk.GetArrayFromImage(field).astype(float)
+    voxels = np.asarray(sitk.GetArrayViewFromImage(field), dtype=float)
     grid = Geometry.of(field)
     border = np.concatenate([np.moveaxis(voxels, axis, 0)[[0, -1]].reshape(-1, 3) for axis in range(3)])
     reach_mm = float(np.linalg.norm(border, axis=1).max())
