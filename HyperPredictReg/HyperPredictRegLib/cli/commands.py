@@ -286,7 +286,8 @@ def _predicted_at(prediction: Prediction, settings: list[dict[str, float]]) -> l
     space, found = prediction.surface.space, []
     for setting in settings:
         named = {name or space.first.name: value for name, value in setting.items()}
-        whole = space.complete(prediction.choice.setting | named, prediction.engine.name)
+        chosen = {name: value for name, value in prediction.choice.setting.items() if name in space.names}
+        whole = space.complete(chosen | named, prediction.engine.name)
         found.append(predict_at(prediction.surface, whole, prediction.predictor))
     return found
 

@@ -85,11 +85,15 @@ def smoothed_for(image: sitk.Image, grid: Geometry) -> sitk.Image:
     """Return an image on its own grid as float32, smoothed as `on_grid` does, to be sampled on `grid` more than once."""
     if image.GetPixelID() != sitk.sitkFloat32:
         image = sitk.Cast(image, sitk.sitkFloat32)
-    sigmas = [0.5 * grid.spacing[0] if s < 0.9 * grid.spacing[0] else 0.0 for s in image.GetSpacing()]
-    for axis, sigma in enumerate(sigmas):
+    for axis, sigma in enumerate(smoothing_mm(image, grid)):
         if sigma:
             image = sitk.RecursiveGaussian(image, sigma=sigma, direction=axis)
     return image
+
+
+def smoothing_mm(image: sitk.Image, grid: Geometry) -> list[float]:
+    """Return the standard deviations in mm by which `on_grid` smooths an image along its axes."""
+    return [0.5 * grid.spacing[0] if s < 0.9 * grid.spacing[0] else 0.0 for s in image.GetSpacing()]
 
 
 def common_view(

@@ -44,6 +44,7 @@ class PredictionSurface:
     folding_foreground, folding_grid : folded voxels in percent of the domain, shape (n,); for a single parameter
         never rising as it regularizes more.
     sd_log_jacobian : standard deviation of the logarithm of the Jacobian determinant over the foreground, shape (n,).
+    held : values of the engine's other parameters that all of it is for; empty where `space` has all.
     """
 
     space: SearchSpace
@@ -55,6 +56,7 @@ class PredictionSurface:
     folding_foreground: Band
     folding_grid: Band
     sd_log_jacobian: Band
+    held: Setting = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
