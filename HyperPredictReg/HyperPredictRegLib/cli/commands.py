@@ -96,18 +96,17 @@ def measure(  # noqa: PLR0913 - one parameter per option of the command
     from HyperPredictRegLib.results.job import Job
     from HyperPredictRegLib.spatial import transforms
 
-    task = Job(
-        fixed, moving, "", fixed_labels, moving_labels, fixed_mask, moving_mask, fixed_landmarks, moving_landmarks, label_names
-    )
+    files = (fixed_labels, moving_labels, fixed_mask, moving_mask, fixed_landmarks, moving_landmarks, label_names)
+    task = Job(fixed, moving, "", *files, preset=preset)
     with watched(quiet or as_json, abandoned=True) as (progress, cancelled):
         progress(ProgressEvent("read", 0.0))
-        inputs = read_inputs(task)
+        inputs = read_inputs(task, cancelled)
         notes: list[str] = []
         found = transforms.read_transform(transform, "transform", notes)
         stop_if(cancelled)
         progress(ProgressEvent("measure", 0.0))
         grid = measurement.measuring_grid(inputs, found, preset)
-        measured = measurement.measure(inputs, found, measurement.linear_start(found), grid).measured
+        measured = measurement.measure(inputs, found, measurement.linear_start(found), grid, cancelled).measured
     for note in (*inputs.notes, *notes):
         typer.echo(printable(f"Warning: {note}"), err=True)
     if as_json:

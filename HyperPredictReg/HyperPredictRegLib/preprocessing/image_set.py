@@ -8,8 +8,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.progress import CancelCheck, interruptible, never
 from HyperPredictRegLib.core.resources import available_bytes, estimated_bytes
-from HyperPredictRegLib.preprocessing.intensity import Padding, foreground, normalised, padding
+from HyperPredictRegLib.preprocessing.analysis import analysed
+from HyperPredictRegLib.preprocessing.working_grid import working_spacing
 from HyperPredictRegLib.results.job import Job
 from HyperPredictRegLib.results.report import InputUsed
 from HyperPredictRegLib.spatial.geometry import Geometry
@@ -26,7 +28,10 @@ _PAIR_FIELDS = (
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two images with all that belongs to it, everything on the image's own grid.
+    """One of the two images with all that belongs to it.
+
+    Foreground, normalised, mask and missing lie on one grid: the image's own, or, of an image of very many voxels, that of a
+    coarser copy (see `analysis.analysed`).
 
     Attributes
     ----------
@@ -34,10 +39,11 @@ class Side:
     foreground : uint8, the anatomy; inside the mask if there is one.
     normalised : float32, intensities about 0 to 1.
     mask : uint8 or None.
-    labels : label map or None.
+    labels : label map on the image's own grid or None.
     landmarks : shape (n, 3), LPS mm, or None.
     missing : uint8, 1 where the image holds padding and nothing was measured; None if it holds none.
     notes : sentences on what was taken for granted when the files were read.
+    background : intensity of nothing, see `intensity.background_value`.
     """
 
     image: sitk.Image
@@ -48,6 +54,7 @@ class Side:
     landmarks: np.ndarray | None
     missing: sitk.Image | None = None
     notes: tuple[str, ...] = ()
+    background: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,18 +80,19 @@ class Inputs:
     checksums: dict[str, str] = field(default_factory=dict)
 
 
-def read_inputs(job: Job) -> Inputs:
+def read_inputs(job: Job, cancelled: CancelCheck = never) -> Inputs:
     """Read all inputs of a job.
 
     Raises
     ------
     InputError : any of them is missing, damaged or unsuitable, or they do not fit each other or the memory.
+    Cancelled : the caller asked to stop.
     """
     headers = [read_header(job.fixed, "fixed image"), read_header(job.moving, "moving image")]
     voxels = sum(int(np.prod(h.size, dtype=np.int64)) for h in headers)
     check_memory(voxels, 0, "The images")
-    fixed = _read_side("fixed", job.fixed, job.fixed_mask, job.fixed_labels, job.fixed_landmarks)
-    moving = _read_side("moving", job.moving, job.moving_mask, job.moving_labels, job.moving_landmarks)
+    fixed = _read_side("fixed", job, None, cancelled)
+    moving = _read_side("moving", job, working_spacing(fixed.image, fixed.foreground, job.preset), cancelled)
     _check_landmarks(fixed.landmarks, moving.landmarks)
     fixed, names, name_notes = _named(fixed, moving)
     if job.label_names is not None:
@@ -93,7 +101,7 @@ def read_inputs(job: Job) -> Inputs:
         names = names | table
     notes = [*fixed.notes, *moving.notes, *name_notes]
     initial = None if job.initial_transform is None else read_transform(job.initial_transform, "initial transform", notes)
-    checksums = input_checksums(job)
+    checksums = interruptible(lambda: input_checksums(job), cancelled)
     used = tuple(
         InputUsed(f"{name} image", path, side.image.GetSize(), side.image.GetSpacing(), checksums[name], side.notes)
         for name, path, side in (("fixed", job.fixed, fixed), ("moving", job.moving, moving))
@@ -126,26 +134,29 @@ def check_memory(image_voxels: int, grid_voxels: int, what: str, engine_bytes: f
         )
 
 
-def _read_side(name: str, image_path: str, mask_path: str | None, labels_path: str | None, landmarks_path: str | None) -> Side:
+def _read_side(name: str, job: Job, spacing_mm: float | None, cancelled: CancelCheck) -> Side:
+    """Read one image, and what belongs to it; `spacing_mm` is that of the working grid, if it is known."""
+    image_path, mask_path, labels_path, landmarks_path = (
+        getattr(job, f"{name}{part}") for part in ("", "_mask", "_labels", "_landmarks")
+    )
     notes: list[str] = []
-    image = read_image(image_path, f"{name} image", notes)
+    image = interruptible(lambda: read_image(image_path, f"{name} image", notes), cancelled)
     grid = Geometry.of(image)
-    mask = None if mask_path is None else read_mask(mask_path, grid, f"{name} mask", notes)
-    labels = None if labels_path is None else read_labels(labels_path, grid, f"{name} labels", notes)
+    mask = labels = None
+    if mask_path is not None:
+        mask = interruptible(lambda: read_mask(mask_path, grid, f"{name} mask", notes), cancelled)
+    if labels_path is not None:
+        labels = interruptible(lambda: read_labels(labels_path, grid, f"{name} labels", notes), cancelled)
     landmarks = None if landmarks_path is None else read_points(landmarks_path, f"{name} landmarks")
-    padded = padding(image)
-    known = image if padded is None else padded.filled
     try:
-        anatomy = foreground(image if mask is None else sitk.Mask(known, mask, _lowest(known)))
-        if mask is not None and padded is not None:
-            anatomy = sitk.And(anatomy, sitk.Equal(padded.missing, 0))
-        scaled = normalised(known, anatomy)
+        found = analysed(image, mask, job.preset, spacing_mm=spacing_mm, cancelled=cancelled)
     except InputError as error:
         raise InputError(f"The {name} image '{image_path}': {error}") from error
-    if padded is not None:
-        notes.append(_padding_note(name, padded))
-    missing = None if padded is None else padded.missing
-    return Side(image, anatomy, scaled, mask, labels, landmarks, missing, tuple(notes))
+    if found.padded_values:
+        notes.append(_padding_note(name, found.padded_values, found.padded_share))
+    return Side(
+        image, found.foreground, found.normalised, found.mask, labels, landmarks, found.missing, tuple(notes), found.background
+    )
 
 
 def _named(fixed: Side, moving: Side) -> tuple[Side, dict[int, str], tuple[str, ...]]:
@@ -157,16 +168,12 @@ def _named(fixed: Side, moving: Side) -> tuple[Side, dict[int, str], tuple[str, 
     return replace(fixed, labels=labels), names, notes
 
 
-def _padding_note(name: str, padded: Padding) -> str:
-    values = " and ".join(f"{value:g}" for value in padded.values)
+def _padding_note(name: str, padded_values: tuple[float, ...], share: float) -> str:
+    values = " and ".join(f"{value:g}" for value in padded_values)
     return (
-        f"{100 * padded.share:.3g} % of the {name} image's voxels hold {values}, far from all others: they are taken for padding "
+        f"{100 * share:.3g} % of the {name} image's voxels hold {values}, far from all others: they are taken for padding "
         "where nothing was measured, and left out of the anatomy, of the scaling of intensities and of the comparison."
     )
-
-
-def _lowest(image: sitk.Image) -> float:
-    return float(sitk.GetArrayViewFromImage(image).min())
 
 
 def _check_landmarks(fixed: np.ndarray | None, moving: np.ndarray | None) -> None:

@@ -78,13 +78,17 @@ def on_grid(image: sitk.Image, grid: Geometry, alignment: sitk.Transform | None 
     grid : the working grid.
     alignment : maps points of the grid to points of the image; identity if left out.
     """
-    image = sitk.Cast(image, sitk.sitkFloat32)
-    sigmas = smoothing_mm(image, grid)
-    if any(sigmas):
-        for axis, sigma in enumerate(sigmas):
-            if sigma:
-                image = sitk.RecursiveGaussian(image, sigma=sigma, direction=axis)
-    return grid.resample(image, alignment)
+    return grid.resample(smoothed_for(image, grid), alignment)
+
+
+def smoothed_for(image: sitk.Image, grid: Geometry) -> sitk.Image:
+    """Return an image on its own grid as float32, smoothed as `on_grid` does, to be sampled on `grid` more than once."""
+    if image.GetPixelID() != sitk.sitkFloat32:
+        image = sitk.Cast(image, sitk.sitkFloat32)
+    for axis, sigma in enumerate(smoothing_mm(image, grid)):
+        if sigma:
+            image = sitk.RecursiveGaussian(image, sigma=sigma, direction=axis)
+    return image
 
 
 def smoothing_mm(image: sitk.Image, grid: Geometry) -> list[float]:

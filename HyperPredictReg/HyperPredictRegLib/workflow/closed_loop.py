@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, stop_if
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, interruptible
 from HyperPredictRegLib.core.search_space import Setting
 from HyperPredictRegLib.engines.base import Registration, RegistrationTask
 from HyperPredictRegLib.quality.measurement import nearest
@@ -72,12 +72,12 @@ def _tried(
             cancelled=cancelled,
         )
     )
-    stop_if(cancelled)
     pull = None
     if prepared.pull is not None:
         found, pull = prepared.pull.after(found, pair.grid)
     foreground = nearest(prepared.inputs.fixed.foreground, pair.grid)
-    jacobian = jacobian_determinant(displacement_field(pair.whole_transform(found, prepared.affine), pair.grid))
+    whole = interruptible(lambda: pair.whole_transform(found, prepared.affine), cancelled)
+    jacobian = interruptible(lambda: jacobian_determinant(displacement_field(whole, pair.grid)), cancelled)
     folding = folding_percent(jacobian, foreground)
     trial = Trial(
         setting=dict(found.setting),

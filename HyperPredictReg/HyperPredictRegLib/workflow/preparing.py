@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.alignment import align, stability
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.json_records import to_plain
-from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, stop_if
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, interruptible, stop_if
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.preprocessing.image_set import Inputs, check_memory, read_inputs
 from HyperPredictRegLib.preprocessing.intensity import points_of
@@ -74,7 +74,7 @@ def prepare(plan: Plan, clock: Clock, progress: Progress, cancelled: CancelCheck
     """
     with clock.stage("read"):
         progress(ProgressEvent("read", 0.0, "reading images"))
-        inputs = read_inputs(plan.job)
+        inputs = read_inputs(plan.job, cancelled)
         _check_grid(plan, inputs)
         check_structures(plan, inputs)
     stop_if(cancelled)
@@ -89,7 +89,9 @@ def prepare(plan: Plan, clock: Clock, progress: Progress, cancelled: CancelCheck
     with clock.stage("align"):
         pull = Pull.of(plan.job, inputs, affine)
         drawn = None if pull is None else pull.through
-        pair = AlignedPair.of(inputs, affine, plan.job.preset, plan.engine.info.extra_bytes, drawn)
+        pair = interruptible(
+            lambda: AlignedPair.of(inputs, affine, plan.job.preset, plan.engine.info.extra_bytes, drawn), cancelled
+        )
     return Prepared(inputs, alignment, affine, pair, plan.engine.search_space(pair.grid, plan.engine_settings), pull)
 
 

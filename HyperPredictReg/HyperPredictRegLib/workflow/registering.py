@@ -14,11 +14,10 @@ import SimpleITK as sitk
 import HyperPredictRegLib
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.formatting import number
-from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, interruptible, never, silent, stop_if
 from HyperPredictRegLib.core.resources import peak_mb, threads
 from HyperPredictRegLib.engines import engine_infos
 from HyperPredictRegLib.engines.base import engine_used
-from HyperPredictRegLib.preprocessing.intensity import background_value
 from HyperPredictRegLib.quality.measurement import Measurement, measure
 from HyperPredictRegLib.quality.metrics import MUCH_FOLDED_PERCENT, SAME_DICE
 from HyperPredictRegLib.results.formatting import percent
@@ -31,6 +30,7 @@ from HyperPredictRegLib.selection import within_limit
 from HyperPredictRegLib.selection.comparison import compared, misses_narrowly, predicted_at, surprise_words, surprises
 from HyperPredictRegLib.selection.interpolation import predict_at
 from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.slabs import resampled
 from HyperPredictRegLib.workflow.choosing import choose_setting
 from HyperPredictRegLib.workflow.closed_loop import Registered, register_within_limit
 from HyperPredictRegLib.workflow.mirrored import exchanged_labels, mirror_words, mirrored_image
@@ -117,10 +117,10 @@ def _measured_outcome(
     cancelled: CancelCheck,
 ) -> Outcome:
     inputs, affine, pair = prepared.inputs, prepared.affine, prepared.pair
-    transform = pair.whole_transform(registered.registration, affine)
+    transform = interruptible(lambda: pair.whole_transform(registered.registration, affine), cancelled)
     at_result = _predicted_at_result(choice, prediction, registered)
     with clock.stage("measure"):
-        found = measure(inputs, transform, affine, pair.grid)
+        found = measure(inputs, transform, affine, pair.grid, cancelled)
         comparisons = compared(choice.predicted, at_result, registered.trials, found.measured)
         mirror_check = _explanation(plan, prepared, found, comparisons, cancelled)
     warnings = (
@@ -136,12 +136,13 @@ def _measured_outcome(
     if mirror_check is not None and report.reliability is not None:
         report = replace(report, reliability=Reliability("unreliable", (_MIRRORED, *report.reliability.reasons)))
     fixed, moving = inputs.fixed, inputs.moving
-    nothing = background_value(moving.image, moving.foreground)
     return Outcome(
         report=replace(report, predicted_at_result=at_result, comparisons=comparisons, mirror_check=mirror_check),
         fixed=fixed.image,
         moving=moving.image,
-        warped=Geometry.of(fixed.image).resample(moving.image, transform, default_value=nothing),
+        warped=resampled(
+            moving.image, Geometry.of(fixed.image), transform, default_value=moving.background, cancelled=cancelled
+        ),
         transform=transform,
         inverse=found.inverse,
         fixed_on_grid=found.fixed_on_grid,
