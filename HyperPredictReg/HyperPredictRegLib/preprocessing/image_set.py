@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import SimpleITK as sitk
 
 from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.formatting import capitalized
 from HyperPredictRegLib.core.resources import available_bytes, estimated_bytes
 from HyperPredictRegLib.preprocessing.intensity import Padding, foreground, normalised, padding
-from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.preprocessing.placement import check_placement
+from HyperPredictRegLib.results.job import Job, channel_paths, channel_role
 from HyperPredictRegLib.results.report import InputUsed
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.images import file_sha256, read_header, read_image, read_labels, read_mask
@@ -51,6 +54,19 @@ class Side:
 
 
 @dataclass(frozen=True)
+class ChannelSides:
+    """Both images of a channel beside the first pair, each normalised by itself, and the weight of its force.
+
+    `number` counts from 2; the masks of its sides are those of the first pair on its own grids; there are no labels or landmarks.
+    """
+
+    number: int
+    fixed: Side
+    moving: Side
+    weight: float
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What a job names, in memory.
 
@@ -62,6 +78,7 @@ class Inputs:
     used : the images for the report.
     notes : sentences on what was taken for granted when the files were read.
     checksums : SHA-256 of every file, see `input_checksums`.
+    channels : further pairs of images.
     """
 
     fixed: Side
@@ -71,6 +88,13 @@ class Inputs:
     used: tuple[InputUsed, ...]
     notes: tuple[str, ...] = ()
     checksums: dict[str, str] = field(default_factory=dict)
+    channels: tuple[ChannelSides, ...] = ()
+
+    @property
+    def image_voxels(self) -> int:
+        """Return the number of voxels of all images together."""
+        pairs = [(self.fixed, self.moving), *((channel.fixed, channel.moving) for channel in self.channels)]
+        return sum(side.image.GetNumberOfPixels() for pair in pairs for side in pair)
 
 
 def read_inputs(job: Job) -> Inputs:
@@ -81,6 +105,7 @@ def read_inputs(job: Job) -> Inputs:
     InputError : any of them is missing, damaged or unsuitable, or they do not fit each other or the memory.
     """
     headers = [read_header(job.fixed, "fixed image"), read_header(job.moving, "moving image")]
+    headers += [read_header(path, channel_role(key)) for key, path in channel_paths(job).items()]
     voxels = sum(int(np.prod(h.size, dtype=np.int64)) for h in headers)
     check_memory(voxels, 0, "The images")
     fixed = _read_side("fixed", job.fixed, job.fixed_mask, job.fixed_labels, job.fixed_landmarks)
@@ -91,23 +116,27 @@ def read_inputs(job: Job) -> Inputs:
         table = read_label_names(job.label_names)
         name_notes = (*name_notes, *names_given_twice(names, table))
         names = names | table
-    notes = [*fixed.notes, *moving.notes, *name_notes]
+    channels = _read_channels(job, {"fixed": fixed, "moving": moving})
+    notes = [*fixed.notes, *moving.notes, *name_notes, *(n for c in channels for side in (c.fixed, c.moving) for n in side.notes)]
     initial = None if job.initial_transform is None else read_transform(job.initial_transform, "initial transform", notes)
     checksums = input_checksums(job)
+    images = [("fixed image", "fixed", job.fixed, fixed), ("moving image", "moving", job.moving, moving)]
+    of_channels = [side for channel in channels for side in (channel.fixed, channel.moving)]
+    images += [(channel_role(k), k, path, side) for (k, path), side in zip(channel_paths(job).items(), of_channels, strict=True)]
     used = tuple(
-        InputUsed(f"{name} image", path, side.image.GetSize(), side.image.GetSpacing(), checksums[name], side.notes)
-        for name, path, side in (("fixed", job.fixed, fixed), ("moving", job.moving, moving))
+        InputUsed(role, path, side.image.GetSize(), side.image.GetSpacing(), checksums[key], side.notes)
+        for role, key, path, side in images
     )
-    return Inputs(fixed, moving, names, initial, used, tuple(notes), checksums)
+    return Inputs(fixed, moving, names, initial, used, tuple(notes), checksums, channels)
 
 
 def input_paths(job: Job) -> dict[str, str]:
-    """Return every file and folder of the pair that a job reads, by its field in the job."""
-    return {name: path for name in _PAIR_FIELDS if (path := getattr(job, name)) is not None}
+    """Return every file and folder of the pair that a job reads, by its field in the job or as in `channel_paths`."""
+    return {name: path for name in _PAIR_FIELDS if (path := getattr(job, name)) is not None} | channel_paths(job)
 
 
 def input_checksums(job: Job) -> dict[str, str]:
-    """Return the SHA-256 of every file of `input_paths`, by its field in the job.
+    """Return the SHA-256 of every file of `input_paths`, by the same names.
 
     Raises
     ------
@@ -133,6 +162,12 @@ def _read_side(name: str, image_path: str, mask_path: str | None, labels_path: s
     mask = None if mask_path is None else read_mask(mask_path, grid, f"{name} mask", notes)
     labels = None if labels_path is None else read_labels(labels_path, grid, f"{name} labels", notes)
     landmarks = None if landmarks_path is None else read_points(landmarks_path, f"{name} landmarks")
+    side = _side(image, mask, f"The {name} image '{image_path}'", f"the {name} image's voxels", notes)
+    return replace(side, labels=labels, landmarks=landmarks)
+
+
+def _side(image: sitk.Image, mask: sitk.Image | None, what: str, voxels: str, notes: list[str]) -> Side:
+    """Return an image and its mask with what is found of them; `what` and `voxels` name it in sentences."""
     padded = padding(image)
     known = image if padded is None else padded.filled
     try:
@@ -141,11 +176,32 @@ def _read_side(name: str, image_path: str, mask_path: str | None, labels_path: s
             anatomy = sitk.And(anatomy, sitk.Equal(padded.missing, 0))
         scaled = normalised(known, anatomy)
     except InputError as error:
-        raise InputError(f"The {name} image '{image_path}': {error}") from error
+        raise InputError(f"{what}: {error}") from error
     if padded is not None:
-        notes.append(_padding_note(name, padded))
+        notes.append(_padding_note(voxels, padded))
     missing = None if padded is None else padded.missing
-    return Side(image, anatomy, scaled, mask, labels, landmarks, missing, tuple(notes))
+    return Side(image, anatomy, scaled, mask, None, None, missing, tuple(notes))
+
+
+def _read_channels(job: Job, first: Mapping[str, Side]) -> tuple[ChannelSides, ...]:
+    """Read the channels of a job and compare where they lie with the `first` pair, whose masks are theirs too."""
+    sides = []
+    for key, path in channel_paths(job).items():
+        name, role = key.partition("_")[0], channel_role(key)
+        notes: list[str] = []
+        image, what = read_image(path, role, notes), f"the {role} '{path}'"
+        mask = first[name].mask
+        if mask is not None:
+            mask = Geometry.of(image).resample(mask, interpolator=sitk.sitkNearestNeighbor)
+            if not sitk.GetArrayViewFromImage(mask).any():
+                raise InputError(f"{capitalized(what)} lies beside the {name} mask: leave one of the two out.")
+        side = _side(image, mask, capitalized(what), f"the voxels of the {role}", notes)
+        placed = check_placement(first[name].foreground, side.foreground, what, f"the {name} image '{getattr(job, name)}'")
+        sides.append(replace(side, notes=(*side.notes, *placed)))
+    return tuple(
+        ChannelSides(number, fixed, moving, channel.weight)
+        for number, (channel, fixed, moving) in enumerate(zip(job.channels, sides[::2], sides[1::2], strict=True), start=2)
+    )
 
 
 def _named(fixed: Side, moving: Side) -> tuple[Side, dict[int, str], tuple[str, ...]]:
@@ -157,10 +213,10 @@ def _named(fixed: Side, moving: Side) -> tuple[Side, dict[int, str], tuple[str, 
     return replace(fixed, labels=labels), names, notes
 
 
-def _padding_note(name: str, padded: Padding) -> str:
+def _padding_note(whose: str, padded: Padding) -> str:
     values = " and ".join(f"{value:g}" for value in padded.values)
     return (
-        f"{100 * padded.share:.3g} % of the {name} image's voxels hold {values}, far from all others: they are taken for padding "
+        f"{100 * padded.share:.3g} % of {whose} hold {values}, far from all others: they are taken for padding "
         "where nothing was measured, and left out of the anatomy, of the scaling of intensities and of the comparison."
     )
 

@@ -65,6 +65,7 @@ def _tried(
             seed=plan.job.seed,
             fixed_mask=pair.fixed_mask,
             moving_mask=pair.moving_mask,
+            channels=pair.channels,
             progress=progress,
             cancelled=cancelled,
         )
