@@ -17,9 +17,9 @@ from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.presentation.choices import LABELS
-from HyperPredictRegLib.presentation.panel import PanelState, PanelView, missing_inputs
+from HyperPredictRegLib.presentation.panel import PanelState, PanelView, missing_channel, missing_inputs
 from HyperPredictRegLib.results.job import Criterion
-from HyperPredictRegLib.slicerbridge.request import MaskChoice, Request
+from HyperPredictRegLib.slicerbridge.request import ChannelChoice, MaskChoice, Request
 from HyperPredictRegLib.slicerbridge.volumes import volume_geometry
 
 
@@ -71,6 +71,8 @@ class ParameterNode:
     movingMask: vtkMRMLDisplayableNode
     movingMaskSegment: str
     initialTransform: vtkMRMLTransformNode
+    fixedChannel: vtkMRMLScalarVolumeNode
+    movingChannel: vtkMRMLScalarVolumeNode
     engine: Engine = next(iter(Engine))
     preset: Preset = Preset.FAST
     rule: Rule = Rule.PLATEAU
@@ -119,7 +121,9 @@ def state_of(parameters: Any, **more: Any) -> PanelState:
         manual=parameters.manual,
         segments=tuple(segment_name(segmentation, one) for one in segment_ids(segmentation)),
         grid=grid,
-        missing=missing_inputs(fixed, parameters.movingVolume),
+        missing=missing_inputs(fixed, parameters.movingVolume)
+        or missing_channel(parameters.fixedChannel, parameters.movingChannel),
+        several=parameters.fixedChannel is not None,
         **more,
     )
 
@@ -143,12 +147,15 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
     else:
         criterion = view.criterion
         options["setting"] = view.setting if view.manual else {}
+    channel = (parameters.fixedChannel, parameters.movingChannel)
     return Request(
         fixed=parameters.fixedVolume,
         moving=parameters.movingVolume,
         fixed_segmentation=parameters.fixedSegmentation,
         moving_segmentation=parameters.movingSegmentation,
         initial_transform=parameters.initialTransform,
+        # One that is incomplete cannot be started with.
+        channels=() if None in channel else (ChannelChoice(*channel),),
         prediction=None if view is None or view.prediction is None else parameters.prediction,
         options=options | {"criterion": criterion},
         **masks,
