@@ -86,7 +86,8 @@ def _on_grid(
     for side, transform, mask in zip((channel.fixed, channel.moving), (None, alignment), masks, strict=True):
         view = field_of_view(side.image, side.missing, grid, transform)
         views.append(view if mask is None else sitk.And(view, mask))
-    if not sitk.GetArrayViewFromImage(sitk.And(*views)).any():
+    common = sitk.And(*views)
+    if not sitk.GetArrayViewFromImage(common).any():
         raise InputError(
             f"The two images of channel {channel.number} have no place in common once the pair is aligned, or none inside the "
             "masks: leave the channel out."

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,7 +21,8 @@ from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.core.progress import Progress, ProgressEvent, silent, stop_if
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
 from HyperPredictRegLib.core.trace import LevelTrace
-from HyperPredictRegLib.engines.base import EngineInfo, Registration, RegistrationTask
+from HyperPredictRegLib.engines.base import EngineInfo, ImageChannel, Registration, RegistrationTask
+from HyperPredictRegLib.engines.joint_force import Compared, joint_force, shares
 from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity, inner_weight
 from HyperPredictRegLib.engines.voxel_fields import Sampler, Workers, compose, sampled, scale_update, smooth
 from HyperPredictRegLib.spatial.geometry import Geometry
@@ -102,6 +103,7 @@ class DiffeoEngine:
                 ),
             )
         ),
+        channels=True,
         deterministic=True,
         seconds_per_million_voxels=10.0,
     )  # fmt: skip
@@ -126,7 +128,8 @@ class DiffeoEngine:
         )
         with Workers(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), task.cancelled) as workers:
             scheme = Scheme(task.settings, values["regularization_weight"], values["fluid_sigma"], grid.spacing[::-1])
-            field, levels = scheme.register(*images, workers=workers, progress=task.progress)
+            others = [ArrayChannel.of(channel, number) for number, channel in enumerate(task.channels, start=2)]
+            field, levels = scheme.register(*images, others, workers=workers, progress=task.progress)
         transform = field_transform(in_millimeters(field, grid))
         return Registration(transform, levels, values, time.perf_counter() - started, task.seed)
 
@@ -172,6 +175,29 @@ class MaskedArray:
         share = sampled(smooth(self.mask.copy(), sigmas, workers), places, workers)
         seen = share >= 0.5
         return MaskedArray(np.where(seen, voxels / np.maximum(share, 0.5), np.float32(0)), seen.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class ArrayChannel:
+    """Both images of a channel, and its weight."""
+
+    fixed: MaskedArray
+    moving: MaskedArray
+    weight: float = 1.0
+
+    @classmethod
+    def of(cls, channel: ImageChannel, number: int) -> ArrayChannel:
+        """Return a channel of a task; errors as those of `MaskedArray.of`, with its number."""
+        return cls(
+            MaskedArray.of(channel.fixed, channel.fixed_mask, f"fixed (channel {number})"),
+            MaskedArray.of(channel.moving, channel.moving_mask, f"moving (channel {number})"),
+            channel.weight,
+        )
+
+    def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], workers: Workers) -> ArrayChannel:
+        """Return both images as `MaskedArray.coarser` does."""
+        fixed, moving = (image.coarser(places, sigmas, workers) for image in (self.fixed, self.moving))
+        return ArrayChannel(fixed, moving, self.weight)
 
 
 @dataclass(frozen=True)
@@ -241,11 +267,12 @@ class Scheme:
         self,
         fixed: MaskedArray,
         moving: MaskedArray,
+        others: Sequence[ArrayChannel] = (),
         *,
         workers: Workers,
         progress: Progress = silent,
     ) -> tuple[np.ndarray, tuple[LevelTrace, ...]]:
-        """Register two arrays of one shape.
+        """Register two arrays of one shape, together with the `others`, further channels on the same voxels.
 
         Returns
         -------
@@ -264,15 +291,14 @@ class Scheme:
 
             if before is not level:
                 field = _resampled(field, before, level, workers)
-            traces.append(self._run(level, fixed, moving, field, workers, report))
+            traces.append(self._run(level, [ArrayChannel(fixed, moving), *others], field, workers, report))
             done += level.iterations * level.voxels
         return field, tuple(traces)
 
     def _run(
         self,
         level: Level,
-        fixed: MaskedArray,
-        moving: MaskedArray,
+        channels: Sequence[ArrayChannel],
         field: np.ndarray,
         workers: Workers,
         report: Callable[[int, float], None],
@@ -281,10 +307,10 @@ class Scheme:
         started = time.perf_counter()
         settings = self.settings
         sigmas = tuple(settings.smoothing_voxels * f if f > 1 else 0.0 for f in level.factors)
-        fixed, moving = (image.coarser(level.places, sigmas, workers) for image in (fixed, moving))
+        channels = [channel.coarser(level.places, sigmas, workers) for channel in channels]
         values: list[float] = []
         reason = ""
-        for value in self._iterations(level, fixed, moving, field, workers):
+        for value in self._iterations(level, channels, field, workers):
             values.append(value)
             report(len(values), value)
             if not math.isfinite(value):
@@ -315,7 +341,7 @@ class Scheme:
         )
 
     def _iterations(
-        self, level: Level, fixed: MaskedArray, moving: MaskedArray, field: np.ndarray, workers: Workers
+        self, level: Level, channels: Sequence[ArrayChannel], field: np.ndarray, workers: Workers
     ) -> Iterator[float]:
         """Update `field` once per step; yield the metric before each update."""
         settings = self.settings
@@ -324,17 +350,11 @@ class Scheme:
         radii = tuple(round(settings.window_voxels / r) for r in relative)
         similarity = Similarity(settings.similarity, radii, settings.contrast_floor, relative)
         fluid, elastic = (tuple(sigma / r for r in relative) for sigma in (self.fluid_sigma, self.elastic_sigma))
-        weights = [None if image.mask is None else inner_weight(image.mask) for image in (fixed, moving)]
-        fixed_channels = similarity.channels(fixed.voxels, weights[0], workers)
-        sampler = Sampler([moving.voxels] if weights[1] is None else [moving.voxels, weights[1]])
+        comparisons = [_Comparison(similarity, channel, workers) for channel in channels]
+        weights, similarities = [channel.weight for channel in channels], [one.similarity for one in comparisons]
+        parts = shares(weights, similarities, channels[0].fixed.voxels, comparisons[0].weight, workers)
         for _ in range(level.iterations):
-            image, *weight = sampler.warped(field, workers)
-            channels = similarity.channels(image, weight[0] if weight else None, workers)
-            update, value = similarity.force(
-                fixed_channels, channels, _force_weight(weights[0], *weight), settings.maximum_step_voxels, workers
-            )
-            # Not needed while the update is smoothed: twelve arrays for "mind".
-            del channels
+            update, value = self._force(comparisons, parts, field, workers)
             for component in update:
                 smooth(component, fluid, workers)
             scale_update(update, settings.step_gain, settings.maximum_step_voxels, workers)
@@ -342,6 +362,37 @@ class Scheme:
             for component in field:
                 smooth(component, elastic, workers)
             yield value
+
+
+    def _force(
+        self, comparisons: Sequence[_Comparison], parts: Sequence[float], field: np.ndarray, workers: Workers
+    ) -> tuple[np.ndarray, float]:
+        """Return the update that all channels ask for together, and the metric; what was compared is let go of."""
+        longest = self.settings.maximum_step_voxels
+        compared = [one.at(field, share, workers) for one, share in zip(comparisons, parts, strict=True)]
+        first, similarity = compared[0], comparisons[0].similarity
+        if len(compared) > 1:
+            return joint_force(compared, similarity.relative_spacing, longest, workers)
+        return similarity.force(first.fixed, first.moving, first.weight, longest, workers)
+
+
+class _Comparison:
+    """One channel at one level: what is compared of its fixed image, and its moving image, ready to be warped."""
+
+    def __init__(self, similarity: Similarity, channel: ArrayChannel, workers: Workers) -> None:
+        self.similarity = similarity
+        self.weight, moving_weight = (
+            None if image.mask is None else inner_weight(image.mask) for image in (channel.fixed, channel.moving)
+        )
+        self.fixed = similarity.channels(channel.fixed.voxels, self.weight, workers)
+        moving = channel.moving.voxels
+        self.sampler = Sampler([moving] if moving_weight is None else [moving, moving_weight])
+
+    def at(self, field: np.ndarray, share: float, workers: Workers) -> Compared:
+        """Return what is compared when the moving image is warped by a field."""
+        image, *weight = self.sampler.warped(field, workers)
+        moving = self.similarity.channels(image, weight[0] if weight else None, workers)
+        return Compared(self.fixed, moving, _force_weight(self.weight, *weight), share)
 
 
 def _force_weight(*weights: np.ndarray | None) -> np.ndarray | None:

@@ -23,7 +23,7 @@ SIMILARITIES = {
 }
 """The similarities by name, with what is compared."""
 
-_FLAT = 1e-4
+FLAT = 1e-4
 """Squared slopes below this are noise: no force is divided by less."""
 
 
@@ -144,7 +144,7 @@ class Similarity:
             low, high = max(start - 1, 0), min(stop + 1, shape[0])
             pulls = update[:, start:stop]
             pulls[...] = 0
-            steepness = np.full(pulls.shape[1:], np.float32(_FLAT))
+            steepness = np.full(pulls.shape[1:], np.float32(FLAT))
             squared = np.zeros_like(steepness)
             for f, m in zip(fixed, moving, strict=True):
                 difference = f[start:stop] - m[start:stop]
