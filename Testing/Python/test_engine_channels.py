@@ -117,7 +117,7 @@ def test_a_channel_that_cannot_be_compared_is_refused_by_its_number() -> None:
 
 
 def similarities(*names: str) -> list[Similarity]:
-    return [Similarity(name, (1, 1, 1), 0.1, (1.0, 1.0, 1.0)) for name in names]
+    return [Similarity(name, ((1, 1, 1),), 0.1, (1.0, 1.0, 1.0)) for name in names]
 
 
 def test_the_joint_force_of_one_pair_is_its_force() -> None:

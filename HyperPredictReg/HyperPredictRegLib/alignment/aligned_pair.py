@@ -27,6 +27,7 @@ class AlignedPair:
     fixed, moving : float32 images on it, intensities about 0 to 1; 0 where one of the two has no voxels, or padding only.
     fixed_mask, moving_mask : uint8 on it, or None.
     channels : further pairs on it.
+    view : where both have voxels that are not padding, uint8 on it; None if everywhere.
     """
 
     grid: Geometry
@@ -35,6 +36,7 @@ class AlignedPair:
     fixed_mask: sitk.Image | None
     moving_mask: sitk.Image | None
     channels: tuple[ImageChannel, ...] = ()
+    view: sitk.Image | None = None
 
     @classmethod
     def of(cls, inputs: Inputs, alignment: sitk.Transform, preset: str, engine_bytes: float = 0.0) -> AlignedPair:
@@ -63,6 +65,7 @@ class AlignedPair:
             fixed_mask=masks[0],
             moving_mask=masks[1],
             channels=tuple(_on_grid(channel, grid, alignment, masks) for channel in inputs.channels),
+            view=None if np.all(sitk.GetArrayViewFromImage(view)) else view,
         )
 
     def whole_transform(self, registration: Registration, alignment: sitk.Transform) -> sitk.CompositeTransform:

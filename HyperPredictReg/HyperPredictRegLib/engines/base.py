@@ -98,6 +98,7 @@ class RegistrationTask:
     seed : above 0; fixes every random choice.
     fixed_mask, moving_mask : where the images may be compared, uint8 on the same grid, or None.
     channels : further pairs on that grid, for engines whose `EngineInfo.channels` is true; none for others.
+    view : where both images have voxels, uint8 on the same grid, or None for everywhere; elsewhere both are 0, which is no edge.
     progress, cancelled : see `core.progress`; `Cancelled` is raised within two seconds of `cancelled()` being true.
     """
 
@@ -109,6 +110,7 @@ class RegistrationTask:
     fixed_mask: sitk.Image | None = None
     moving_mask: sitk.Image | None = None
     channels: tuple[ImageChannel, ...] = ()
+    view: sitk.Image | None = None
     progress: Progress = silent
     cancelled: CancelCheck = never
 
@@ -125,6 +127,7 @@ class Registration:
     seconds : wall-clock time of the whole engine run.
     seed : the seed that was given.
     warnings : sentences for the user.
+    notes : sentences on what the engine chose itself, for the report.
     """
 
     transform: sitk.Transform
@@ -133,6 +136,7 @@ class Registration:
     seconds: float
     seed: int
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

@@ -66,6 +66,7 @@ def _tried(
             fixed_mask=pair.fixed_mask,
             moving_mask=pair.moving_mask,
             channels=pair.channels,
+            view=pair.view,
             progress=progress,
             cancelled=cancelled,
         )
