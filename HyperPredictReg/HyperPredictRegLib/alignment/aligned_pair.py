@@ -11,7 +11,14 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.resources import CHANNEL_BYTES_PER_VOXEL
 from HyperPredictRegLib.engines.base import ImageChannel, Registration
 from HyperPredictRegLib.preprocessing.image_set import ChannelSides, Inputs, check_memory
-from HyperPredictRegLib.preprocessing.working_grid import common_view, field_of_view, on_grid, working_grid, working_spacing
+from HyperPredictRegLib.preprocessing.working_grid import (
+    common_view,
+    field_of_view,
+    on_grid,
+    smoothing_mm,
+    working_grid,
+    working_spacing,
+)
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import composed, displacement_field, faded, field_of, field_transform
@@ -27,6 +34,7 @@ class AlignedPair:
     fixed, moving : float32 images on it, intensities about 0 to 1; 0 where one of the two has no voxels, or padding only.
     fixed_mask, moving_mask : uint8 on it, or None.
     channels : further pairs on it.
+    moving_smoothed : whether the moving image was smoothed, because the grid is coarser than its own.
     view : where both have voxels that are not padding, uint8 on it; None if everywhere.
     """
 
@@ -37,6 +45,7 @@ class AlignedPair:
     moving_mask: sitk.Image | None
     channels: tuple[ImageChannel, ...] = ()
     view: sitk.Image | None = None
+    moving_smoothed: bool = False
 
     @classmethod
     def of(cls, inputs: Inputs, alignment: sitk.Transform, preset: str, engine_bytes: float = 0.0) -> AlignedPair:
@@ -66,6 +75,7 @@ class AlignedPair:
             moving_mask=masks[1],
             channels=tuple(_on_grid(channel, grid, alignment, masks) for channel in inputs.channels),
             view=None if np.all(sitk.GetArrayViewFromImage(view)) else view,
+            moving_smoothed=any(smoothing_mm(moving.image, grid)),
         )
 
     def whole_transform(self, registration: Registration, alignment: sitk.Transform) -> sitk.CompositeTransform:
@@ -99,4 +109,5 @@ def _on_grid(
         (on_grid(channel.fixed.normalised, grid), on_grid(channel.moving.normalised, grid, alignment)), views, strict=True
     ))  # fmt: skip
     whole = [None if np.all(sitk.GetArrayViewFromImage(view)) else view for view in views]
-    return ImageChannel(fixed, moving, channel.weight, *whole)
+    smoothed = any(smoothing_mm(channel.moving.image, grid))
+    return ImageChannel(fixed, moving, channel.weight, whole[0], whole[1], smoothed)

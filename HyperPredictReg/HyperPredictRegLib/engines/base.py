@@ -73,7 +73,7 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class ImageChannel:
-    """One more pair of images to register together with the first: images, masks and grid as in `RegistrationTask`.
+    """One more pair of images to register together with the first: all but the weight is as in `RegistrationTask`.
 
     Its force counts `weight` times as much as that of the first pair.
     """
@@ -83,6 +83,7 @@ class ImageChannel:
     weight: float = 1.0
     fixed_mask: sitk.Image | None = None
     moving_mask: sitk.Image | None = None
+    moving_smoothed: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class RegistrationTask:
     seed : above 0; fixes every random choice.
     fixed_mask, moving_mask : where the images may be compared, uint8 on the same grid, or None.
     channels : further pairs on that grid, for engines whose `EngineInfo.channels` is true; none for others.
+    moving_smoothed : whether the moving image was smoothed for this grid, so that it holds no noise from voxel to voxel.
     view : where both images have voxels, uint8 on the same grid, or None for everywhere; elsewhere both are 0, which is no edge.
     progress, cancelled : see `core.progress`; `Cancelled` is raised within two seconds of `cancelled()` being true.
     """
@@ -111,6 +113,7 @@ class RegistrationTask:
     moving_mask: sitk.Image | None = None
     channels: tuple[ImageChannel, ...] = ()
     view: sitk.Image | None = None
+    moving_smoothed: bool = False
     progress: Progress = silent
     cancelled: CancelCheck = never
 

@@ -130,7 +130,7 @@ class DiffeoEngine:
         seen = tuple(_both(mask, task.view) for mask in (task.fixed_mask, task.moving_mask))
         images = (
             MaskedArray.of(task.fixed, seen[0], "fixed"),
-            MaskedArray.of(task.moving, seen[1], "moving"),
+            MaskedArray.of(task.moving, seen[1], "moving", task.moving_smoothed),
         )
         settings, notes = _chosen(task.settings, images, grid)
         others = [ArrayChannel.of(channel, number, task.settings, grid) for number, channel in enumerate(task.channels, start=2)]
@@ -151,13 +151,17 @@ def _both(mask: sitk.Image | None, view: sitk.Image | None) -> sitk.Image | None
 
 @dataclass(frozen=True)
 class MaskedArray:
-    """Voxels (float32, indexed k, j, i) and 1 where they may be looked at (float32; None is everywhere); 0 elsewhere."""
+    """Voxels (float32, indexed k, j, i) and 1 where they may be looked at (float32; None is everywhere); 0 elsewhere.
+
+    `smoothed` : whether they were smoothed for their grid: then interpolation need not blur them to be rid of noise.
+    """
 
     voxels: np.ndarray
     mask: np.ndarray | None = None
+    smoothed: bool = False
 
     @classmethod
-    def of(cls, image: sitk.Image, mask: sitk.Image | None, role: str) -> MaskedArray:
+    def of(cls, image: sitk.Image, mask: sitk.Image | None, role: str, smoothed: bool = False) -> MaskedArray:
         """Return an image's voxels within its mask.
 
         Raises
@@ -178,7 +182,7 @@ class MaskedArray:
             )
         if np.ptp(inside) < _LEAST_SPREAD:
             raise InputError(f"The {role} image has one intensity only where it is compared, so there is nothing to register.")
-        return cls(voxels, seen)
+        return cls(voxels, seen, smoothed)
 
     def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], workers: Workers) -> MaskedArray:
         """Return this image smoothed and sampled at continuous indices along each axis."""
@@ -186,10 +190,10 @@ class MaskedArray:
             return self
         voxels = sampled(smooth(self.voxels.copy(), sigmas, workers), places, workers)
         if self.mask is None:
-            return MaskedArray(voxels)
+            return MaskedArray(voxels, smoothed=True)
         share = sampled(smooth(self.mask.copy(), sigmas, workers), places, workers)
         seen = share >= 0.5
-        return MaskedArray(np.where(seen, voxels / np.maximum(share, 0.5), np.float32(0)), seen.astype(np.float32))
+        return MaskedArray(np.where(seen, voxels / np.maximum(share, 0.5), np.float32(0)), seen.astype(np.float32), True)
 
 
 def _chosen(
@@ -218,7 +222,7 @@ class ArrayChannel:
     def of(cls, channel: ImageChannel, number: int, settings: DiffeoSettings, grid: Geometry) -> ArrayChannel:
         """Return a channel of a task; errors as those of `MaskedArray.of`, with its number."""
         fixed = MaskedArray.of(channel.fixed, channel.fixed_mask, f"fixed (channel {number})")
-        moving = MaskedArray.of(channel.moving, channel.moving_mask, f"moving (channel {number})")
+        moving = MaskedArray.of(channel.moving, channel.moving_mask, f"moving (channel {number})", channel.moving_smoothed)
         chosen, notes = _chosen(settings, (fixed, moving), grid)
         return cls(fixed, moving, chosen.similarity, channel.weight, tuple(f"Channel {number}: {note}" for note in notes))
 
@@ -415,7 +419,8 @@ class _Comparison:
         )
         self.fixed = similarity.channels(channel.fixed.voxels, self.weight, workers)
         moving = channel.moving.voxels
-        self.sampler = Sampler([moving] if moving_weight is None else [moving, moving_weight], sharp=1)
+        images = [moving] if moving_weight is None else [moving, moving_weight]
+        self.sampler = Sampler(images, sharp=int(channel.moving.smoothed))
 
     def at(self, field: np.ndarray, share: float, workers: Workers) -> Compared:
         """Return what is compared when the moving image is warped by a field."""

@@ -67,6 +67,7 @@ def _tried(
             moving_mask=pair.moving_mask,
             channels=pair.channels,
             view=pair.view,
+            moving_smoothed=pair.moving_smoothed,
             progress=progress,
             cancelled=cancelled,
         )
