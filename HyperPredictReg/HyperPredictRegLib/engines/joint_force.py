@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from HyperPredictRegLib.engines.similarity import FLAT, Similarity
+from HyperPredictRegLib.engines.similarity import FLAT, Similarity, sum_up
 from HyperPredictRegLib.engines.voxel_fields import Part, Workers, parts_along, slopes
 
 
@@ -54,7 +54,9 @@ def joint_force(
         steepness, most, present = (np.zeros(pulls.shape[1:], np.float32) for _ in range(3))
         found = []
         for channel in channels:
-            own, steep, squared = _sums(channel, start, stop, scales, longest)
+            own, steep = np.zeros_like(pulls), np.zeros_like(steepness)
+            squared = sum_up(own, steep, channel.fixed, channel.moving, start, scales)
+            steep += squared * np.float32(1 / (4 * longest**2))
             share: np.ndarray | np.float32 = np.float32(channel.share)
             if channel.weight is None:
                 most[...] = 1
@@ -85,28 +87,6 @@ def joint_force(
         total, count = (sum(part[number][n] for part in found) for n in (0, 1))
         value += channel.share * total / max(count, 1.0)
     return update, value
-
-
-def _sums(
-    channel: Compared, start: int, stop: int, scales: Sequence[np.float32], longest: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a channel's pull, shape (3, k, j, i), its steepness and its squared differences on planes `start` to `stop`."""
-    shape = channel.fixed[0].shape
-    low, high = max(start - 1, 0), min(stop + 1, shape[0])
-    pulls = np.zeros((3, stop - start, *shape[1:]), np.float32)
-    steepness, squared = np.zeros_like(pulls[0]), np.zeros_like(pulls[0])
-    for f, m in zip(channel.fixed, channel.moving, strict=True):
-        difference = f[start:stop] - m[start:stop]
-        both = f[low:high] + m[low:high]
-        for pull, slope, scale in zip(pulls, slopes(both, slice(start - low, stop - low)), scales, strict=True):
-            pull += difference * slope
-            slope *= slope
-            slope *= scale * np.float32(0.25)
-            steepness += slope
-        difference *= difference
-        squared += difference
-    steepness += squared * np.float32(1 / (4 * longest**2))
-    return pulls, steepness, squared
 
 
 def shares(
