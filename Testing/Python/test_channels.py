@@ -44,10 +44,10 @@ def recolored(grid: Geometry, **shape: Any) -> sitk.Image:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("channels")
-    bent = {"shift_mm": (4.0, -3.0, 2.0), "deform": 0.4}
+    deformed = {"shift_mm": (4.0, -3.0, 2.0), "deform": 0.4}
     images = {
         "fixed": recolored(FIXED_GRID),
-        "moving": recolored(MOVING_GRID, **bent),
+        "moving": recolored(MOVING_GRID, **deformed),
         "half": HALF.resample(recolored(FIXED_GRID), interpolator=sitk.sitkNearestNeighbor),
         "far": recolored(FAR),
         "flat": FIXED_GRID.apply_to(sitk.Image(FIXED_GRID.size, sitk.sitkInt16) + 7),
@@ -151,7 +151,8 @@ def test_what_is_read_of_a_channel_is_normalised_by_itself_and_recorded(job: Cal
 
 
 def test_beyond_its_own_images_a_channel_has_a_mask(job: Callable[..., Job]) -> None:
-    alone, pair = pair_of(job()), pair_of(job(("half", "moving"), ("fixed", "moving")))
+    same = {"moving": job().fixed, "moving_labels": None}
+    alone, pair = pair_of(job(**same)), pair_of(job(("half", "fixed"), ("fixed", "fixed"), **same))
     assert pair.grid == alone.grid
     for name in ("fixed", "moving"):
         assert sitk.Hash(getattr(pair, name)) == sitk.Hash(getattr(alone, name)), "the first pair is as it is without the others"

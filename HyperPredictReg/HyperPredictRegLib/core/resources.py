@@ -89,8 +89,8 @@ _BYTES_PER_IMAGE_VOXEL = 40
 _BYTES_PER_GRID_VOXEL = 330
 _BASE_BYTES = 350e6
 
-CHANNEL_BYTES_PER_VOXEL = 120
-"""What each channel beside the first pair takes for each voxel of the working grid."""
+CHANNEL_BYTES_PER_VOXEL = 200
+"""What each channel beside the first pair takes for each voxel of the working grid: the measured peak with a third added."""
 
 
 def estimated_bytes(image_voxels: int, grid_voxels: int, engine_bytes: float = 0.0) -> float:
