@@ -36,7 +36,7 @@ _PATHS = frozenset(
         "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks",
         "moving_landmarks", "label_names", "initial_transform", "predictor", "prediction", "scene", "job", "transform", "image",
         "points", "reference", "manifest", "labelmaps", "sweep", "train", "tests", "bundle",
-        "ood_set",
+        "ood_set", "fixed_channel", "moving_channel",
     ]
 )  # fmt: skip
 """Parameters of all commands, also those of other packages, that are paths."""
@@ -130,6 +130,9 @@ def register(  # noqa: PLR0913 - one parameter per option of the command; `optio
     landmarks_for: options.LandmarksFor = "measuring",
     label_names: options.LabelNames = None,
     initial_transform: options.InitialTransform = None,
+    fixed_channel: options.FixedChannel = None,
+    moving_channel: options.MovingChannel = None,
+    channel_weight: options.ChannelWeight = None,
     engine: options.EngineName = None,
     weight: Annotated[
         float | None, typer.Option("--weight", "-w", help="λ, or the first parameter that the engine has; no prediction.")
@@ -229,6 +232,9 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command; `option
     landmarks_for: options.LandmarksFor = "measuring",
     label_names: options.LabelNames = None,
     initial_transform: options.InitialTransform = None,
+    fixed_channel: options.FixedChannel = None,
+    moving_channel: options.MovingChannel = None,
+    channel_weight: options.ChannelWeight = None,
     engine: options.EngineName = None,
     rule: options.Rule = "plateau",
     limit: options.Limit = "0.5",

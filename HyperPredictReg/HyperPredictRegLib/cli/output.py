@@ -69,6 +69,9 @@ def show_measured(measured: Measured, voxel_mm: float, landmarks: str = "Landmar
     mean, p95 = (distance(value, voxel_mm=voxel_mm) for value in (inverse.mean, inverse.p95))
     _say(f"Inverse consistency  mean {mean}, 95 % below {p95}")
     _say(f"Mutual information   {number(measured.similarity_before, 3)} -> {number(measured.similarity_after, 3)}")
+    for one in measured.channels:
+        similarity = f"{number(one.similarity_before, 3)} -> {number(one.similarity_after, 3)}"
+        _say(f"  of channel {one.number:<2}      {similarity} (weight {number(one.weight)})")
     if measured.dice is not None and measured.dice.absent:
         _say(f"Left out of Dice     {', '.join(measured.dice.absent)} (in one label map only)")
     if measured.dice is not None:

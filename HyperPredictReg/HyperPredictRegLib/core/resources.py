@@ -92,6 +92,9 @@ _LARGE_PAIR_VOXELS = 40_000_000
 _BYTES_PER_GRID_VOXEL = 330
 _BASE_BYTES = 350e6
 
+CHANNEL_BYTES_PER_VOXEL = 200
+"""What each channel beside the first pair takes for each voxel of the working grid: the measured peak with a third added."""
+
 
 def estimated_bytes(image_voxels: int, grid_voxels: int, engine_bytes: float = 0.0) -> float:
     """Return an upper estimate of the peak memory of a registration in bytes.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -21,8 +21,9 @@ from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.core.progress import Progress, ProgressEvent, silent, stop_if
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
 from HyperPredictRegLib.core.trace import LevelTrace
-from HyperPredictRegLib.engines.base import EngineInfo, Registration, RegistrationTask
+from HyperPredictRegLib.engines.base import EngineInfo, ImageChannel, Registration, RegistrationTask
 from HyperPredictRegLib.engines.contrast import choose_similarity
+from HyperPredictRegLib.engines.joint_force import Compared, joint_force, shares
 from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity, inner_weight
 from HyperPredictRegLib.engines.voxel_fields import Sampler, Workers, compose, sampled, scale_update, smooth
 from HyperPredictRegLib.spatial.geometry import Geometry
@@ -107,6 +108,7 @@ class DiffeoEngine:
                 ),
             )
         ),
+        channels=True,
         deterministic=True,
         seconds_per_million_voxels=10.0,
     )  # fmt: skip
@@ -131,9 +133,11 @@ class DiffeoEngine:
             MaskedArray.of(task.moving, seen[1], "moving", task.moving_smoothed),
         )
         settings, notes = _chosen(task.settings, images, grid)
+        others = [ArrayChannel.of(channel, number, task.settings, grid) for number, channel in enumerate(task.channels, start=2)]
+        notes = (*notes, *(note for channel in others for note in channel.notes))
         with Workers(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), task.cancelled) as workers:
             scheme = Scheme(settings, values["regularization_weight"], values["fluid_sigma"], grid.spacing[::-1])
-            field, levels = scheme.register(*images, workers=workers, progress=task.progress)
+            field, levels = scheme.register(*images, others, workers=workers, progress=task.progress)
         transform = field_transform(in_millimeters(field, grid))
         return Registration(transform, levels, values, time.perf_counter() - started, task.seed, notes=notes)
 
@@ -205,6 +209,30 @@ def _chosen(
 
 
 @dataclass(frozen=True)
+class ArrayChannel:
+    """Both images of a channel, how they are compared and what to say of that if it was chosen here, and the channel's weight."""
+
+    fixed: MaskedArray
+    moving: MaskedArray
+    similarity: str
+    weight: float = 1.0
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, channel: ImageChannel, number: int, settings: DiffeoSettings, grid: Geometry) -> ArrayChannel:
+        """Return a channel of a task; errors as those of `MaskedArray.of`, with its number."""
+        fixed = MaskedArray.of(channel.fixed, channel.fixed_mask, f"fixed (channel {number})")
+        moving = MaskedArray.of(channel.moving, channel.moving_mask, f"moving (channel {number})", channel.moving_smoothed)
+        chosen, notes = _chosen(settings, (fixed, moving), grid)
+        return cls(fixed, moving, chosen.similarity, channel.weight, tuple(f"Channel {number}: {note}" for note in notes))
+
+    def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], workers: Workers) -> ArrayChannel:
+        """Return both images as `MaskedArray.coarser` does."""
+        fixed, moving = (image.coarser(places, sigmas, workers) for image in (self.fixed, self.moving))
+        return replace(self, fixed=fixed, moving=moving)
+
+
+@dataclass(frozen=True)
 class Level:
     """One level of the pyramid.
 
@@ -271,11 +299,12 @@ class Scheme:
         self,
         fixed: MaskedArray,
         moving: MaskedArray,
+        others: Sequence[ArrayChannel] = (),
         *,
         workers: Workers,
         progress: Progress = silent,
     ) -> tuple[np.ndarray, tuple[LevelTrace, ...]]:
-        """Register two arrays of one shape.
+        """Register two arrays of one shape, together with the `others`, further channels on the same voxels.
 
         Returns
         -------
@@ -294,15 +323,15 @@ class Scheme:
 
             if before is not level:
                 field = _resampled(field, before, level, workers)
-            traces.append(self._run(level, fixed, moving, field, workers, report))
+            channels = [ArrayChannel(fixed, moving, self.settings.similarity), *others]
+            traces.append(self._run(level, channels, field, workers, report))
             done += level.iterations * level.voxels
         return field, tuple(traces)
 
     def _run(
         self,
         level: Level,
-        fixed: MaskedArray,
-        moving: MaskedArray,
+        channels: Sequence[ArrayChannel],
         field: np.ndarray,
         workers: Workers,
         report: Callable[[int, float], None],
@@ -311,10 +340,10 @@ class Scheme:
         started = time.perf_counter()
         settings = self.settings
         sigmas = tuple(settings.smoothing_voxels * f if f > 1 else 0.0 for f in level.factors)
-        fixed, moving = (image.coarser(level.places, sigmas, workers) for image in (fixed, moving))
+        channels = [channel.coarser(level.places, sigmas, workers) for channel in channels]
         values: list[float] = []
         reason = ""
-        for value in self._iterations(level, fixed, moving, field, workers):
+        for value in self._iterations(level, channels, field, workers):
             values.append(value)
             report(len(values), value)
             if not math.isfinite(value):
@@ -335,7 +364,7 @@ class Scheme:
             level=level.number,
             shrink_factor=float(level.factor),
             smoothing_sigma_mm=settings.smoothing_voxels * level.factor * min(self.spacing) if level.factor > 1 else 0.0,
-            metric=f"mean squared difference ({settings.similarity})",
+            metric=f"mean squared difference ({', '.join(channel.similarity for channel in channels)})",
             values=tuple(values),
             # The metric belongs to the field before its last update.
             end_value=None,
@@ -345,26 +374,20 @@ class Scheme:
         )
 
     def _iterations(
-        self, level: Level, fixed: MaskedArray, moving: MaskedArray, field: np.ndarray, workers: Workers
+        self, level: Level, channels: Sequence[ArrayChannel], field: np.ndarray, workers: Workers
     ) -> Iterator[float]:
         """Update `field` once per step; yield the metric before each update."""
         settings = self.settings
         edges = [s * f for s, f in zip(self.spacing, level.factors, strict=True)]
         relative = tuple(edge / min(edges) for edge in edges)
         windows = tuple(tuple(round(radius / r) for r in relative) for radius in settings.window_voxels)
-        similarity = Similarity(settings.similarity, windows, settings.contrast_floor, relative)
         fluid, elastic = (tuple(sigma / r for r in relative) for sigma in (self.fluid_sigma, self.elastic_sigma))
-        weights = [None if image.mask is None else inner_weight(image.mask) for image in (fixed, moving)]
-        fixed_channels = similarity.channels(fixed.voxels, weights[0], workers)
-        sampler = Sampler([moving.voxels] if weights[1] is None else [moving.voxels, weights[1]], sharp=int(moving.smoothed))
+        similarities = [Similarity(channel.similarity, windows, settings.contrast_floor, relative) for channel in channels]
+        comparisons = [_Comparison(*one, workers) for one in zip(similarities, channels, strict=True)]
+        weights = [channel.weight for channel in channels]
+        parts = shares(weights, similarities, channels[0].fixed.voxels, comparisons[0].weight, workers)
         for _ in range(level.iterations):
-            image, *weight = sampler.warped(field, workers)
-            channels = similarity.channels(image, weight[0] if weight else None, workers)
-            update, value = similarity.force(
-                fixed_channels, channels, _force_weight(weights[0], *weight), settings.maximum_step_voxels, workers
-            )
-            # Not needed while the update is smoothed: twelve arrays for "mind".
-            del channels
+            update, value = self._force(comparisons, parts, field, workers)
             for component in update:
                 smooth(component, fluid, workers)
             scale_update(update, settings.step_gain, settings.maximum_step_voxels, workers)
@@ -372,6 +395,38 @@ class Scheme:
             for component in field:
                 smooth(component, elastic, workers)
             yield value
+
+
+    def _force(
+        self, comparisons: Sequence[_Comparison], parts: Sequence[float], field: np.ndarray, workers: Workers
+    ) -> tuple[np.ndarray, float]:
+        """Return the update that all channels ask for together, and the metric; what was compared is let go of."""
+        longest = self.settings.maximum_step_voxels
+        compared = [one.at(field, share, workers) for one, share in zip(comparisons, parts, strict=True)]
+        first, similarity = compared[0], comparisons[0].similarity
+        if len(compared) > 1:
+            return joint_force(compared, similarity.relative_spacing, longest, workers)
+        return similarity.force(first.fixed, first.moving, first.weight, longest, workers)
+
+
+class _Comparison:
+    """One channel at one level: what is compared of its fixed image, and its moving image, ready to be warped."""
+
+    def __init__(self, similarity: Similarity, channel: ArrayChannel, workers: Workers) -> None:
+        self.similarity = similarity
+        self.weight, moving_weight = (
+            None if image.mask is None else inner_weight(image.mask) for image in (channel.fixed, channel.moving)
+        )
+        self.fixed = similarity.channels(channel.fixed.voxels, self.weight, workers)
+        moving = channel.moving.voxels
+        images = [moving] if moving_weight is None else [moving, moving_weight]
+        self.sampler = Sampler(images, sharp=int(channel.moving.smoothed))
+
+    def at(self, field: np.ndarray, share: float, workers: Workers) -> Compared:
+        """Return what is compared when the moving image is warped by a field."""
+        image, *weight = self.sampler.warped(field, workers)
+        moving = self.similarity.channels(image, weight[0] if weight else None, workers)
+        return Compared(self.fixed, moving, _force_weight(self.weight, *weight), share)
 
 
 def _force_weight(*weights: np.ndarray | None) -> np.ndarray | None:

@@ -23,7 +23,7 @@ SIMILARITIES = {
 }
 """The similarities by name, with what is compared."""
 
-_FLAT = 1e-4
+FLAT = 1e-4
 """Squared slopes below this are noise: no force is divided by less."""
 
 
@@ -144,22 +144,10 @@ class Similarity:
 
         def of_part(part: Part) -> tuple[float, float]:
             start, stop, _ = part[0].indices(shape[0])
-            low, high = max(start - 1, 0), min(stop + 1, shape[0])
             pulls = update[:, start:stop]
             pulls[...] = 0
-            steepness = np.full(pulls.shape[1:], np.float32(_FLAT))
-            squared = np.zeros_like(steepness)
-            for f, m in zip(fixed, moving, strict=True):
-                difference = f[start:stop] - m[start:stop]
-                both = f[low:high] + m[low:high]
-                for pull, slope, scale in zip(pulls, slopes(both, slice(start - low, stop - low)), scales, strict=True):
-                    # Twice the central difference of twice the mean: a quarter of it is the mean slope.
-                    pull += difference * slope
-                    slope *= slope
-                    slope *= scale * np.float32(0.25)
-                    steepness += slope
-                difference *= difference
-                squared += difference
+            steepness = np.full(pulls.shape[1:], np.float32(FLAT))
+            squared = sum_up(pulls, steepness, fixed, moving, start, scales)
             total = squared if weight is None else squared * weight[start:stop]
             found = float(total.sum(dtype=np.float64)), float(
                 total.size if weight is None else weight[start:stop].sum(dtype=np.float64)
@@ -176,6 +164,34 @@ class Similarity:
 
         found = workers.each(of_part, parts_along(shape, 2))
         return update, sum(total for total, _ in found) / max(sum(count for _, count in found), 1.0)
+
+
+def sum_up(
+    pulls: np.ndarray, steepness: np.ndarray, fixed: Sequence[np.ndarray], moving: Sequence[np.ndarray], start: int,
+    scales: Sequence[np.float32],
+) -> np.ndarray:
+    """Add the pull and the squared slopes of what is compared to planes from `start` on; return the squared differences there.
+
+    Parameters
+    ----------
+    pulls, steepness : shapes (3, planes, j, i) and (planes, j, i); changed in place.
+    scales : a quarter of the squared inverse voxel edge along each axis.
+    """
+    stop, count = start + len(steepness), len(fixed[0])
+    low, high = max(start - 1, 0), min(stop + 1, count)
+    squared = np.zeros_like(steepness)
+    for f, m in zip(fixed, moving, strict=True):
+        difference = f[start:stop] - m[start:stop]
+        both = f[low:high] + m[low:high]
+        for pull, slope, scale in zip(pulls, slopes(both, slice(start - low, stop - low)), scales, strict=True):
+            # Twice the central difference of twice the mean: a quarter of it is the mean slope.
+            pull += difference * slope
+            slope *= slope
+            slope *= scale * np.float32(0.25)
+            steepness += slope
+        difference *= difference
+        squared += difference
+    return squared
 
 
 def _along(axis: int, step: int) -> tuple[int, ...]:

@@ -18,9 +18,9 @@ from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.presentation.choices import LABELS
-from HyperPredictRegLib.presentation.panel import PanelState, PanelView, missing_inputs
+from HyperPredictRegLib.presentation.panel import PanelState, PanelView, missing_channel, missing_inputs
 from HyperPredictRegLib.results.job import Criterion
-from HyperPredictRegLib.slicerbridge.request import MaskChoice, Request
+from HyperPredictRegLib.slicerbridge.request import ChannelChoice, MaskChoice, Request
 from HyperPredictRegLib.slicerbridge.volumes import volume_geometry
 
 
@@ -76,6 +76,8 @@ class ParameterNode:
     fixedLandmarks: vtkMRMLMarkupsFiducialNode
     movingLandmarks: vtkMRMLMarkupsFiducialNode
     landmarksFor: LandmarksFor = LandmarksFor.MEASURING
+    fixedChannel: vtkMRMLScalarVolumeNode
+    movingChannel: vtkMRMLScalarVolumeNode
     engine: Engine = next(iter(Engine))
     preset: Preset = Preset.FAST
     rule: Rule = Rule.PLATEAU
@@ -124,7 +126,9 @@ def state_of(parameters: Any, **more: Any) -> PanelState:
         manual=parameters.manual,
         segments=tuple(segment_name(segmentation, one) for one in segment_ids(segmentation)),
         grid=grid,
-        missing=missing_inputs(fixed, parameters.movingVolume),
+        missing=missing_inputs(fixed, parameters.movingVolume)
+        or missing_channel(parameters.fixedChannel, parameters.movingChannel),
+        several=parameters.fixedChannel is not None,
         **more,
     )
 
@@ -149,6 +153,7 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
     else:
         criterion = view.criterion
         options["setting"] = view.setting if view.manual else {}
+    channel = (parameters.fixedChannel, parameters.movingChannel)
     return Request(
         fixed=parameters.fixedVolume,
         moving=parameters.movingVolume,
@@ -157,6 +162,8 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
         initial_transform=parameters.initialTransform,
         fixed_landmarks=parameters.fixedLandmarks,
         moving_landmarks=parameters.movingLandmarks,
+        # One that is incomplete cannot be started with.
+        channels=() if None in channel else (ChannelChoice(*channel),),
         prediction=None if view is None or view.prediction is None else parameters.prediction,
         options=options | {"criterion": criterion},
         **masks,

@@ -108,9 +108,13 @@ def common_view(
     Anatomy that one scan has cut off must not be compared with the nothing beyond its edge. `missing` tells where the fixed and
     the moving image hold padding (non-zero, on their own grids); `alignment` maps fixed to moving points, LPS mm.
     """
-    views = []
-    for image, padded, transform in zip((fixed, moving), missing, (None, alignment), strict=True):
-        ones = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1 if padded is None else sitk.Equal(padded, 0)
-        ones.CopyInformation(image)
-        views.append(grid.resample(ones, transform, interpolator=sitk.sitkNearestNeighbor))
-    return sitk.And(*views)
+    return sitk.And(field_of_view(fixed, missing[0], grid), field_of_view(moving, missing[1], grid, alignment))
+
+
+def field_of_view(
+    image: sitk.Image, missing: sitk.Image | None, grid: Geometry, transform: sitk.Transform | None = None
+) -> sitk.Image:
+    """Return where on the grid an image has voxels that are not padding, as a uint8 image; see `common_view`."""
+    ones = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1 if missing is None else sitk.Equal(missing, 0)
+    ones.CopyInformation(image)
+    return grid.resample(ones, transform, interpolator=sitk.sitkNearestNeighbor)

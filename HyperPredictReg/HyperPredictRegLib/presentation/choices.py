@@ -53,6 +53,12 @@ def engines_tooltip() -> str:
     return "\n".join(f"{info.title}: {info.unavailable or info.summary}" for info in engine_infos())
 
 
+def channel_engines() -> str:
+    """Return ", or choose ..." with the engines that take several channels; "" if there are none."""
+    able = " or ".join(info.title for info in engine_infos() if info.channels and not info.unavailable)
+    return f", or choose {able}" if able else ""
+
+
 def predictable_words() -> str:
     """Name the engines and presets that a predictor is installed for, such as "Demons at \"Fast\""; "" if there is none."""
     return " or ".join(

@@ -10,9 +10,9 @@ import SimpleITK as sitk
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.formatting import distance
 from HyperPredictRegLib.core.progress import CancelCheck, interruptible, never
-from HyperPredictRegLib.preprocessing.image_set import Inputs, check_memory
+from HyperPredictRegLib.preprocessing.image_set import ChannelSides, Inputs, check_memory
 from HyperPredictRegLib.preprocessing.intensity import points_of
-from HyperPredictRegLib.preprocessing.working_grid import on_grid, smoothed_for, working_grid, working_spacing
+from HyperPredictRegLib.preprocessing.working_grid import common_view, on_grid, smoothed_for, working_grid, working_spacing
 from HyperPredictRegLib.quality.metrics import (
     dice_measure,
     displacement_lengths,
@@ -23,7 +23,7 @@ from HyperPredictRegLib.quality.metrics import (
     mutual_information,
     sd_log_jacobian,
 )
-from HyperPredictRegLib.results.report import Measured
+from HyperPredictRegLib.results.report import ChannelMeasure, Measured
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.labels import describe_segments, embedded_label_names
 from HyperPredictRegLib.spatial.slabs import resampled
@@ -115,6 +115,7 @@ def measure(
         dice=dice,
         tre_mm=tre,
         tre_before_mm=tre_before,
+        channels=tuple(_channel_measure(channel, transform, start, foreground) for channel in inputs.channels),
     )
     # Measured in double precision; shown and stored in single, which has the same signs.
     stored = sitk.Cast(jacobian, sitk.sitkFloat32)
@@ -181,6 +182,23 @@ def _check_reach(inputs: Inputs, transform: sitk.Transform, start: sitk.Transfor
     if not reach <= _FARTHEST * size:
         far = f"{distance(float(reach))} away" if np.isfinite(reach) else "out of all numbers"
         raise InputError(f"The transform leads {far}, so there is nothing to measure: is it of this pair, and in mm?")
+
+
+def _channel_measure(
+    channel: ChannelSides, transform: sitk.Transform, start: sitk.Transform, foreground: sitk.Image
+) -> ChannelMeasure:
+    """Measure how similar the images of a channel are inside the foreground, where both have voxels before and after."""
+    grid = Geometry.of(foreground)
+    fixed, moving = channel.fixed, channel.moving
+    image, missing = on_grid(fixed.normalised, grid), (fixed.missing, moving.missing)
+    views = [common_view(fixed.image, moving.image, one, grid, missing) for one in (start, transform)]
+    inside = sitk.And(foreground, sitk.And(*views))
+    before = after = 1.0
+    if sitk.GetArrayViewFromImage(inside).any():
+        before, after = (
+            mutual_information(image, on_grid(moving.normalised, grid, one), inside) for one in (start, transform)
+        )
+    return ChannelMeasure(channel.number, channel.weight, before, after)
 
 
 def nearest(image: sitk.Image, grid: Geometry, transform: sitk.Transform | None = None) -> sitk.Image:

@@ -253,10 +253,19 @@ def _key_numbers(report: Report) -> list[KeyNumber]:
         numbers.append(KeyNumber(wording.landmark_title(report), f"{before} → {distance(landmarks.mean)}", remark))
     folding, inverse, moved = measured.folding_percent, measured.inverse_consistency_mm, measured.displacement_mm
     similarity = f"{number(measured.similarity_before, 3)} → {number(measured.similarity_after, 3)}"
+    of_channels = [
+        KeyNumber(
+            f"Image similarity, channel {one.number}",
+            f"{number(one.similarity_before, 3)} → {number(one.similarity_after, 3)}",
+            f"normalized mutual information, before → after; weight {number(one.weight)}",
+        )
+        for one in measured.channels
+    ]
     numbers += [
         KeyNumber("Folding", percent(folding.foreground), f"of the foreground; {percent(folding.grid)} of the grid"),
         KeyNumber("Inverse consistency", distance(inverse.mean), tail(inverse, 2)),
         KeyNumber("Image similarity", similarity, "normalized mutual information, before → after"),
+        *of_channels,
         KeyNumber("Deformation", distance(moved.mean, 1), tail(moved, 1)),
         KeyNumber(
             "Jacobian determinant",

@@ -51,12 +51,23 @@ class Distances:
 
 
 @dataclass(frozen=True)
+class ChannelMeasure:
+    """How similar the images of a channel beside the first pair are, where both show something; as in `Measured`."""
+
+    number: int
+    weight: float
+    similarity_before: float
+    similarity_after: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """The quality of a registration. Dice, landmarks and their parts are None where no labels or landmarks were given.
 
     Landmarks that led the registration (`Job.uses_landmarks`) are no independent check: their distances are not its error.
 
-    Similarity is the normalised mutual information of the images inside the foreground, from 1 (none) to 2.
+    Similarity is the normalised mutual information of the images inside the foreground, from 1 (none) to 2; that of the first
+    pair stands here, those of other channels in `channels`.
     """
 
     folding_percent: FoldingPercent
@@ -70,6 +81,7 @@ class Measured:
     dice: DiceMeasure | None = None
     tre_mm: Distances | None = None
     tre_before_mm: Distances | None = None
+    channels: tuple[ChannelMeasure, ...] = ()
 
 
 @dataclass(frozen=True)

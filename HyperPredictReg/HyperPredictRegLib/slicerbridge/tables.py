@@ -86,6 +86,9 @@ def add_measures_table(scene: Any, measured: Measured, name: str = "Measures", *
         ("Normalized mutual information before", measured.similarity_before, ""),
         ("Normalized mutual information after", measured.similarity_after, ""),
     ]
+    for one in measured.channels:
+        words = f"Normalized mutual information of channel {one.number}"
+        rows += [(f"{words} before", one.similarity_before, ""), (f"{words} after", one.similarity_after, "")]
     if measured.dice is not None:
         rows += [("Mean Dice before", measured.dice.mean_before, ""), ("Mean Dice", measured.dice.mean, "")]
     distances = "Distance at the landmarks used" if landmarks_used else "Target registration error"

@@ -66,6 +66,7 @@ def _tried(
             seed=plan.job.seed,
             fixed_mask=pair.fixed_mask,
             moving_mask=pair.moving_mask,
+            channels=pair.channels,
             view=pair.view,
             moving_smoothed=pair.moving_smoothed,
             progress=progress,

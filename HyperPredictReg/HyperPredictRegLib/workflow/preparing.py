@@ -14,6 +14,7 @@ from HyperPredictRegLib.alignment import align, stability
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.json_records import to_plain
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, interruptible, stop_if
+from HyperPredictRegLib.core.resources import CHANNEL_BYTES_PER_VOXEL
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.preprocessing.image_set import Inputs, check_memory, read_inputs
 from HyperPredictRegLib.preprocessing.intensity import points_of
@@ -103,8 +104,8 @@ def _check_grid(plan: Plan, inputs: Inputs) -> None:
     fixed, engine, preset = inputs.fixed, plan.engine, plan.job.preset
     spacing = working_spacing(fixed.image, fixed.foreground, preset)
     grid = Geometry.of(fixed.image).covering(points_of(fixed.foreground), spacing, MARGIN_VOXELS * spacing)
-    images = fixed.image.GetNumberOfPixels() + inputs.moving.image.GetNumberOfPixels()
-    check_memory(images, grid.voxel_count, f"The preset '{preset}'", engine.info.extra_bytes)
+    extra = engine.info.extra_bytes + len(inputs.channels) * CHANNEL_BYTES_PER_VOXEL * grid.voxel_count
+    check_memory(inputs.image_voxels, grid.voxel_count, f"The preset '{preset}'", extra)
     engine.search_space(grid, plan.engine_settings).complete(plan.job.setting, engine.info.name)
 
 

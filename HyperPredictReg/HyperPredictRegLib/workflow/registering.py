@@ -230,6 +230,13 @@ def result_warnings(
             f"The images agree less after the deformable step than before it (normalised mutual information {number(before, 3)} "
             f"and then {number(after, 3)}): look at the result before you use it."
         )
+    for one in measured.channels:
+        if one.similarity_before - one.similarity_after > max(_LEAST_DROP, _SAME_SIMILARITY * (one.similarity_before - 1)):
+            found.append(
+                f"The images of channel {one.number} agree less after the deformable step than before it (normalised mutual "
+                f"information {number(one.similarity_before, 3)} and then {number(one.similarity_after, 3)}): check that they "
+                "lie where the first pair lies, or lower the weight of this channel."
+            )
     if alignment.contrast == "different" and plan.engine.info.contrasts == "same" and not mirrored:
         others = " or ".join(f"'{info.name}'" for info in engine_infos() if info.contrasts == "any" and not info.unavailable)
         found.append(
