@@ -77,4 +77,4 @@ def test_a_prediction_does_not_count_once_landmarks_are_used(opened_panel: tuple
     panel.ui.landmarksForComboBox.setCurrentIndex(1)
     host.let_qt_work()
     assert panel.widget.panel.view.prediction is None
-    assert "another mask, segmentation, start or landmarks" in panel.ui.reliabilityLabel.text
+    assert "another mask, segmentation, channel, start or landmarks" in panel.ui.reliabilityLabel.text
