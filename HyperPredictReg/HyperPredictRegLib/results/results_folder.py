@@ -17,7 +17,7 @@ from HyperPredictRegLib.core.files import checked_path, concerns, read_text, req
 from HyperPredictRegLib.core.json_records import to_json
 from HyperPredictRegLib.core.progress import CancelCheck, never, stop_if
 from HyperPredictRegLib.core.staging import new_staging, publish_files, recover, remove_staging
-from HyperPredictRegLib.results.outcome import Outcome
+from HyperPredictRegLib.results.outcome import Outcome, affine_warped, affine_warped_labels
 from HyperPredictRegLib.results.report import Report
 from HyperPredictRegLib.spatial.images import write_image
 from HyperPredictRegLib.spatial.transforms import write_transform
@@ -32,7 +32,7 @@ OWN_NAMES = PREDICTION_NAMES | frozenset(
     [
         REPORT_NAME, "transform.h5", "inverse.h5", "warped.nrrd", "jacobian.nrrd", "warped-labels.nrrd", "report.html",
         "overlay.png", "checkerboard.png", "jacobian.png", "deformed_grid.png", "outlines.png", "trace.png", "slicer-views.png",
-        "working-state.json", "fixed-on-grid.nrrd", "moving-aligned.nrrd", "moving-registered.nrrd", "foreground.nrrd",
+        "affine.tfm", "affine-warped.nrrd", "affine-warped-labels.nrrd", "working-state.json", "fixed-on-grid.nrrd", "moving-aligned.nrrd", "moving-registered.nrrd", "foreground.nrrd",
     ]
 )  # fmt: skip
 """Every name that a result bears, scenes apart, whose names users choose. No other file of a folder is ever deleted."""
@@ -116,6 +116,7 @@ def write_files(
     if outcome.warped_labels is not None:
         outputs["warped_labels"] = "warped-labels.nrrd"
         write_image(outcome.warped_labels, folder / outputs["warped_labels"])
+    outputs |= _write_affine_only(outcome, folder, cancelled)
     report = replace(outcome.report, outputs=outputs)
     for write in writers:
         stop_if(cancelled)
@@ -133,6 +134,19 @@ def write_files(
     report = replace(report, seconds=report.seconds | {"write": time.perf_counter() - started})
     (folder / REPORT_NAME).write_text(to_json(report), encoding="utf-8")
     return report
+
+
+def _write_affine_only(outcome: Outcome, folder: Path, cancelled: CancelCheck) -> dict[str, str]:
+    """Write what the affine step alone gives, each volume made just before it is written; return the names by role."""
+    written = {"affine_transform": "affine.tfm"}
+    write_transform(outcome.affine, folder / written["affine_transform"])
+    for role, made in (("affine_warped", affine_warped), ("affine_warped_labels", affine_warped_labels)):
+        stop_if(cancelled)
+        image = made(outcome)
+        if image is not None:
+            written[role] = f"{role.replace('_', '-')}.nrrd"
+            write_image(image, folder / written[role])
+    return written
 
 
 def publish(
