@@ -23,15 +23,15 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from helpfulness_cases import SEED, cases, grid_pair, make, truth
+from HyperPredictRegLib.alignment.likeness import likeness
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.engines.base import RegistrationTask
 from HyperPredictRegLib.engines.demons import DemonsEngine, DemonsSettings
 from HyperPredictRegLib.engines.diffeo import DiffeoEngine, DiffeoSettings
 from HyperPredictRegLib.quality.benefit import Evidence, evidence, features, judged_alone
 from HyperPredictRegLib.quality.measurement import nearest
-from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import displacement_field, field_transform
-from helpfulness_cases import SEED, cases, grid_pair, make, truth
 from scipy.optimize import minimize
 
 RESULTS = Path(__file__).resolve().parent / "results" / "helpfulness.csv"
@@ -39,7 +39,8 @@ ENGINES = {"diffeo": (DiffeoEngine(), DiffeoSettings()), "demons": (DemonsEngine
 TRUTH = ("dice_before", "dice_after", "error_before", "error_after")
 NUMBERS = tuple(Evidence.__dataclass_fields__)
 COLUMNS = (
-    "use", "domain", "fixed", "moving", "change", "engine", *TRUTH, *NUMBERS, "inverse_inconsistency", "cpu_register", "cpu_judge",
+    "use", "domain", "fixed", "moving", "change", "engine", "contrast", *TRUTH, *NUMBERS,
+    "inverse_inconsistency", "cpu_register", "cpu_judge",
 )  # fmt: skip
 SAME_DICE, SAME_VOXELS, LOST_DICE, LOST_VOXELS = 0.005, 0.05, 0.3, 5.0
 KINDS: dict[str, Callable[[dict[str, Any]], float]] = {
@@ -107,9 +108,16 @@ def row(case: Any, engine: str, stored: dict[str, Any]) -> dict[str, Any]:
     numbers = evidence(stored["fixed"], stored["moving"], deformation, stored["fg"], stored["mfg"])
     return {
         "use": case.use, "domain": case.domain, "fixed": case.fixed, "moving": case.moving, "change": case.change,
-        "engine": engine, **stored["truth"], **asdict(numbers), "inverse_inconsistency": stored["inverse_inconsistency"],
+        "engine": engine, "contrast": _contrast(stored), **stored["truth"], **asdict(numbers),
+        "inverse_inconsistency": stored["inverse_inconsistency"],
         "cpu_register": stored["cpu"], "cpu_judge": time.process_time() - started,
     }  # fmt: skip
+
+
+def _contrast(stored: dict[str, Any]) -> str:
+    """Judge contrast as the alignment of a job does."""
+    images, masks = ([sitk.GetArrayFromImage(stored[name]) for name in names] for names in (("fixed", "moving"), ("fg", "mfg")))
+    return likeness(*images, (masks[0] != 0) & (masks[1] != 0)).contrast
 
 
 def read() -> list[dict[str, Any]]:
@@ -117,7 +125,7 @@ def read() -> list[dict[str, Any]]:
     with RESULTS.open(newline="") as file:
         rows: list[dict[str, Any]] = list(csv.DictReader(file))
     for found in rows:
-        for name in COLUMNS[6:]:
+        for name in COLUMNS[7:]:
             found[name] = float(found[name]) if found[name] else np.nan
         found["blocks"] = int(found["blocks"])
         found["truth"] = _truth(found)
@@ -139,6 +147,11 @@ def evidence_of(found: dict[str, Any]) -> Evidence:
     return Evidence(**{name: found[name] for name in NUMBERS})
 
 
+def suited(found: dict[str, Any]) -> bool:
+    """Tell whether both engines, which compare intensities directly, suit a pair."""
+    return bool(found["contrast"] != "different")
+
+
 def area(worse: Sequence[float], better: Sequence[float]) -> float:
     """Return the area under the ROC curve: how often a number of `better` is above one of `worse`."""
     one, other = np.array(worse)[:, None], np.array(better)[None]
@@ -146,9 +159,9 @@ def area(worse: Sequence[float], better: Sequence[float]) -> float:
 
 
 def tune() -> None:
-    """Fit the logistic rule to helpful against harmful, lost and nonsense rows for tuning; print its numbers."""
-    rows = [r for r in read() if r["use"] == "tune" and r["truth"] != "same"]
-    x = np.array([features(evidence_of(r)) for r in rows])
+    """Fit the logistic rule to the helpful and the harmful rows for tuning; print its numbers."""
+    rows = [r for r in read() if r["use"] == "tune" and r["truth"] in ("helpful", "harmful")]
+    x = np.array([features(evidence_of(r), suited(r)) for r in rows])
     y = np.array([r["truth"] == "helpful" for r in rows], dtype=float)
     weight = np.where(y > 0, 0.5 / y.sum(), 0.5 / (1 - y).sum())
     middle, spread = x.mean(axis=0), x.std(axis=0)
@@ -174,18 +187,19 @@ def table() -> None:
     levels = ("helped", "unclear", "did not help", "nonsense")
     print(f"\n{'use':6s}{'truth':10s}{'rows':>5s}" + "".join(f"{level:>14s}" for level in levels))
     for use in ("tune", "test"):
-        for truth_, of in (("helpful", ()), ("harmful", ()), ("same", ()), ("lost", ()), ("nonsense", ())):
-            said = [judged_alone(evidence_of(r)) for r in rows if r["use"] == use and r["truth"] == truth_]
-            print(f"{use:6s}{truth_:10s}{len(said):5d}" + "".join(f"{said.count(level):14d}" for level in levels), *of)
+        for truth_ in ("helpful", "harmful", "same", "lost", "nonsense"):
+            said = [judged_alone(evidence_of(r), suited(r)) for r in rows if r["use"] == use and r["truth"] == truth_]
+            print(f"{use:6s}{truth_:10s}{len(said):5d}" + "".join(f"{said.count(level):14d}" for level in levels))
     print(f"\n{'test, by domain':16s}{'harmful':>9s}{'flagged':>9s}{'helpful':>9s}{'flagged':>9s}")
     for domain in dict.fromkeys(r["domain"] for r in rows):
         counts = []
         for truth_ in ("harmful", "helpful"):
-            said = [judged_alone(evidence_of(r)) for r in rows
+            said = [judged_alone(evidence_of(r), suited(r)) for r in rows
                     if (r["use"], r["domain"], r["truth"]) == ("test", domain, truth_)]
             counts += [len(said), sum(level in levels[2:] for level in said)]
         print(f"{domain:16s}" + "".join(f"{count:9d}" for count in counts))
-    print(f"\nCPU seconds: registering {np.mean([r['cpu_register'] for r in rows]):.2f}, judging {np.mean([r['cpu_judge'] for r in rows]):.2f}")
+    seconds = [np.mean([r[name] for r in rows]) for name in ("cpu_register", "cpu_judge")]
+    print(f"\nCPU seconds: registering {seconds[0]:.2f}, judging {seconds[1]:.2f}")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Registrations of which labels, landmarks or a known warp tell whether deforming helped; see `helpfulness.py`.
 
-Tuned on: the cases whose `use` is "tune". The others share no person, animal or state with them; all atria and all mouse brains are
-among the others. The average heads (spm-contrasts) are one space: their contrasts are divided instead.
+Tuned on: the cases whose `use` is "tune". The others share no person, animal or state with them; all atria and all mouse
+brains are among the others. The average heads (spm-contrasts) are one space: their contrasts are divided instead.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -52,7 +51,9 @@ ANATOMIES = {  # tuning, then test; blanks part the two images of a pair
         "p026_ed p026_es, p031_ed p031_es, p041_ed p041_es, p033_ed p045_ed, p028_es p038_ed",
     ),
     "hippocampus": ("001 004, 008 014, 020 024, 033 036, 040 042", "193 210, 244 252, 294 301, 332 338, 349 356"),
-    "fetal": ("ga21_notop ga24_notop, ga23_notop ga25_op, ga25_notop ga26_op", "ga27_op ga30_op, ga29_op ga32_op, ga31_op ga34_op"),
+    "fetal": (
+        "ga21_notop ga24_notop, ga23_notop ga25_op, ga25_notop ga26_op", "ga27_op ga30_op, ga29_op ga32_op, ga31_op ga34_op",
+    ),
     "brain": ("1000 1001, 1002 1006", "1008 1011, 1012 1015, 1017 1009"),
     "slab": ("s01 s03, s05 s07", "s11 s13, s15 s19"),
     "prostate": ("c00_mr c00_us, c06_mr c06_us, c04_mr c08_mr", "c14_mr c14_us, c20_mr c20_us, c16_mr c22_mr"),
@@ -81,8 +82,8 @@ NONSENSE = (
     "slab/s01 heart/p007_es, brain/1000 noise, heart/p009_ed noise, hippocampus/058 noise, brain/1007 mirror, "
     "fetal/ga24_notop heart/p010_ed",
     "mouse/05_UT heart/p027_ed, skull/CBA_J brain/1013, atrium/la01 hippocampus/220, prostate/c18_mr fetal/ga30_op, "
-    "atrium/la03 mouse/07_WT, slab/s17 heart/p034_ed, brain/1014 noise, mouse/09_UT noise, fetal/ga33_op noise, brain/1036 mirror, "
-    "heart/p040_ed atrium/la11, hippocampus/280 prostate/c24_mr",
+    "atrium/la03 mouse/07_WT, slab/s17 heart/p034_ed, brain/1014 noise, mouse/09_UT noise, fetal/ga33_op noise, "
+    "brain/1036 mirror, heart/p040_ed atrium/la11, hippocampus/280 prostate/c24_mr",
 )
 
 
@@ -336,9 +337,3 @@ def _wrong(case: Case, inputs: Inputs, start: sitk.AffineTransform) -> sitk.Affi
     made.SetMatrix(matrix.ravel().tolist())
     made.SetTranslation((at[0] - matrix @ corner).tolist())
     return made
-
-
-def stored_run(path: Path) -> dict[str, Any]:
-    """Return what a run has left in the cache."""
-    found: dict[str, Any] = pickle.loads(path.read_bytes())
-    return found

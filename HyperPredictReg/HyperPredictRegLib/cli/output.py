@@ -28,7 +28,7 @@ _SHOW_CURSOR = "\r\x1b[K\x1b[?25h"
 
 
 def show_report(report: Report) -> None:
-    """Print whether deforming helped, the first line of the report, the setting and why, what was measured, warnings and files."""
+    """Print whether deforming helped, the first line of the report, the setting, what was measured, warnings and files."""
     from HyperPredictRegLib.reporting import wording
 
     voxel_mm = wording.voxel_mm(report)

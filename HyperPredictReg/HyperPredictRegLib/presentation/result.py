@@ -66,7 +66,8 @@ def verdict_text(report: Report, pair: str = "") -> str:
     first, more, _ = (wording.first_line(report) or wording.verdict(report)).partition("; ")
     for message in _TOLD_BY_MARK:
         first = first.replace(message, "", 1)
-    parts = [f"<b>{html.escape(pair)}</b>" if pair else "", _benefit_mark(report), _limit_mark(report), html.escape(f"{first}." if more else first)]
+    parts = [f"<b>{html.escape(pair)}</b>" if pair else "", _benefit_mark(report), _limit_mark(report)]
+    parts.append(html.escape(f"{first}." if more else first))
     if count:
         parts.append(f"\u26a0 <b>{count} warning{'s' if count > 1 else ''} under \"Details\".</b>")
     return " ".join(part for part in parts if part)

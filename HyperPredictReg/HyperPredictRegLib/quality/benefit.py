@@ -36,12 +36,15 @@ _WINDOW = 2.0
 _FLOOR = 1e-3
 
 
-WEIGHTS = (4.0, 2.0, 20.0, 8.0)
-INTERCEPT = -8.0
-"""Of a logistic rule: fitted by `benchmarks/helpfulness.py tune`, where helpful and other results weigh the same."""
+WEIGHTS = (5.0, 20.2, -2.8)
+INTERCEPT = -2.94
+"""Of a logistic rule over `features`: fitted by `benchmarks/helpfulness.py tune`, where both sides weigh the same."""
 
 HELPED, NOT_HELPED = 0.5, -0.5
 """Scores from which deforming is said to have helped, and below which it is said not to."""
+
+UNRELATED, APART = 0.25, 0.3
+"""If neither before nor after the images explain more of each other, or their foregrounds overlap more, they are nonsense."""
 
 LEAST_BLOCKS = 20
 SAME_VOXELS = 0.05
@@ -63,11 +66,14 @@ class Evidence:
     Attributes
     ----------
     improved_share : share of the held-out blocks whose edges agree better than by the affine step alone.
-    effect : mean gain of the held-out blocks in units of its standard deviation among them.
+    effect : mean gain of the held-out blocks in units of its standard deviation among them. This and `kept`, the information
+        with blocks held out, the correlations and `sd_log_jacobian` are told; the rule needs none of them.
     kept : gain in held-out blocks over the gain that the whole deformation brings there.
     information_before, information_held_out, information_after : normalized mutual information by the affine step alone, with
         every block held out, and by the whole deformation.
     correlation_before, correlation_after : mean squared correlation of the intensities in small windows.
+    explained_before, explained_after : share of one image's variance that the other explains, by any relation between their
+        intensities; the larger of both ways.
     foreground_before, foreground_after : Dice of the two foregrounds.
     sd_log_jacobian : of the deformation, on the coarse grid.
     blocks : how many there are.
@@ -81,6 +87,8 @@ class Evidence:
     information_after: float
     correlation_before: float
     correlation_after: float
+    explained_before: float
+    explained_after: float
     foreground_before: float
     foreground_after: float
     sd_log_jacobian: float
@@ -119,53 +127,54 @@ def evidence(
     edges = [_edge_agreement(slopes, _slopes(one, inside)) for one in (before, held_out, whole)]
     gains = _block_means(edges[1] - edges[0], inside)
     spread = float(gains.std()) if gains.size else math.nan
-    own = float((edges[2] - edges[0])[inside].mean())
+    held, own = (float((one - edges[0])[inside].sum()) for one in edges[1:])
     informed = [_information(reference[inside], one[inside]) for one in (before, held_out, whole)]
-    moved = _warped(grid.resample(sitk.Cast(moving_foreground, sitk.sitkFloat32)), coarse)
+    moved = _warped(grid.resample(sitk.Cast(moving_foreground, sitk.sitkFloat32)), coarse) >= 0.5
     return Evidence(
         improved_share=float((gains > 0).mean()) if gains.size else math.nan,
         effect=float(gains.mean()) / spread if spread > 0 else 0.0,
-        kept=float((edges[1] - edges[0])[inside].mean()) / (abs(own) + 1e-4),
+        kept=held / (abs(own) + 1e-4 * max(int(inside.sum()), 1)),
         information_before=informed[0],
         information_held_out=informed[1],
         information_after=informed[2],
         correlation_before=_local_correlation(reference, before, inside),
         correlation_after=_local_correlation(reference, whole, inside),
+        explained_before=_explained(reference, before, inside & aligned),
+        explained_after=_explained(reference, whole, inside & moved),
         foreground_before=_overlap(inside, aligned),
-        foreground_after=_overlap(inside, moved >= 0.5),
+        foreground_after=_overlap(inside, moved),
         sd_log_jacobian=_spread_of_volume(coarse, inside),
         blocks=len(gains),
     )
 
 
-def features(numbers: Evidence) -> tuple[float, ...]:
-    """Return what the rule weighs, in the order of `WEIGHTS`; extremes say no more than what is clear."""
-    return (
-        numbers.improved_share,
-        min(max(numbers.kept, -1.0), 1.5),
-        min(max(numbers.information_after - numbers.information_before, -0.1), 0.2),
-        numbers.correlation_after,
-    )
+def features(numbers: Evidence, suited: bool) -> tuple[float, ...]:
+    """Return what the rule weighs, in the order of `WEIGHTS`; see `judged_alone`."""
+    gain = numbers.information_after - numbers.information_before
+    # Beyond these it is as clear as can be.
+    return numbers.improved_share, min(max(gain, -0.1), 0.2), float(not suited)
 
 
-def judged_alone(numbers: Evidence) -> str:
-    """Return the level (of `BENEFITS`) that follows from the evidence without labels or landmarks."""
+def judged_alone(numbers: Evidence, suited: bool = True) -> str:
+    """Return the level (of `BENEFITS`) that follows from the evidence without labels or landmarks.
+
+    `suited` : False if the images seem to differ in contrast and the engine compares intensities directly.
+    """
     if numbers.blocks < LEAST_BLOCKS:
         return "unclear"
-    score = INTERCEPT + sum(weight * value for weight, value in zip(WEIGHTS, features(numbers), strict=True))
-    if score >= HELPED:
-        return "helped"
-    if score >= NOT_HELPED:
-        return "unclear"
-    return "nonsense" if _unlike(numbers) else "did not help"
+    related = max(numbers.explained_before, numbers.explained_after) >= UNRELATED
+    if not related or max(numbers.foreground_before, numbers.foreground_after) < APART:
+        return "nonsense"
+    score = INTERCEPT + sum(w * value for w, value in zip(WEIGHTS, features(numbers, suited), strict=True))
+    return "helped" if score >= HELPED else "unclear" if score >= NOT_HELPED else "did not help"
 
 
-def judged(numbers: Evidence, measured: Measured, voxel_mm: float) -> Benefit:
+def judged(numbers: Evidence, measured: Measured, voxel_mm: float, suited: bool = True) -> Benefit:
     """Judge from the evidence, and from labels or landmarks where these were measured, whether deforming helped.
 
-    `voxel_mm` : smallest spacing of the working grid.
+    `voxel_mm` : smallest spacing of the working grid; `suited` : see `judged_alone`.
     """
-    level = judged_alone(numbers)
+    level = judged_alone(numbers, suited)
     better, words = _told_by_labels(measured, voxel_mm)
     if better < 0 and level in ("helped", "unclear"):
         level = "did not help"
@@ -173,7 +182,8 @@ def judged(numbers: Evidence, measured: Measured, voxel_mm: float) -> Benefit:
         level = "unclear"
     elif better > 0 and level == "unclear":
         level = "helped"
-    return Benefit(level, SENTENCES[level], (*words, *_reasons(numbers)), {k: float(v) for k, v in asdict(numbers).items()})
+    told = {name: float(value) for name, value in asdict(numbers).items()}
+    return Benefit(level, SENTENCES[level], (*words, *_reasons(numbers, suited)), told)
 
 
 def _told_by_labels(measured: Measured, voxel_mm: float) -> tuple[int, tuple[str, ...]]:
@@ -191,17 +201,25 @@ def _told_by_labels(measured: Measured, voxel_mm: float) -> tuple[int, tuple[str
     return int(gain > 1) - int(gain < -1), (words,)
 
 
-def _reasons(numbers: Evidence) -> tuple[str, ...]:
+def _reasons(numbers: Evidence, suited: bool) -> tuple[str, ...]:
     if numbers.blocks < LEAST_BLOCKS:
         return ("The anatomy is too small for evidence without labels.",)
-    share = f"{100 * numbers.improved_share:.0f} %"
-    kept = min(max(numbers.kept, 0.0), 1.0)
-    return (
-        f"Edges agree better in {share} of the blocks that were held out, which keep {100 * kept:.0f} % of the gain.",
-        f"Normalized mutual information went from {number(numbers.information_before, 3)} to "
-        f"{number(numbers.information_after, 3)}.",
-        f"In small windows the two images then explain {100 * numbers.correlation_after:.0f} % of each other.",
-    )
+    before, after = (number(value, 3) for value in (numbers.information_before, numbers.information_after))
+    found = [
+        f"Edges agree better than by the affine step alone in {100 * numbers.improved_share:.0f} % of the blocks, each "
+        "deformed as its surroundings ask.",
+        f"The images' normalized mutual information went from {before} to {after}.",
+    ]
+    related, overlap = (max(pair) for pair in (
+        (numbers.explained_before, numbers.explained_after), (numbers.foreground_before, numbers.foreground_after)
+    ))  # fmt: skip
+    if related < UNRELATED:
+        found.append(f"Inside the anatomy one image explains {100 * related:.0f} % of the other's variation at most.")
+    if overlap < APART:
+        found.append(f"Their foregrounds overlap with a Dice of {number(overlap)} at most.")
+    if not suited:
+        found.append("The images seem to differ in contrast, which this registration method does not allow for.")
+    return tuple(found)
 
 
 def coarse_grid(grid: Geometry) -> Geometry:
@@ -263,6 +281,21 @@ def _information(one: np.ndarray, other: np.ndarray) -> float:
     return (rows + columns) / whole if whole > 0 else 1.0
 
 
+def _explained(one: np.ndarray, other: np.ndarray, inside: np.ndarray) -> float:
+    """Return the correlation ratio of two images inside a mask, the larger of both ways; 0 to 1."""
+    core = ndimage.binary_erosion(inside, iterations=2, border_value=1)
+    # The rim of any two outlines explains itself; of thin anatomy nothing else is left.
+    inside = core if core.sum() >= 0.1 * inside.sum() else inside
+    found = [0.0]
+    for given, asked in ((one[inside], other[inside]), (other[inside], one[inside])):
+        if asked.size and float(asked.var()) > 0:
+            place = np.searchsorted(np.quantile(given, np.linspace(0, 1, _BINS + 1)[1:-1]), given)
+            counts = np.bincount(place, minlength=_BINS)
+            means = np.bincount(place, weights=asked, minlength=_BINS) / np.maximum(counts, 1)
+            found.append(float((counts * (means - asked.mean()) ** 2).sum() / (asked.size * asked.var())))
+    return max(found)
+
+
 def _local_correlation(one: np.ndarray, other: np.ndarray, inside: np.ndarray) -> float:
     def mean(image: np.ndarray) -> np.ndarray:
         return np.asarray(ndimage.gaussian_filter(image, _WINDOW, truncate=2.5))
@@ -281,8 +314,3 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
 def _spread_of_volume(field: sitk.Image, inside: np.ndarray) -> float:
     values = sitk.GetArrayFromImage(jacobian_determinant(field))[inside]
     return float(np.log(np.clip(values, 1e-9, 1e9)).std()) if values.size else math.nan
-
-
-def _unlike(numbers: Evidence) -> bool:
-    """Tell whether the images have so little in common that they do not seem to show the same anatomy."""
-    return numbers.correlation_after < 0.4 and numbers.information_after < 1.1

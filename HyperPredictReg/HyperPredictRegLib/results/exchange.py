@@ -156,7 +156,7 @@ def read_result(folder: Path) -> Result:
     """
     state, report = _read_records(folder)
     # They lie on the grid of the warped image, whose file rounds it.
-    grids = replace(state, grids=state.grids | {name: state.grids["warped"] for name in _AFFINE_ONLY})
+    grids = replace(state, grids=state.grids | dict.fromkeys(_AFFINE_ONLY, state.grids["warped"]))
     affine_only = {name: _read_volume(folder, report, name, grids) for name in _AFFINE_ONLY if name in report.outputs}
     return Result(**_result_parts(folder, state, report), **affine_only)
 

@@ -77,7 +77,7 @@ class Outcome(Result):
 
 
 def affine_warped(result: Result) -> sitk.Image | None:
-    """Return the moving image on the fixed image's grid by the affine step alone, made now or read before; None if neither can be.
+    """Return the moving image on the fixed image's grid by the affine step alone, made now or read before; or None.
 
     An outcome holds it nowhere: it takes as much room as the result itself.
     """

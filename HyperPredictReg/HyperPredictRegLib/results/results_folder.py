@@ -32,7 +32,8 @@ OWN_NAMES = PREDICTION_NAMES | frozenset(
     [
         REPORT_NAME, "transform.h5", "inverse.h5", "warped.nrrd", "jacobian.nrrd", "warped-labels.nrrd", "report.html",
         "overlay.png", "checkerboard.png", "jacobian.png", "deformed_grid.png", "outlines.png", "trace.png", "slicer-views.png",
-        "affine.tfm", "affine-warped.nrrd", "affine-warped-labels.nrrd", "working-state.json", "fixed-on-grid.nrrd", "moving-aligned.nrrd", "moving-registered.nrrd", "foreground.nrrd",
+        "affine.tfm", "affine-warped.nrrd", "affine-warped-labels.nrrd",
+        "working-state.json", "fixed-on-grid.nrrd", "moving-aligned.nrrd", "moving-registered.nrrd", "foreground.nrrd",
     ]
 )  # fmt: skip
 """Every name that a result bears, scenes apart, whose names users choose. No other file of a folder is ever deleted."""

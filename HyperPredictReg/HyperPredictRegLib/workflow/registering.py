@@ -124,7 +124,7 @@ def _measured_outcome(
         found = measure(inputs, transform, affine, pair.grid)
         comparisons = compared(choice.predicted, at_result, registered.trials, found.measured)
     with clock.stage("judge"):
-        benefit = _benefit(prepared, registered, found)
+        benefit = _benefit(plan, prepared, registered, found)
     with clock.stage("measure"):
         mirror_check = _explanation(plan, prepared, found, comparisons, benefit, cancelled)
     warnings = (
@@ -183,12 +183,13 @@ def _own_warnings(prediction: Prediction) -> list[str]:
     return [warning for warning in prediction.warnings if warning not in told]
 
 
-def _benefit(prepared: Prepared, registered: Registered, found: Measurement) -> Benefit:
+def _benefit(plan: Plan, prepared: Prepared, registered: Registered, found: Measurement) -> Benefit:
     """Judge whether deforming helped."""
     pair, moving = prepared.pair, prepared.inputs.moving
     aligned = nearest(moving.foreground, pair.grid, prepared.affine)
     numbers = evidence(pair.fixed, pair.moving, registered.registration.transform, found.foreground, aligned)
-    return judged(numbers, found.measured, min(pair.grid.spacing))
+    suited = prepared.alignment.contrast != "different" or plan.engine.info.contrasts != "same"
+    return judged(numbers, found.measured, min(pair.grid.spacing), suited)
 
 
 def _explanation(
