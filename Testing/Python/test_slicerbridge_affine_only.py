@@ -30,7 +30,7 @@ def test_transform_volume_and_segmentation_are_there(scene: Any) -> None:
     assert np.array_equal(slicer.util.arrayFromVolume(nodes.affine_warped), sitk.GetArrayFromImage(expected))
     assert not nodes.affine_segmentation.GetDisplayNode().GetVisibility()
     grid = Geometry.of(done.fixed)
-    propagated = sitk.GetArrayFromImage(from_segmentation_node(nodes.affine_segmentation, grid)) != 0
+    propagated = sitk.GetArrayFromImage(from_segmentation_node(nodes.affine_segmentation, grid).image) != 0
     labels = grid.resample(done.moving_labels, done.affine, interpolator=sitk.sitkNearestNeighbor)
     assert np.array_equal(propagated, sitk.GetArrayFromImage(labels) != 0)
 
