@@ -110,9 +110,18 @@ def test_too_little_anatomy_is_unclear() -> None:
     small = GRID.apply_to(sitk.GetImageFromArray(few))
     found = evidence(texture(2), texture(2), field(1, 1.0), small, small)
     assert judged_alone(found) == "unclear"
-    empty = evidence(texture(2), texture(2), field(1, 1.0), small * 0, small)
-    assert empty.blocks == 0 and judged_alone(empty) == "unclear"
-    assert "too small" in judged(empty, make_outcome().report.measured, 2.0).reasons[-1]
+    assert "too small" in judged(found, make_outcome().report.measured, 2.0).reasons[-1]
+
+
+def test_what_does_not_overlap_is_nonsense() -> None:
+    halves = [np.zeros(GRID.size[::-1], np.uint8) for _ in range(2)]
+    halves[0][4:14, 4:36, 4:40], halves[1][22:32, 4:36, 4:40] = 1, 1
+    one, other = (GRID.apply_to(sitk.GetImageFromArray(half)) for half in halves)
+    found = evidence(texture(2), texture(2), field(1, 1.0), one, other)
+    assert found.foreground_before == 0 and judged_alone(found) == "nonsense"
+    assert "overlap" in judged(found, make_outcome().report.measured, 2.0).reasons[-1]
+    empty = evidence(texture(2), texture(2), field(1, 1.0), one * 0, other)
+    assert empty.blocks == 0 and judged_alone(empty) == "nonsense"
 
 
 def test_large_images_cost_no_more() -> None:

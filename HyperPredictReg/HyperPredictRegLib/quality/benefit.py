@@ -160,10 +160,12 @@ def judged_alone(numbers: Evidence, suited: bool = True) -> str:
 
     `suited` : False if the images seem to differ in contrast and the engine compares intensities directly.
     """
+    # First, because images that hardly overlap leave few blocks.
+    if max(numbers.foreground_before, numbers.foreground_after) < APART:
+        return "nonsense"
     if numbers.blocks < LEAST_BLOCKS:
         return "unclear"
-    related = max(numbers.explained_before, numbers.explained_after) >= UNRELATED
-    if not related or max(numbers.foreground_before, numbers.foreground_after) < APART:
+    if max(numbers.explained_before, numbers.explained_after) < UNRELATED:
         return "nonsense"
     score = INTERCEPT + sum(w * value for w, value in zip(WEIGHTS, features(numbers, suited), strict=True))
     return "helped" if score >= HELPED else "unclear" if score >= NOT_HELPED else "did not help"
@@ -202,24 +204,22 @@ def _told_by_labels(measured: Measured, voxel_mm: float) -> tuple[int, tuple[str
 
 
 def _reasons(numbers: Evidence, suited: bool) -> tuple[str, ...]:
+    overlap = max(numbers.foreground_before, numbers.foreground_after)
+    apart = (f"The foregrounds overlap with a Dice of {number(overlap)} at most.",) if overlap < APART else ()
     if numbers.blocks < LEAST_BLOCKS:
-        return ("The anatomy is too small for evidence without labels.",)
+        return apart or ("The anatomy is too small for evidence without labels.",)
     before, after = (number(value, 3) for value in (numbers.information_before, numbers.information_after))
     found = [
         f"Edges agree better than by the affine step alone in {100 * numbers.improved_share:.0f} % of the blocks, each "
         "deformed as its surroundings ask.",
         f"The images' normalized mutual information went from {before} to {after}.",
     ]
-    related, overlap = (max(pair) for pair in (
-        (numbers.explained_before, numbers.explained_after), (numbers.foreground_before, numbers.foreground_after)
-    ))  # fmt: skip
+    related = max(numbers.explained_before, numbers.explained_after)
     if related < UNRELATED:
         found.append(f"Inside the anatomy one image explains {100 * related:.0f} % of the other's variation at most.")
-    if overlap < APART:
-        found.append(f"Their foregrounds overlap with a Dice of {number(overlap)} at most.")
     if not suited:
         found.append("The images seem to differ in contrast, which this registration method does not allow for.")
-    return tuple(found)
+    return (*found, *apart)
 
 
 def coarse_grid(grid: Geometry) -> Geometry:
