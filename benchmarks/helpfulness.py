@@ -46,7 +46,7 @@ SAME_DICE, SAME_VOXELS, LOST_DICE, LOST_VOXELS = 0.005, 0.05, 0.3, 5.0
 KINDS: dict[str, Callable[[dict[str, Any]], float]] = {
     "held-out blocks whose edges agree better": lambda r: r["improved_share"],
     "gain of held-out blocks over its spread": lambda r: r["effect"],
-    "gain of held-out blocks over that of all": lambda r: r["kept"],
+    "gain of held-out blocks over that of all": lambda r: r["gain_share"],
     "mutual information, held-out blocks": lambda r: r["information_held_out"] - r["information_before"],
     "mutual information": lambda r: r["information_after"] - r["information_before"],
     "squared correlation in windows": lambda r: r["correlation_after"],

@@ -70,7 +70,7 @@ def unrelated() -> Evidence:
 
 
 def test_a_right_deformation_helps(right: Evidence) -> None:
-    assert right.improved_share > 0.8 and right.kept > 0.3
+    assert right.improved_share > 0.8 and right.gain_share > 0.3
     assert right.information_before < right.information_held_out < right.information_after
     assert right.correlation_after > right.correlation_before + 0.2
     assert judged_alone(right) == "helped"
@@ -101,7 +101,7 @@ def test_a_block_is_not_asked_itself() -> None:
     blocks = [(np.arange(n) // 4).reshape([-1 if k == axis else 1 for k in range(3)]) for axis, n in enumerate(vectors.shape[:3])]
     vectors[(sum(blocks) % 2) == 1] *= -1
     half = of(fixed, moving, field_transform(GRID.apply_to(sitk.GetImageFromArray(vectors, isVector=True))))
-    assert half.kept < of(fixed, moving, deformation).kept - 0.2
+    assert half.gain_share < of(fixed, moving, deformation).gain_share - 0.2
 
 
 def test_too_little_anatomy_is_unclear() -> None:
@@ -147,7 +147,7 @@ def test_labels_count(right: Evidence, wrong: Evidence) -> None:
 
 
 def with_benefit(level: str) -> Report:
-    return replace(make_outcome().report, benefit=Benefit(level, SENTENCES[level], ("Because & so.",), {"kept": 0.25}))
+    return replace(make_outcome().report, benefit=Benefit(level, SENTENCES[level], ("Because & so.",), {"gain_share": 0.25}))
 
 
 def test_every_level_has_its_words() -> None:

@@ -66,9 +66,9 @@ class Evidence:
     Attributes
     ----------
     improved_share : share of the held-out blocks whose edges agree better than by the affine step alone.
-    effect : mean gain of the held-out blocks in units of its standard deviation among them. This and `kept`, the information
+    effect : mean gain of the held-out blocks in units of its standard deviation among them. This and `gain_share`, the information
         with blocks held out, the correlations and `sd_log_jacobian` are told; the rule needs none of them.
-    kept : gain in held-out blocks over the gain that the whole deformation brings there.
+    gain_share : gain in held-out blocks over the gain that the whole deformation brings there.
     information_before, information_held_out, information_after : normalized mutual information by the affine step alone, with
         every block held out, and by the whole deformation.
     correlation_before, correlation_after : mean squared correlation of the intensities in small windows.
@@ -81,7 +81,7 @@ class Evidence:
 
     improved_share: float
     effect: float
-    kept: float
+    gain_share: float
     information_before: float
     information_held_out: float
     information_after: float
@@ -133,7 +133,7 @@ def evidence(
     return Evidence(
         improved_share=float((gains > 0).mean()) if gains.size else math.nan,
         effect=float(gains.mean()) / spread if spread > 0 else 0.0,
-        kept=held / (abs(own) + 1e-4 * max(int(inside.sum()), 1)),
+        gain_share=held / (abs(own) + 1e-4 * max(int(inside.sum()), 1)),
         information_before=informed[0],
         information_held_out=informed[1],
         information_after=informed[2],
