@@ -66,8 +66,8 @@ class Evidence:
     Attributes
     ----------
     improved_share : share of the held-out blocks whose edges agree better than by the affine step alone.
-    effect : mean gain of the held-out blocks in units of its standard deviation among them. This and `gain_share`, the information
-        with blocks held out, the correlations and `sd_log_jacobian` are told; the rule needs none of them.
+    effect : mean gain of the held-out blocks in units of its standard deviation among them. This and `gain_share`, the
+        information with blocks held out, the correlations and `sd_log_jacobian` are told; the rule needs none of them.
     gain_share : gain in held-out blocks over the gain that the whole deformation brings there.
     information_before, information_held_out, information_after : normalized mutual information by the affine step alone, with
         every block held out, and by the whole deformation.
