@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import SimpleITK as sitk
@@ -80,6 +80,7 @@ class RegistrationTask:
     setting : values of the engine's parameters; missing ones take their default.
     settings : an instance of the engine's `settings_type`.
     seed : above 0; fixes every random choice.
+    device : one of the engine's `EngineInfo.devices`; one that cannot be used is replaced by "cpu", with a warning.
     fixed_mask, moving_mask : where the images may be compared, uint8 on the same grid, or None.
     progress, cancelled : see `core.progress`; `Cancelled` is raised within two seconds of `cancelled()` being true.
     """
@@ -91,6 +92,7 @@ class RegistrationTask:
     seed: int
     fixed_mask: sitk.Image | None = None
     moving_mask: sitk.Image | None = None
+    device: str = "cpu"
     progress: Progress = silent
     cancelled: CancelCheck = never
 
@@ -107,6 +109,8 @@ class Registration:
     seconds : wall-clock time of the whole engine run.
     seed : the seed that was given.
     warnings : sentences for the user.
+    device : on which it was computed.
+    versions : of the libraries that it needed beside those that every registration needs, by name.
     """
 
     transform: sitk.Transform
@@ -115,6 +119,8 @@ class Registration:
     seconds: float
     seed: int
     warnings: tuple[str, ...] = ()
+    device: str = "cpu"
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -22,8 +22,9 @@ from HyperPredictRegLib.core.progress import Progress, ProgressEvent, silent, st
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.engines.base import EngineInfo, Registration, RegistrationTask
-from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity, inner_weight
-from HyperPredictRegLib.engines.voxel_fields import Sampler, Workers, compose, sampled, scale_update, smooth
+from HyperPredictRegLib.engines.fields import NUMPY, Fields, computed_on
+from HyperPredictRegLib.engines.similarity import SIMILARITIES
+from HyperPredictRegLib.engines.voxel_fields import Array, Workers
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import field_transform
 
@@ -103,6 +104,7 @@ class DiffeoEngine:
             )
         ),
         deterministic=True,
+        devices=("cpu", "cuda"),
         seconds_per_million_voxels=10.0,
     )  # fmt: skip
     settings_type: ClassVar[type] = DiffeoSettings
@@ -125,18 +127,25 @@ class DiffeoEngine:
             MaskedArray.of(task.moving, task.moving_mask, "moving"),
         )
         with Workers(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), task.cancelled) as workers:
-            scheme = Scheme(task.settings, values["regularization_weight"], values["fluid_sigma"], grid.spacing[::-1])
-            field, levels = scheme.register(*images, workers=workers, progress=task.progress)
+
+            def work(fields: Fields) -> tuple[np.ndarray, tuple[LevelTrace, ...]]:
+                sigmas = values["regularization_weight"], values["fluid_sigma"]
+                scheme = Scheme(task.settings, *sigmas, grid.spacing[::-1], fields)
+                return scheme.register(*images, workers=workers, progress=task.progress)
+
+            done = computed_on(task.device, work)
+        field, levels = done.result
         transform = field_transform(in_millimeters(field, grid))
-        return Registration(transform, levels, values, time.perf_counter() - started, task.seed)
+        seconds = time.perf_counter() - started
+        return Registration(transform, levels, values, seconds, task.seed, done.warnings, done.device, done.versions)
 
 
 @dataclass(frozen=True)
 class MaskedArray:
     """Voxels (float32, indexed k, j, i) and 1 where they may be looked at (float32; None is everywhere); 0 elsewhere."""
 
-    voxels: np.ndarray
-    mask: np.ndarray | None = None
+    voxels: Array
+    mask: Array | None = None
 
     @classmethod
     def of(cls, image: sitk.Image, mask: sitk.Image | None, role: str) -> MaskedArray:
@@ -162,16 +171,19 @@ class MaskedArray:
             raise InputError(f"The {role} image has one intensity only where it is compared, so there is nothing to register.")
         return cls(voxels, seen)
 
-    def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], workers: Workers) -> MaskedArray:
+    def given_to(self, fields: Fields) -> MaskedArray:
+        """Return the same as arrays of another library."""
+        return MaskedArray(fields.given(self.voxels), None if self.mask is None else fields.given(self.mask))
+
+    def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], fields: Fields, workers: Workers) -> MaskedArray:
         """Return this image smoothed and sampled at continuous indices along each axis."""
         if not any(sigmas):
             return self
-        voxels = sampled(smooth(self.voxels.copy(), sigmas, workers), places, workers)
-        if self.mask is None:
-            return MaskedArray(voxels)
-        share = sampled(smooth(self.mask.copy(), sigmas, workers), places, workers)
-        seen = share >= 0.5
-        return MaskedArray(np.where(seen, voxels / np.maximum(share, 0.5), np.float32(0)), seen.astype(np.float32))
+        voxels, mask = (
+            None if array is None else fields.sampled(fields.smooth(fields.copy(array), sigmas, workers), places, workers)
+            for array in (self.voxels, self.mask)
+        )
+        return MaskedArray(voxels) if mask is None else MaskedArray(*fields.within(voxels, mask))
 
 
 @dataclass(frozen=True)
@@ -213,12 +225,14 @@ class Scheme:
     settings : see there.
     elastic_sigma, fluid_sigma : in voxels of a level, along its finest axis; in millimeters the same along the others.
     spacing : voxel edges along k, j, i in mm.
+    fields : on what arrays, and where, it computes.
     """
 
     settings: DiffeoSettings
     elastic_sigma: float
     fluid_sigma: float
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
+    fields: Fields = NUMPY
 
     def levels(self, shape: tuple[int, ...]) -> list[Level]:
         """Return the pyramid for a grid of this shape, the coarsest level first."""
@@ -255,7 +269,8 @@ class Scheme:
         levels = self.levels(fixed.voxels.shape)
         total = sum(level.iterations * level.voxels for level in levels)
         traces, done = [], 0
-        field = np.zeros((3, *levels[0].shape), np.float32)
+        fixed, moving = (image.given_to(self.fields) for image in (fixed, moving))
+        field = self.fields.zeros((3, *levels[0].shape))
         for before, level in zip((levels[0], *levels), levels, strict=False):
 
             def report(iteration: int, value: float, level: Level = level, done: int = done) -> None:
@@ -263,17 +278,17 @@ class Scheme:
                 progress(ProgressEvent("register", min(share, 1.0), f"level {level.number + 1} of {len(levels)}", value))
 
             if before is not level:
-                field = _resampled(field, before, level, workers)
+                field = self._resampled(field, before, level, workers)
             traces.append(self._run(level, fixed, moving, field, workers, report))
             done += level.iterations * level.voxels
-        return field, tuple(traces)
+        return self.fields.numpy(field), tuple(traces)
 
     def _run(
         self,
         level: Level,
         fixed: MaskedArray,
         moving: MaskedArray,
-        field: np.ndarray,
+        field: Array,
         workers: Workers,
         report: Callable[[int, float], None],
     ) -> LevelTrace:
@@ -281,7 +296,7 @@ class Scheme:
         started = time.perf_counter()
         settings = self.settings
         sigmas = tuple(settings.smoothing_voxels * f if f > 1 else 0.0 for f in level.factors)
-        fixed, moving = (image.coarser(level.places, sigmas, workers) for image in (fixed, moving))
+        fixed, moving = (image.coarser(level.places, sigmas, self.fields, workers) for image in (fixed, moving))
         values: list[float] = []
         reason = ""
         for value in self._iterations(level, fixed, moving, field, workers):
@@ -315,49 +330,50 @@ class Scheme:
         )
 
     def _iterations(
-        self, level: Level, fixed: MaskedArray, moving: MaskedArray, field: np.ndarray, workers: Workers
+        self, level: Level, fixed: MaskedArray, moving: MaskedArray, field: Array, workers: Workers
     ) -> Iterator[float]:
         """Update `field` once per step; yield the metric before each update."""
         settings = self.settings
         edges = [s * f for s, f in zip(self.spacing, level.factors, strict=True)]
         relative = tuple(edge / min(edges) for edge in edges)
         radii = tuple(round(settings.window_voxels / r) for r in relative)
-        similarity = Similarity(settings.similarity, radii, settings.contrast_floor, relative)
+        fields = self.fields
+        similarity = fields.similarity(settings.similarity, radii, settings.contrast_floor, relative)
         fluid, elastic = (tuple(sigma / r for r in relative) for sigma in (self.fluid_sigma, self.elastic_sigma))
-        weights = [None if image.mask is None else inner_weight(image.mask) for image in (fixed, moving)]
+        weights = [None if image.mask is None else fields.inner_weight(image.mask) for image in (fixed, moving)]
         fixed_channels = similarity.channels(fixed.voxels, weights[0], workers)
-        sampler = Sampler([moving.voxels] if weights[1] is None else [moving.voxels, weights[1]])
+        sampler = fields.sampler([moving.voxels] if weights[1] is None else [moving.voxels, weights[1]])
         for _ in range(level.iterations):
             image, *weight = sampler.warped(field, workers)
             channels = similarity.channels(image, weight[0] if weight else None, workers)
             update, value = similarity.force(
-                fixed_channels, channels, _force_weight(weights[0], *weight), settings.maximum_step_voxels, workers
+                fixed_channels, channels, self._force_weight(weights[0], *weight), settings.maximum_step_voxels, workers
             )
             # Not needed while the update is smoothed: twelve arrays for "mind".
             del channels
             for component in update:
-                smooth(component, fluid, workers)
-            scale_update(update, settings.step_gain, settings.maximum_step_voxels, workers)
-            compose(field, update, workers)
+                fields.smooth(component, fluid, workers)
+            fields.scale_update(update, settings.step_gain, settings.maximum_step_voxels, workers)
+            fields.compose(field, update, workers)
             for component in field:
-                smooth(component, elastic, workers)
+                fields.smooth(component, elastic, workers)
             yield value
 
+    def _force_weight(self, *weights: Array | None) -> Array | None:
+        """Return the product of what weights there are, 0 beside a voxel that is not to be looked at: its slopes look there."""
+        given = [weight for weight in weights if weight is not None]
+        if not given:
+            return None
+        product = given[0] if len(given) == 1 else given[0] * given[1]
+        return product * self.fields.inner_weight(product)
 
-def _force_weight(*weights: np.ndarray | None) -> np.ndarray | None:
-    """Return the product of what weights there are, 0 beside a voxel that is not to be looked at: its slopes look there."""
-    given = [weight for weight in weights if weight is not None]
-    if not given:
-        return None
-    product = given[0] if len(given) == 1 else given[0] * given[1]
-    return product * inner_weight(product)
-
-
-def _resampled(field: np.ndarray, before: Level, level: Level, workers: Workers) -> np.ndarray:
-    """Return a level's displacements on another one's grid, in the other one's voxels."""
-    places = [(new - old[0]) / f for new, old, f in zip(level.places, before.places, before.factors, strict=True)]
-    scales = [np.float32(f / g) for f, g in zip(before.factors, level.factors, strict=True)]
-    return np.stack([sampled(component, places, workers) * scale for component, scale in zip(field, scales, strict=True)])
+    def _resampled(self, field: Array, before: Level, level: Level, workers: Workers) -> Array:
+        """Return a level's displacements on another one's grid, in the other one's voxels."""
+        places = [(new - old[0]) / f for new, old, f in zip(level.places, before.places, before.factors, strict=True)]
+        scales = [np.float32(f / g) for f, g in zip(before.factors, level.factors, strict=True)]
+        return self.fields.stack(
+            [self.fields.sampled(component, places, workers) * scale for component, scale in zip(field, scales, strict=True)]
+        )
 
 
 def in_millimeters(field: np.ndarray, grid: Geometry) -> sitk.Image:

@@ -23,7 +23,7 @@ SIMILARITIES = {
 }
 """The similarities by name, with what is compared."""
 
-_FLAT = 1e-4
+FLAT = 1e-4
 """Squared slopes below this are noise: no force is divided by less."""
 
 
@@ -89,12 +89,7 @@ class Similarity:
         better than patches of 27 or 125: the images have been smoothed already. Source: Heinrich et al., MICCAI 2013,
         doi:10.1007/978-3-642-40811-3_24.
         """
-        offsets = [
-            (_along(first, flip), _along(second, flip * sign))
-            for first, second in ((0, 1), (0, 2), (1, 2))
-            for sign in (1, -1)
-            for flip in (1, -1)
-        ]
+        offsets = neighbor_offsets()
         edged = np.pad(image, 1, mode="edge")
         results = [np.empty_like(image) for _ in offsets]
         level = np.float32(0.1 * self.contrast_floor**2)
@@ -144,7 +139,7 @@ class Similarity:
             low, high = max(start - 1, 0), min(stop + 1, shape[0])
             pulls = update[:, start:stop]
             pulls[...] = 0
-            steepness = np.full(pulls.shape[1:], np.float32(_FLAT))
+            steepness = np.full(pulls.shape[1:], np.float32(FLAT))
             squared = np.zeros_like(steepness)
             for f, m in zip(fixed, moving, strict=True):
                 difference = f[start:stop] - m[start:stop]
@@ -173,6 +168,16 @@ class Similarity:
 
         found = workers.each(of_part, parts_along(shape, 2))
         return update, sum(total for total, _ in found) / max(sum(count for _, count in found), 1.0)
+
+
+def neighbor_offsets() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return the pairs of a voxel's neighbors that self-similarity compares."""
+    return [
+        (_along(first, flip), _along(second, flip * sign))
+        for first, second in ((0, 1), (0, 2), (1, 2))
+        for sign in (1, -1)
+        for flip in (1, -1)
+    ]
 
 
 def _along(axis: int, step: int) -> tuple[int, ...]:

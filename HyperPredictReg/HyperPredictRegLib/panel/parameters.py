@@ -41,6 +41,7 @@ Preset = _enum("Preset")
 Rule = _enum("Rule")
 Domain = _enum("Domain")
 Combine = _enum("Combine")
+Device = _enum("Device")
 Transform = _enum("Transform")
 
 MASKS = {"fixed": ("fixedMask", "fixedMaskSegment"), "moving": ("movingMask", "movingMaskSegment")}
@@ -85,6 +86,7 @@ class ParameterNode:
     settingOf: str
     seed: Annotated[int, WithinRange(1, 2147483647)] = 20240901
     reproducible: bool = False
+    device: Device = Device.CPU
     transformKind: Transform = Transform.COMPOSITE
     fieldSpacing: Annotated[float, WithinRange(0.0, 20.0)] = 0.0
     prediction: vtkMRMLTextNode
@@ -143,6 +145,8 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
     else:
         criterion = view.criterion
         options["setting"] = view.setting if view.manual else {}
+        # A choice for another method stays where it is, unseen.
+        options["device"] = parameters.device.value if parameters.device.value in view.devices else "cpu"
     return Request(
         fixed=parameters.fixedVolume,
         moving=parameters.movingVolume,
@@ -156,7 +160,8 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
 
 
 _LISTS = {
-    "engine": Engine, "preset": Preset, "rule": Rule, "foldingDomain": Domain, "combine": Combine, "transformKind": Transform,
+    "engine": Engine, "preset": Preset, "rule": Rule, "foldingDomain": Domain, "combine": Combine, "device": Device,
+    "transformKind": Transform,
 }  # fmt: skip
 
 

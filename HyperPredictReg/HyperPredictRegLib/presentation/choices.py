@@ -33,6 +33,7 @@ LABELS: dict[str, dict[str, str]] = {
     },
     "domain": {"foreground": "of the foreground", "grid": "of the working grid"},
     "combine": {"mean": "Their (weighted) mean counts", "worst": "The worst of them counts"},
+    "device": {"cpu": "Processor (CPU)", "cuda": "Graphics card (CUDA)"},
     "transform": {"composite": "Affine and deformable (exact)", "field": "One displacement field"},
 }
 """By parameter: the words for each of its values, in the order of the list."""

@@ -279,6 +279,7 @@ def _report(
             "numpy": np.__version__,
             "scipy": scipy.__version__,
             **({} if prediction is None else prediction.versions),
+            **registered.registration.versions,
             "python": platform.python_version(),
         },
         outputs={},
@@ -289,4 +290,5 @@ def _report(
         bundle_sha256="" if prediction is None else prediction.bundle_sha256,
         reliability=None if prediction is None else prediction.reliability,
         trials=registered.trials,
+        device=registered.registration.device,
     )
