@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from command_samples import Command
 from conftest import job_of
 from HyperPredictRegLib.core.errors import InputError
@@ -22,7 +24,6 @@ from HyperPredictRegLib.results.report import Report
 from HyperPredictRegLib.workflow import run
 from HyperPredictRegLib.workflow.planning import Plan
 from reporting_samples import check_page, make_outcome, render, with_report
-from torch import __version__ as torch_version
 
 ABLE = next(info.name for info in engine_infos() if "cuda" in info.devices)
 UNABLE = next(info.name for info in engine_infos() if "cuda" not in info.devices)
@@ -30,10 +31,14 @@ GIVEN = {"engine": ABLE, "setting": {"regularization_weight": 0.5}, "engine_sett
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> None:
+def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let torch's CPU device stand in for a graphics card."""
     opened = tensor_fields.opened
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     monkeypatch.setattr(tensor_fields, "opened", lambda device: opened("cpu"))
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +93,7 @@ def test_the_report_says_what_computed(files: Path, tmp_path: Path, on_cpu: tupl
     assert "torch" not in report.versions
     found = run(job_of(files, tmp_path / "card", **GIVEN, device="cuda"))
     assert (found.device, found.job.device) == ("cuda", "cuda")
-    assert found.versions["torch"] == torch_version
+    assert found.versions["torch"] == torch.__version__
     assert found.warnings == report.warnings
     assert found.measured.dice is not None and report.measured.dice is not None
     assert found.measured.dice.mean == pytest.approx(report.measured.dice.mean, abs=1e-4)

@@ -34,6 +34,15 @@ shapes = st.tuples(*[st.integers(1, 12)] * 3)
 few = settings(max_examples=20, deadline=None, derandomize=True)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small tensors take longer with several threads, and much longer where other work goes on."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def noise(shape: tuple[int, ...], seed: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
 
@@ -221,9 +230,7 @@ def test_without_a_graphics_card_the_cpu_computes_and_says_so(pair: tuple[sitk.I
     assert expected.warnings == ()
 
 
-def test_without_torch_the_cpu_computes_and_says_so(
-    pair: tuple[sitk.Image, sitk.Image], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_torch_the_cpu_computes_and_says_so(pair: tuple[sitk.Image, sitk.Image], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.endswith("tensor_fields")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(engines, "tensor_fields", raising=False)
