@@ -63,7 +63,7 @@ def operations(fields: Any) -> dict[str, Callable[[], Any]]:
     vectors = np.stack([gaussian_filter(random.standard_normal(SHAPE).astype(np.float32), 3.0) for _ in range(3)])
     fixed, moving = (fields.given(image) for image in images)
     field, update = (fields.given(vectors * np.float32(size / np.abs(vectors).max())) for size in (3.0, 0.4))
-    sampler = fields.sampler([moving])
+    sampler = fields.sampler([moving], sharp=1)
 
     def smoothed(sigma: float) -> Any:
         return fields.smooth(fields.copy(fixed), (sigma,) * 3, WORKERS)
@@ -81,7 +81,7 @@ def operations(fields: Any) -> dict[str, Callable[[], Any]]:
         "compose": composed_field,
     }
     for name in SIMILARITIES:
-        similarity = fields.similarity(name, (1, 1, 1), 0.1, (1.0, 1.0, 1.0))
+        similarity = fields.similarity(name, ((1, 1, 1), (2, 2, 2)), 0.1, (1.0, 1.0, 1.0))
         channels = similarity.channels(fixed, None, WORKERS)
 
         def force(similarity: Any = similarity, channels: Any = channels) -> Any:
@@ -96,7 +96,8 @@ def iteration(fields: Any) -> Callable[[], Any]:
     random = np.random.default_rng(SEED)
     image = gaussian_filter(random.random(SHAPE, np.float32), 2.0) * 6
     pair = MaskedArray(image), MaskedArray(np.roll(image, 1, 2))
-    scheme = Scheme(DiffeoSettings(iterations=(10,), coarsest_voxels=80, convergence_share=0.0), 0.45, 1.2, fields=fields)
+    settings = DiffeoSettings(similarity="lncc", iterations=(10,), coarsest_voxels=80, convergence_share=0.0)
+    scheme = Scheme(settings, 0.45, 1.2, fields=fields)
     return lambda: scheme.register(*pair, workers=WORKERS)[0]
 
 

@@ -84,8 +84,8 @@ def test_sampling_at_places_along_the_axes(shape: tuple[int, ...], seed: int) ->
 @given(shapes, st.integers(0, 99), st.sampled_from((0.4, 3.0, 40.0)))
 def test_warping(shape: tuple[int, ...], seed: int, size: float) -> None:
     images, field = [noise(shape, seed), noise(shape, seed + 1)], noise((3, *shape), seed + 2, -size, size)
-    found = TENSORS.sampler([TENSORS.given(image) for image in images]).warped(TENSORS.given(field), WORKERS)
-    for tensor, expected in zip(found, voxel_fields.Sampler(images).warped(field, WORKERS), strict=True):
+    found = TENSORS.sampler([TENSORS.given(image) for image in images], sharp=1).warped(TENSORS.given(field), WORKERS)
+    for tensor, expected in zip(found, voxel_fields.Sampler(images, sharp=1).warped(field, WORKERS), strict=True):
         same(tensor, expected)
 
 
@@ -159,7 +159,7 @@ def weighted(shape: tuple[int, ...], seed: int, masked: bool) -> np.ndarray | No
 @given(shapes, st.integers(0, 99), st.sampled_from(sorted(SIMILARITIES)), st.booleans(), st.sampled_from((1.0, 2.5)))
 def test_similarities(shape: tuple[int, ...], seed: int, name: str, masked: bool, thick: float) -> None:
     fixed, moving, weight = noise(shape, seed), noise(shape, seed + 1), weighted(shape, seed + 2, masked)
-    settings = (name, (1, 2, 0), 0.1, (thick, 1.0, 1.0))
+    settings = (name, ((1, 2, 0), (2, 2, 1)), 0.1, (thick, 1.0, 1.0))
     arrays, tensors = Similarity(*settings), TENSORS.similarity(*settings)
     tensor_weight = None if weight is None else TENSORS.given(weight)
     channels = [arrays.channels(image, weight, WORKERS) for image in (fixed, moving)]

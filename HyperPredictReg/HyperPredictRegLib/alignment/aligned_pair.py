@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import SimpleITK as sitk
 
 from HyperPredictRegLib.engines.base import Registration
@@ -23,6 +24,7 @@ class AlignedPair:
     grid : the working grid.
     fixed, moving : float32 images on it, intensities about 0 to 1; 0 where one of the two has no voxels, or padding only.
     fixed_mask, moving_mask : uint8 on it, or None.
+    view : where both have voxels that are not padding, uint8 on it; None if everywhere.
     """
 
     grid: Geometry
@@ -30,6 +32,7 @@ class AlignedPair:
     moving: sitk.Image
     fixed_mask: sitk.Image | None
     moving_mask: sitk.Image | None
+    view: sitk.Image | None = None
 
     @classmethod
     def of(cls, inputs: Inputs, alignment: sitk.Transform, preset: str, engine_bytes: float = 0.0) -> AlignedPair:
@@ -53,6 +56,7 @@ class AlignedPair:
             moving=sitk.Mask(on_grid(moving.normalised, grid, alignment), view),
             fixed_mask=None if fixed.mask is None else nearest(fixed.mask, grid),
             moving_mask=None if moving.mask is None else nearest(moving.mask, grid, alignment),
+            view=None if np.all(sitk.GetArrayViewFromImage(view)) else view,
         )
 
     def whole_transform(self, registration: Registration, alignment: sitk.Transform) -> sitk.CompositeTransform:

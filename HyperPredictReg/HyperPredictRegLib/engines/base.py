@@ -82,6 +82,7 @@ class RegistrationTask:
     seed : above 0; fixes every random choice.
     device : one of the engine's `EngineInfo.devices`; one that cannot be used is replaced by "cpu", with a warning.
     fixed_mask, moving_mask : where the images may be compared, uint8 on the same grid, or None.
+    view : where both images have voxels, uint8 on the same grid, or None for everywhere; elsewhere both are 0, which is no edge.
     progress, cancelled : see `core.progress`; `Cancelled` is raised within two seconds of `cancelled()` being true.
     """
 
@@ -92,6 +93,7 @@ class RegistrationTask:
     seed: int
     fixed_mask: sitk.Image | None = None
     moving_mask: sitk.Image | None = None
+    view: sitk.Image | None = None
     device: str = "cpu"
     progress: Progress = silent
     cancelled: CancelCheck = never
@@ -109,6 +111,7 @@ class Registration:
     seconds : wall-clock time of the whole engine run.
     seed : the seed that was given.
     warnings : sentences for the user.
+    notes : sentences on what the engine chose itself, for the report.
     device : on which it was computed.
     versions : of the libraries that it needed beside those that every registration needs, by name.
     """
@@ -119,6 +122,7 @@ class Registration:
     seconds: float
     seed: int
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     device: str = "cpu"
     versions: Mapping[str, str] = field(default_factory=dict)
 

@@ -62,7 +62,7 @@ class Fields(Protocol):
         """Sample an array on a grid of continuous indices."""
         ...
 
-    def sampler(self, images: Sequence[Array]) -> Any:
+    def sampler(self, images: Sequence[Array], sharp: int = 0) -> Any:
         """Return an object whose `warped(displacement, workers)` samples these images at displaced voxels."""
         ...
 

@@ -85,9 +85,9 @@ class TensorFields:
             array = _product(self.given(matrix[..., 0]), array, axis)
         return array
 
-    def sampler(self, images: Sequence[torch.Tensor]) -> TensorSampler:
+    def sampler(self, images: Sequence[torch.Tensor], sharp: int = 0) -> TensorSampler:
         """Return images on one grid, prepared for being sampled many times."""
-        return TensorSampler(images)
+        return TensorSampler(images, sharp)
 
     def compose(self, displacement: torch.Tensor, update: torch.Tensor, workers: Workers) -> None:
         """Replace `displacement` u by x -> u(x + v) + v, in place; see `voxel_fields.compose`."""
@@ -138,8 +138,11 @@ class TensorSampler:
     a mask that are not quite 0.
     """
 
-    def __init__(self, images: Sequence[torch.Tensor]) -> None:
+    def __init__(self, images: Sequence[torch.Tensor], sharp: int = 0) -> None:
         self._images = images
+        self._bends = [
+            [_second_difference(image, axis) for axis in range(3)] if n < sharp else [] for n, image in enumerate(images)
+        ]
         shape = images[0].shape
         places = [torch.arange(n, dtype=torch.float32, device=images[0].device) for n in shape]
         self._along = torch.meshgrid(*places, indexing="ij")
@@ -157,15 +160,31 @@ class TensorSampler:
             cell = place.to(torch.int32).clamp(0, max(n - 2, 0))
             fractions.append(place - cell)
             index += cell * step
-        return [self._mixed(image.reshape(-1), index, fractions) for image in self._images]
+        results = []
+        for image, bends in zip(self._images, self._bends, strict=True):
+            result = self._mixed(image, index, fractions)
+            for share, bend in zip(fractions, bends, strict=False):
+                result -= self._mixed(bend, index, fractions) * (share * (0.5 - 0.5 * share))
+            results.append(result)
+        return results
 
-    def _mixed(self, voxels: torch.Tensor, index: torch.Tensor, fractions: list[torch.Tensor], axis: int = 0) -> torch.Tensor:
+    def _mixed(self, image: torch.Tensor, index: torch.Tensor, fractions: list[torch.Tensor], axis: int = 0) -> torch.Tensor:
         """Return the mean of the voxels from `index` on, weighted by `fractions` along `axis` and those after it."""
         if axis == len(fractions):
-            return voxels.index_select(0, index.reshape(-1)).reshape(index.shape)
-        near = self._mixed(voxels, index, fractions, axis + 1)
-        far = self._mixed(voxels, index + self._steps[axis], fractions, axis + 1)
+            return image.reshape(-1).index_select(0, index.reshape(-1)).reshape(index.shape)
+        near = self._mixed(image, index, fractions, axis + 1)
+        far = self._mixed(image, index + self._steps[axis], fractions, axis + 1)
         return near + (far - near) * fractions[axis]
+
+
+def _second_difference(image: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return the next voxel along an axis plus the one before less twice the voxel itself; edges repeated."""
+    result = torch.zeros_like(image)
+    if (count := image.shape[axis] - 1) > 0:
+        rise = image.narrow(axis, 1, count) - image.narrow(axis, 0, count)
+        result.narrow(axis, 0, count).copy_(rise)
+        result.narrow(axis, 1, count).sub_(rise)
+    return result
 
 
 def _units(count: int) -> np.ndarray:
@@ -195,16 +214,16 @@ class TensorSimilarity(Similarity):
 
     fields: TensorFields
 
-    def _locally_normalized(self, image: Array, weight: Array | None, workers: Workers) -> Array:
+    def _locally_normalized(self, image: Array, weight: Array | None, radii: tuple[int, ...], workers: Workers) -> Array:
         mean = image.clone() if weight is None else image * weight
-        square = self.fields.window_sum(image * mean, self.radii, workers)
-        self.fields.window_sum(mean, self.radii, workers)
+        square = self.fields.window_sum(image * mean, radii, workers)
+        self.fields.window_sum(mean, radii, workers)
         if weight is None:
-            seen: Array = 1 / math.prod(2 * radius + 1 for radius in self.radii)
+            seen: Array = 1 / math.prod(2 * radius + 1 for radius in radii)
         else:
-            seen = 1 / self.fields.window_sum(weight.clone(), self.radii, workers).clamp(min=1e-3)
+            seen = 1 / self.fields.window_sum(weight.clone(), radii, workers).clamp(min=1e-3)
         mean *= seen
-        spread = (square * seen - mean * mean).clamp(min=0) + self.contrast_floor**2
+        spread = (square * seen - mean * mean).clamp(min=0) + (self.contrast_floor / max(radii)) ** 2
         return (image - mean) / spread.sqrt()
 
     def _self_similarity(self, image: Array, workers: Workers) -> list[Array]:

@@ -65,6 +65,7 @@ def _tried(
             seed=plan.job.seed,
             fixed_mask=pair.fixed_mask,
             moving_mask=pair.moving_mask,
+            view=pair.view,
             device=plan.job.device,
             progress=progress,
             cancelled=cancelled,
