@@ -82,6 +82,7 @@ class RegistrationTask:
     seed : above 0; fixes every random choice.
     device : one of the engine's `EngineInfo.devices`; one that cannot be used is replaced by "cpu", with a warning.
     fixed_mask, moving_mask : where the images may be compared, uint8 on the same grid, or None.
+    moving_smoothed : whether the moving image was smoothed for this grid, so that it holds no noise from voxel to voxel.
     view : where both images have voxels, uint8 on the same grid, or None for everywhere; elsewhere both are 0, which is no edge.
     progress, cancelled : see `core.progress`; `Cancelled` is raised within two seconds of `cancelled()` being true.
     """
@@ -94,6 +95,7 @@ class RegistrationTask:
     fixed_mask: sitk.Image | None = None
     moving_mask: sitk.Image | None = None
     view: sitk.Image | None = None
+    moving_smoothed: bool = False
     device: str = "cpu"
     progress: Progress = silent
     cancelled: CancelCheck = never

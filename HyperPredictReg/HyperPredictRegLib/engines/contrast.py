@@ -52,7 +52,8 @@ def choose_similarity(
     for mask in masks:
         if mask is not None:
             inside.append(sitk.GetArrayFromImage(_coarse(mask != 0)) > 0.5)
-    found = likeness(*(sitk.GetArrayFromImage(image) for image in images), np.logical_and.reduce(inside))
+    voxels = [sitk.GetArrayFromImage(image) for image in images]
+    found = likeness(voxels[0], voxels[1], np.logical_and.reduce(inside))
     if found.contrast != "different":
         unclear = "" if found.contrast == "same" else " as far as can be told"
         return SimilarityChoice(same, f"Inside the anatomy the images have the same contrast{unclear}: '{same}' compares them.")

@@ -130,7 +130,7 @@ class DiffeoEngine:
         seen = tuple(_both(mask, task.view) for mask in (task.fixed_mask, task.moving_mask))
         images = (
             MaskedArray.of(task.fixed, seen[0], "fixed"),
-            MaskedArray.of(task.moving, seen[1], "moving"),
+            MaskedArray.of(task.moving, seen[1], "moving", task.moving_smoothed),
         )
         settings, notes = _chosen(task.settings, images, grid)
         with Workers(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), task.cancelled) as workers:
@@ -158,13 +158,17 @@ def _both(mask: sitk.Image | None, view: sitk.Image | None) -> sitk.Image | None
 
 @dataclass(frozen=True)
 class MaskedArray:
-    """Voxels (float32, indexed k, j, i) and 1 where they may be looked at (float32; None is everywhere); 0 elsewhere."""
+    """Voxels (float32, indexed k, j, i) and 1 where they may be looked at (float32; None is everywhere); 0 elsewhere.
+
+    `smoothed` : whether they were smoothed for their grid: then interpolation need not blur them to be rid of noise.
+    """
 
     voxels: Array
     mask: Array | None = None
+    smoothed: bool = False
 
     @classmethod
-    def of(cls, image: sitk.Image, mask: sitk.Image | None, role: str) -> MaskedArray:
+    def of(cls, image: sitk.Image, mask: sitk.Image | None, role: str, smoothed: bool = False) -> MaskedArray:
         """Return an image's voxels within its mask.
 
         Raises
@@ -185,11 +189,12 @@ class MaskedArray:
             )
         if np.ptp(inside) < _LEAST_SPREAD:
             raise InputError(f"The {role} image has one intensity only where it is compared, so there is nothing to register.")
-        return cls(voxels, seen)
+        return cls(voxels, seen, smoothed)
 
     def given_to(self, fields: Fields) -> MaskedArray:
         """Return the same as arrays of another library."""
-        return MaskedArray(fields.given(self.voxels), None if self.mask is None else fields.given(self.mask))
+        mask = None if self.mask is None else fields.given(self.mask)
+        return replace(self, voxels=fields.given(self.voxels), mask=mask)
 
     def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], fields: Fields, workers: Workers) -> MaskedArray:
         """Return this image smoothed and sampled at continuous indices along each axis."""
@@ -199,7 +204,9 @@ class MaskedArray:
             None if array is None else fields.sampled(fields.smooth(fields.copy(array), sigmas, workers), places, workers)
             for array in (self.voxels, self.mask)
         )
-        return MaskedArray(voxels) if mask is None else MaskedArray(*fields.within(voxels, mask))
+        if mask is not None:
+            voxels, mask = fields.within(voxels, mask)
+        return MaskedArray(voxels, mask, smoothed=True)
 
 
 def _chosen(
@@ -370,7 +377,8 @@ class Scheme:
         fluid, elastic = (tuple(sigma / r for r in relative) for sigma in (self.fluid_sigma, self.elastic_sigma))
         weights = [None if image.mask is None else fields.inner_weight(image.mask) for image in (fixed, moving)]
         fixed_channels = similarity.channels(fixed.voxels, weights[0], workers)
-        sampler = fields.sampler([moving.voxels] if weights[1] is None else [moving.voxels, weights[1]], sharp=1)
+        sampled = [moving.voxels] if weights[1] is None else [moving.voxels, weights[1]]
+        sampler = fields.sampler(sampled, sharp=int(moving.smoothed))
         for _ in range(level.iterations):
             image, *weight = sampler.warped(field, workers)
             channels = similarity.channels(image, weight[0] if weight else None, workers)

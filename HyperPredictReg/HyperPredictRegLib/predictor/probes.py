@@ -102,7 +102,9 @@ def run_probes(
 
 
 def _probe(engine: Engine, settings: Any, half: HalfPair, value: Setting, seed: int, cancelled: CancelCheck) -> Probe:
-    task = RegistrationTask(half.fixed, half.moving, value, settings, seed, view=half.view, cancelled=cancelled)
+    task = RegistrationTask(
+        half.fixed, half.moving, value, settings, seed, view=half.view, moving_smoothed=True, cancelled=cancelled
+    )
     found = engine.register(task)
     field = displacement_field(found.transform, half.grid)
     to_index = np.linalg.inv(half.grid.index_to_lps[:3, :3])

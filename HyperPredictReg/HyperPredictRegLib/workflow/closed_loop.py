@@ -66,6 +66,7 @@ def _tried(
             fixed_mask=pair.fixed_mask,
             moving_mask=pair.moving_mask,
             view=pair.view,
+            moving_smoothed=pair.moving_smoothed,
             device=plan.job.device,
             progress=progress,
             cancelled=cancelled,
