@@ -140,7 +140,7 @@ class TensorSampler:
 
     def __init__(self, images: Sequence[torch.Tensor], sharp: int = 0) -> None:
         self._images = images
-        self._bends = [
+        self._second_differences = [
             [_second_difference(image, axis) for axis in range(3)] if n < sharp else [] for n, image in enumerate(images)
         ]
         shape = images[0].shape
@@ -161,10 +161,10 @@ class TensorSampler:
             fractions.append(place - cell)
             index += cell * step
         results = []
-        for image, bends in zip(self._images, self._bends, strict=True):
+        for image, seconds in zip(self._images, self._second_differences, strict=True):
             result = self._mixed(image, index, fractions)
-            for share, bend in zip(fractions, bends, strict=False):
-                result -= self._mixed(bend, index, fractions) * (share * (0.5 - 0.5 * share))
+            for share, second in zip(fractions, seconds, strict=False):
+                result -= self._mixed(second, index, fractions) * (share * (0.5 - 0.5 * share))
             results.append(result)
         return results
 
