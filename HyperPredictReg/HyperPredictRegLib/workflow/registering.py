@@ -287,6 +287,7 @@ def _report(
             "numpy": np.__version__,
             "scipy": scipy.__version__,
             **({} if prediction is None else prediction.versions),
+            **registered.registration.versions,
             "python": platform.python_version(),
         },
         outputs={},
@@ -298,4 +299,5 @@ def _report(
         reliability=None if prediction is None else prediction.reliability,
         trials=registered.trials,
         landmark_pull=registered.pull,
+        device=registered.registration.device,
     )
