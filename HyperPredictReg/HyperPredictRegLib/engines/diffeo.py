@@ -24,7 +24,7 @@ from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.engines.base import EngineInfo, Registration, RegistrationTask
 from HyperPredictRegLib.engines.contrast import choose_similarity
 from HyperPredictRegLib.engines.fields import NUMPY, Fields, computed_on
-from HyperPredictRegLib.engines.similarity import SIMILARITIES
+from HyperPredictRegLib.engines.similarity import SIMILARITIES, SMOOTHING
 from HyperPredictRegLib.engines.voxel_fields import Array, Workers
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import field_transform
@@ -374,7 +374,8 @@ class Scheme:
         windows = tuple(tuple(round(radius / r) for r in relative) for radius in settings.window_voxels)
         fields = self.fields
         similarity = fields.similarity(settings.similarity, windows, settings.contrast_floor, relative)
-        fluid, elastic = (tuple(sigma / r for r in relative) for sigma in (self.fluid_sigma, self.elastic_sigma))
+        elastic_sigma = self.elastic_sigma * SMOOTHING.get(settings.similarity, 1.0)
+        fluid, elastic = (tuple(sigma / r for r in relative) for sigma in (self.fluid_sigma, elastic_sigma))
         weights = [None if image.mask is None else fields.inner_weight(image.mask) for image in (fixed, moving)]
         fixed_channels = similarity.channels(fixed.voxels, weights[0], workers)
         sampled = [moving.voxels] if weights[1] is None else [moving.voxels, weights[1]]
