@@ -15,9 +15,10 @@ from conftest import blob_image
 from HyperPredictRegLib import engines
 from HyperPredictRegLib.core.errors import Cancelled, InputError, RegistrationError
 from HyperPredictRegLib.engines import tensor_fields, voxel_fields
-from HyperPredictRegLib.engines.base import Registration, RegistrationTask
-from HyperPredictRegLib.engines.diffeo import DiffeoEngine, DiffeoSettings
+from HyperPredictRegLib.engines.base import ImageChannel, Registration, RegistrationTask
+from HyperPredictRegLib.engines.diffeo import AUTO, DiffeoEngine, DiffeoSettings
 from HyperPredictRegLib.engines.fields import computed_on
+from HyperPredictRegLib.engines.joint_force import Compared, joint_force
 from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity, inner_weight
 from HyperPredictRegLib.engines.tensor_fields import TensorFields, opened
 from HyperPredictRegLib.engines.voxel_fields import Workers
@@ -216,6 +217,54 @@ def test_the_same_algorithm_runs_on_tensors(pair: tuple[sitk.Image, sitk.Image],
     assert apart.max() < 1e-2
     assert [len(level.values) for level in tensors.levels] == [len(level.values) for level in arrays.levels]
     np.testing.assert_allclose(tensors.levels[-1].values, arrays.levels[-1].values, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("torch_works")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", ["lncc", AUTO])
+def test_several_channels_run_on_tensors_too(pair: tuple[sitk.Image, sitk.Image], name: str, masked: bool) -> None:
+    inside = [sitk.Cast(image > 0.1, sitk.sitkUInt8) for image in pair]
+    masks = {"fixed_mask": inside[0], "moving_mask": inside[1]} if masked else {}
+    # With tissues exchanged, "auto" compares the second channel by another similarity than the first.
+    other = pair[0], sitk.Cast(sitk.Exp(-4 * sitk.Abs(pair[1] - 0.4)), sitk.sitkFloat32)
+    channels = (ImageChannel(*other, weight=0.5, **masks),)
+    arrays, tensors = (registered(pair, device, name, channels=channels) for device in ("cpu", "cuda"))
+    assert (arrays.device, tensors.device) == ("cpu", "cuda")
+    assert tensors.warnings == ()
+    assert tensors.levels[-1].metric == arrays.levels[-1].metric
+    moved, apart = (np.linalg.norm(field, axis=-1) for field in (voxels(arrays), voxels(arrays) - voxels(tensors)))
+    print(name, masked, arrays.levels[-1].metric, moved.max(), apart.mean(), apart.max())
+    assert np.abs(voxels(arrays) - voxels(registered(pair, "cpu", name))).max() > 0.1, "else the second channel does nothing"
+    assert apart.mean() < 1e-4
+    assert apart.max() < 1e-2
+    np.testing.assert_allclose(tensors.levels[-1].values, arrays.levels[-1].values, rtol=1e-3)
+
+
+@few
+@given(shapes, st.integers(0, 99), st.booleans(), st.sampled_from((1.0, 2.5)))
+def test_the_joint_force_of_channels(shape: tuple[int, ...], seed: int, masked: bool, thick: float) -> None:
+    relative = (thick, 1.0, 1.0)
+    given = [
+        ([noise(shape, seed + n)], [noise(shape, seed + n + 5)], weighted(shape, seed + n + 9, masked and n > 0), share)
+        for n, share in enumerate((0.7, 0.3))
+    ]
+    expected, value = joint_force([Compared(*one) for one in given], relative, 0.5, WORKERS)
+    tensors = [
+        Compared(*([TENSORS.given(a) for a in side] for side in (f, m)), None if w is None else TENSORS.given(w), share)
+        for f, m, w, share in given
+    ]
+    found, tensor_value = TENSORS.joint_force(tensors, relative, 0.5, WORKERS)
+    same(found, expected, 1e-4)
+    assert tensor_value == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_steepness(name: str, masked: bool) -> None:
+    settings, image, weight = (name, ((1, 1, 1),), 0.1, (1.0, 1.0, 1.0)), noise((7, 8, 9), 1), weighted((7, 8, 9), 2, masked)
+    tensor_weight = None if weight is None else TENSORS.given(weight)
+    found = TENSORS.similarity(*settings).steepness(TENSORS.given(image), tensor_weight, WORKERS)
+    assert found == pytest.approx(Similarity(*settings).steepness(image, weight, WORKERS), rel=1e-4)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a graphics card")

@@ -25,7 +25,7 @@ from HyperPredictRegLib.engines.base import EngineInfo, ImageChannel, Registrati
 from HyperPredictRegLib.engines.contrast import choose_similarity
 from HyperPredictRegLib.engines.fields import NUMPY, Fields, computed_on
 from HyperPredictRegLib.engines.joint_force import Compared, shares
-from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity
+from HyperPredictRegLib.engines.similarity import SIMILARITIES, SMOOTHING, Similarity
 from HyperPredictRegLib.engines.voxel_fields import Array, Workers
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import field_transform
@@ -406,11 +406,14 @@ class Scheme:
         relative = tuple(edge / min(edges) for edge in edges)
         windows = tuple(tuple(round(radius / r) for r in relative) for radius in settings.window_voxels)
         fields = self.fields
-        fluid, elastic = (tuple(sigma / r for r in relative) for sigma in (self.fluid_sigma, self.elastic_sigma))
         similarities = [fields.similarity(one.similarity, windows, settings.contrast_floor, relative) for one in channels]
         comparisons = [_Comparison(*one, fields, workers) for one in zip(similarities, channels, strict=True)]
         weights = [channel.weight for channel in channels]
         parts = shares(weights, similarities, channels[0].fixed.voxels, comparisons[0].weight, workers)
+        # Of channels with different similarities: between what each would take alone.
+        wider = sum(one.weight * SMOOTHING.get(one.similarity, 1.0) for one in channels) / sum(weights)
+        sigmas = self.fluid_sigma, self.elastic_sigma * wider
+        fluid, elastic = (tuple(sigma / r for r in relative) for sigma in sigmas)
         for _ in range(level.iterations):
             update, value = self._force(comparisons, parts, field, workers)
             for component in update:

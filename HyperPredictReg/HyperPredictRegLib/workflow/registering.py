@@ -299,5 +299,6 @@ def _report(
         reliability=None if prediction is None else prediction.reliability,
         trials=registered.trials,
         landmark_pull=registered.pull,
+        engine_notes=registered.registration.notes,
         device=registered.registration.device,
     )
