@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import ndimage
@@ -19,6 +19,9 @@ from HyperPredictRegLib.core.progress import CancelCheck, never, stop_if
 
 Part = tuple[slice, ...]
 Result = TypeVar("Result")
+
+Array = Any
+"""Such an array in code that also runs on torch's: `numpy.ndarray` or `torch.Tensor`."""
 
 _PART_VOXELS = 98_304
 """Some hundred kilobytes per array: a few of them fit a core's own cache, which makes simple arithmetic three times as fast."""
