@@ -86,8 +86,8 @@ def test_sharp_warping_loses_less_than_linear_interpolation_and_nothing_where_th
     linear, sharp = (np.abs(Sampler([image], sharp=n).warped(field, workers)[0] - expected)[inner].mean() for n in (0, 1))
     assert sharp < 0.4 * linear
     ramp = (np.indices(SHAPE) * np.array([1.0, -2.0, 0.5])[:, None, None, None]).sum(axis=0).astype(np.float32)
-    plain, bent = Sampler([ramp, ramp], sharp=1).warped(field, workers)
-    np.testing.assert_allclose(plain[inner], bent[inner], atol=1e-4)
+    plain, curved = Sampler([ramp, ramp], sharp=1).warped(field, workers)
+    np.testing.assert_allclose(plain[inner], curved[inner], atol=1e-4)
 
 
 @pytest.mark.parametrize("radii", [(2, 2, 2), (0, 1, 3)])

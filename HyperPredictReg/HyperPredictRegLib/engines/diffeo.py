@@ -61,9 +61,9 @@ class DiffeoSettings:
 
     similarity: str = AUTO
     iterations: tuple[int, ...] = (40, 40, 40, 14)
-    coarsest_voxels: int = 16
+    coarsest_voxels: int = 8
     smoothing_voxels: float = 0.5
-    window_voxels: tuple[int, ...] = (1, 2)
+    window_voxels: tuple[int, ...] = (1,)
     contrast_floor: float = 0.1
     maximum_step_voxels: float = 0.5
     step_gain: float = 2.0
@@ -91,7 +91,7 @@ class DiffeoEngine:
 
     info: ClassVar[EngineInfo] = EngineInfo(
         name="diffeo",
-        version="2",
+        version="3",
         title="Diffeo",
         summary="Greedy diffeomorphic registration for images of the same or of other contrast: accurate, hardly any folding.",
         contrasts="any",
