@@ -188,15 +188,15 @@ def table() -> None:
     print(f"\n{'use':6s}{'truth':10s}{'rows':>5s}" + "".join(f"{level:>14s}" for level in levels))
     for use in ("tune", "test"):
         for truth_ in ("helpful", "harmful", "same", "lost", "nonsense"):
-            said = [judged_alone(evidence_of(r), suited(r)) for r in rows if r["use"] == use and r["truth"] == truth_]
-            print(f"{use:6s}{truth_:10s}{len(said):5d}" + "".join(f"{said.count(level):14d}" for level in levels))
+            found_levels = [judged_alone(evidence_of(r), suited(r)) for r in rows if r["use"] == use and r["truth"] == truth_]
+            print(f"{use:6s}{truth_:10s}{len(found_levels):5d}" + "".join(f"{found_levels.count(level):14d}" for level in levels))
     print(f"\n{'test, by domain':16s}{'harmful':>9s}{'flagged':>9s}{'helpful':>9s}{'flagged':>9s}")
     for domain in dict.fromkeys(r["domain"] for r in rows):
         counts = []
         for truth_ in ("harmful", "helpful"):
-            said = [judged_alone(evidence_of(r), suited(r)) for r in rows
+            found_levels = [judged_alone(evidence_of(r), suited(r)) for r in rows
                     if (r["use"], r["domain"], r["truth"]) == ("test", domain, truth_)]
-            counts += [len(said), sum(level in levels[2:] for level in said)]
+            counts += [len(found_levels), sum(level in levels[2:] for level in found_levels)]
         print(f"{domain:16s}" + "".join(f"{count:9d}" for count in counts))
     seconds = [np.mean([r[name] for r in rows]) for name in ("cpu_register", "cpu_judge")]
     print(f"\nCPU seconds: registering {seconds[0]:.2f}, judging {seconds[1]:.2f}")

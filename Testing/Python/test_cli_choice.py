@@ -208,12 +208,13 @@ def test_the_first_line_is_the_verdict(pair: Path, bundle: Path, tmp_path: Path)
     done = command(*words_of(pair, "register", tmp_path / "out", "--predictor", bundle, "--no-page"))
     assert done.exit_code == 0, done.exception
     lines = done.stdout.splitlines()
-    # The bundle is made up, and wrong about how rough the deformation is: that comes first.
-    assert lines[0].startswith("Not as predicted: ")
-    assert ". The folding limit was kept: " in lines[0]
-    assert "was predicted" in lines[0]
-    assert lines[1].startswith("The predictor hopeful 1 chose λ before anything was registered. λ = ")
-    assert lines[2].startswith("Reliable: ")
+    assert lines[0] == "Deforming helped."
+    # The bundle is made up, and wrong about how rough the deformation is: that comes next.
+    assert lines[1].startswith("Not as predicted: ")
+    assert ". The folding limit was kept: " in lines[1]
+    assert "was predicted" in lines[1]
+    assert lines[2].startswith("The predictor hopeful 1 chose λ before anything was registered. λ = ")
+    assert lines[3].startswith("Reliable: ")
     assert "\u00a0" not in done.stdout
 
 
@@ -224,7 +225,7 @@ def test_a_limit_that_was_not_kept_is_a_warning_and_no_failure(
     monkeypatch.setattr(DemonsEngine, "info", replace(DemonsEngine.info, search_space=SearchSpace((weight,))))
     done = command(*words_of(pair, "register", tmp_path / "out", "--predictor", "none", "--limit", "0.1", "--no-page"))
     assert done.exit_code == 0, done.exception
-    assert done.stdout.startswith("λ could not be chosen so that at most 0.1 % of the foreground is folded")
+    assert done.stdout.splitlines()[1].startswith("λ could not be chosen so that at most 0.1 % of the foreground is folded")
     assert "  1. λ = 0.4 " in done.stdout
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     # The end of the range comes last.

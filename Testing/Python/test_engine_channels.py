@@ -59,7 +59,8 @@ def found(displacement: np.ndarray, center: tuple[float, float, float]) -> float
 
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_each_channel_registers_the_structure_that_it_alone_shows(name: str) -> None:
-    settings = DiffeoSettings(similarity=name, iterations=(40, 40, 30))
+    # Without the coarsest levels, which carry a motion beyond the structure that shows it.
+    settings = DiffeoSettings(similarity=name, iterations=(40, 40, 30), coarsest_voxels=16)
     alone = field(*pair(LEFT), settings)
     assert found(alone, LEFT) > 1.5
     assert abs(found(alone, RIGHT)) < 0.05

@@ -198,7 +198,7 @@ def test_thick_slices_are_taken_in_millimeters() -> None:
 
 
 def test_the_pyramid_waits_with_coarse_axes() -> None:
-    levels = Scheme(DiffeoSettings(), 0.5, 1.2, spacing=(10.0, 1.5, 1.5)).levels((10, 118, 125))
+    levels = Scheme(DiffeoSettings(coarsest_voxels=16), 0.5, 1.2, spacing=(10.0, 1.5, 1.5)).levels((10, 118, 125))
     assert [level.factor for level in levels] == [4, 2, 1]
     for level in levels:
         assert level.factors[0] == 1.0

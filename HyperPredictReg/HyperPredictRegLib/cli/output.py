@@ -32,7 +32,11 @@ def show_report(report: Report) -> None:
     from HyperPredictRegLib.reporting import wording
 
     voxel_mm = wording.voxel_mm(report)
-    _say(" ".join((wording.benefit_line(report), *wording.benefit_reasons(report))))
+    if report.benefit is not None:
+        _say(wording.benefit_line(report))
+        # Good news needs no reasons; the page has them.
+        for reason in wording.benefit_reasons(report) if report.benefit.level != "helped" else ():
+            _say(f"  {reason}")
     _say(wording.first_line(report))
     _say(f"{wording.who_chose(report)} {report.choice.sentence}")
     if report.reliability is not None:
