@@ -98,6 +98,8 @@ def test_files_that_were_forgotten_are_found_out(tmp_path: Path) -> None:
         "Resources/UI/HyperPredictReg.ui",
         "Resources/SampleData/brain.nrrd",
         "Resources/Models/demons-fast/card.json",
+        "Resources/Models/diffeo-fast/card.json",
+        "Resources/Models/diffeo-fast/model.pt",
     }
     for name in names:
         forget(source, name)
