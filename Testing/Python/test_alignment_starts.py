@@ -120,13 +120,14 @@ def test_an_object_that_looks_the_same_when_turned_is_said_to() -> None:
     assert off_mm(found.matrix, np.eye(4)) < 3
     asymmetric = align(organ(), organ(), COARSE, seed=1)
     assert not any("nearly equally well" in doubt for doubt in asymmetric.doubts)
-    assert any("nearly equally well, about 180 degrees apart" in doubt for doubt in found.doubts)
+    assert any("nearly equally well" in doubt for doubt in found.doubts)
 
 
 def test_a_search_everywhere_is_repeatable_and_can_be_cancelled() -> None:
     whole = organ()
-    half = in_header(sitk.RegionOfInterest(whole, (40, 20, 40), (0, 0, 0)), turn(100, (1, 1, 0)))
-    one, again = (align(whole, half, COARSE, seed=3).transform.GetParameters() for _ in range(2))
+    half = in_header(sitk.RegionOfInterest(whole, (20, 40, 40), (20, 0, 0)), turn(55, (1, -2, 0.5), (30, -20, 25)))
+    rough = replace(COARSE, stages=("rigid",), iterations=(20, 5))
+    one, again = (align(whole, half, rough, seed=3).transform.GetParameters() for _ in range(2))
     assert one == again
     said: list[str] = []
     with pytest.raises(Cancelled):

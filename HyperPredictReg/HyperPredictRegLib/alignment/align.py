@@ -152,7 +152,7 @@ def align(  # noqa: PLR0913 - two images, what may belong to either, and what ev
     pyramid = make_pyramid(*pair, frame, settings)
     levels = pyramid.levels(settings)
     stop_if(cancelled)
-    run = _Run(pyramid, levels, settings, seed, progress, cancelled)
+    run = _Run(pair, pyramid, levels, settings, seed, progress, cancelled)
     multi = settings.multi_start and initial_transform is None
     matrix, traces, chosen = run.first_stage(start, multi_start=multi)
     first, correlation = matrix, _correlation(*_inside(pair, frame, levels[-1], matrix))
@@ -190,6 +190,7 @@ def align(  # noqa: PLR0913 - two images, what may belong to either, and what ev
 class _Run:
     """What all levels of one alignment share."""
 
+    pair: tuple[Item, Item]
     pyramid: Pyramid
     levels: tuple[Level, ...]
     settings: AlignmentSettings
@@ -237,18 +238,18 @@ class _Run:
         matrix, _ = min(refined, key=lambda result: math.inf if result[1].end_value is None else result[1].end_value)
         candidates = [found for found, _ in refined]
         comparer = Comparer(self.pyramid.level_of(COMPARE_UNITS))
-        known = comparer.compare(matrix)
         tried = len(starts)
-        if not convincing(known):
+        inner = _correlation(*_inside(self.pair, self.pyramid.frame, self.levels[0], matrix))
+        if not convincing(comparer.compare(matrix), inner):
             self.progress(ProgressEvent("align", 0.2, "Looking for the pose everywhere"))
             poses, count = self.everywhere(comparer)
             candidates += [rough.level(stage, 0, pose, metric, 0.25)[0] for pose in poses]
-            near = rivals(comparer, candidates)
-            if len(near) > 1:
-                # The better one shows only when each is refined as far as it goes.
-                last = settings.stages[-1] if settings.stages[-1] != "affine" else "similarity"
-                candidates += [rough.level(last, 0, pose, metric, 0.28)[0] for pose in near]
             tried += count
+        near = rivals(comparer, candidates)
+        if len(near) > 1:
+            # The better one shows only when each is refined as far as it goes.
+            last = settings.stages[-1] if settings.stages[-1] != "affine" else "similarity"
+            candidates += [rough.level(last, 0, pose, metric, 0.28)[0] for pose in near]
         return choose(comparer, matrix, candidates, tried)
 
     def everywhere(self, comparer: Comparer) -> tuple[list[np.ndarray], int]:

@@ -284,8 +284,8 @@ class Pyramid:
     def level(self, index: int, shrink_factor: float, sigma_voxels: float) -> Level:
         """Return both images smoothed and on coarser grids, in the frame; of thin ones some slices remain."""
         finest = self.images[0].GetSpacing()[0]
-        spacing = min([shrink_factor * finest, *(finest * (min(i.GetSize()) - 1) / _LEAST_STEPS for i in self.images if _thin(i))])
-        spacing = max(spacing, finest)
+        most = [(min(image.GetSize()) - 1) / _LEAST_STEPS for image in self.images if _thin(image)]
+        spacing = finest * min([shrink_factor, *(max(1.0, factor) for factor in most)])
         centres = (self.frame.fixed_centre, self.frame.moving_centre)
         pair = [in_frame(_coarser(image, spacing, sigma_voxels * spacing), centre, self.frame.unit_mm)
                 for image, centre in zip(self.images, centres, strict=True)]

@@ -23,12 +23,12 @@ _OTHER_UNITS = 40.0
 _BETTER = 1.03
 _LEAST_TURNED = 0.07
 """What a pose that turns the image by 180 degrees must have more in information, as a share: headers are often right."""
-_RIVALS, _RIVAL_SHARE = 3, 0.6
-_NEARLY_EQUAL = 0.9
+_RIVALS, _RIVAL_SHARE = 3, 0.65
+_NEARLY_EQUAL = 0.85
 _PLATE, _PLATE_STEP_DEGREES = 0.2, 15.0
 """A field of view so thin for its width is a plate."""
 _REFINED_ROTATIONS = 8
-_CONVINCING_MUTUAL, _CONVINCING_SHOWN = 0.65, 0.7
+_CONVINCING_MUTUAL, _CONVINCING_SHOWN, _CONVINCING_INNER = 0.65, 0.7, 0.5
 _PSI = 1.533751168755204288118041
 
 
@@ -125,9 +125,12 @@ def best_poses(comparer: Comparer, poses: np.ndarray, count: int, cancelled: Can
     return chosen
 
 
-def convincing(found: Comparison) -> bool:
-    """Whether a pose is so good that no other one need be looked for."""
-    return found.mutual >= _CONVINCING_MUTUAL and found.shown >= _CONVINCING_SHOWN
+def convincing(found: Comparison, inner: float) -> bool:
+    """Whether a pose is so good that no other one need be looked for; `inner` is the correlation well inside both objects.
+
+    The shapes alone of two objects on an empty background tell much of each other in many poses.
+    """
+    return found.mutual >= _CONVINCING_MUTUAL and found.shown >= _CONVINCING_SHOWN and abs(inner) >= _CONVINCING_INNER
 
 
 def choose(comparer: Comparer, first: np.ndarray, candidates: list[np.ndarray], tried: int) -> Chosen:
