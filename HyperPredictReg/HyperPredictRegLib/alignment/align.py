@@ -240,7 +240,7 @@ class _Run:
         comparer = Comparer(self.pyramid.level_of(COMPARE_UNITS))
         tried = len(starts)
         inner = _correlation(*_inside(self.pair, self.pyramid.frame, self.levels[0], matrix))
-        if not convincing(comparer.compare(matrix), inner):
+        if not convincing(comparer.compare(matrix), inner) or len(rivals(comparer, candidates)) > 1:
             self.progress(ProgressEvent("align", 0.2, "Looking for the pose everywhere"))
             poses, count = self.everywhere(comparer)
             candidates += [rough.level(stage, 0, pose, metric, 0.25)[0] for pose in poses]
