@@ -249,6 +249,8 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
         fixedVolume, movingVolume : vtkMRMLScalarVolumeNode.
         movingSegmentation : vtkMRMLSegmentationNode to transform to the fixed volume, segment by segment, or None.
         choices : fixedSegmentation, initialTransform, prediction (nodes; the last is the text of a finished prediction),
+            fixedLandmarks, movingLandmarks (point lists of corresponding points in the same order),
+            channels (further pairs, such as T2 beside T1: tuples of a fixed and a moving volume and, if not 1, a weight),
             fixedMask, movingMask (a segmentation or label map node, or a pair of a segmentation node and a segment id), and
             fields of `HyperPredictRegLib.results.job.Job`, for example
             preset="standard", setting={"regularization_weight": 0.9}, criterion=Criterion(rule="maximum").
@@ -257,7 +259,7 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
         ------
         ValueError : a volume is missing, or there is no such choice.
         """
-        from HyperPredictRegLib.slicerbridge.request import MaskChoice, Request
+        from HyperPredictRegLib.slicerbridge.request import ChannelChoice, MaskChoice, Request
 
         if fixedVolume is None or movingVolume is None:
             raise ValueError(_("Choose a fixed and a moving volume."))
@@ -271,7 +273,10 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
             moving_segmentation=movingSegmentation,
             fixed_segmentation=choices.pop("fixedSegmentation", None),
             initial_transform=choices.pop("initialTransform", None),
+            fixed_landmarks=choices.pop("fixedLandmarks", None),
+            moving_landmarks=choices.pop("movingLandmarks", None),
             prediction=choices.pop("prediction", None),
+            channels=tuple(ChannelChoice(*channel) for channel in choices.pop("channels", ())),
             options=choices,
             **masks,
         )

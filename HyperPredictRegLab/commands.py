@@ -80,6 +80,10 @@ def sweep(  # noqa: PLR0913 - one parameter per option of the command
     preset: options.Preset = "fast",
     values: Annotated[str | None, typer.Option(metavar="λ,λ,...", help="The same λ for every pair.")] = None,
     count: Annotated[int | None, typer.Option(help="λ per pair, drawn for each pair anew; 7 if left out.")] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Parameter to try; others keep their default. May repeat; all if left out."),
+    ] = None,
     seed: options.Seed = 20240901,
     scheduler: Annotated[str | None, typer.Option(metavar="tcp://HOST:PORT", help="A dask scheduler to run on.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this computer; one per core if left out.")] = None,
@@ -109,7 +113,7 @@ def sweep(  # noqa: PLR0913 - one parameter per option of the command
             manifest,
             out,
             settings=settings,
-            design=_design(values, count, seed),
+            design=_design(values, count, seed, vary),
             scheduler=scheduler,
             workers=workers,
             retry_failed=retry_failed,
@@ -119,7 +123,7 @@ def sweep(  # noqa: PLR0913 - one parameter per option of the command
     _show_sweep(result, as_json)
 
 
-def _design(values: str | None, count: int | None, seed: int) -> Design:
+def _design(values: str | None, count: int | None, seed: int, vary: list[str] | None) -> Design:
     from HyperPredictRegLab.sweep.design import Design
 
     if values is not None and count is not None:
@@ -127,7 +131,7 @@ def _design(values: str | None, count: int | None, seed: int) -> Design:
     listed = _numbers(values, "--values")
     if values is not None and not listed:
         raise InputError("--values names no λ: write numbers with commas between them, such as 0.5,0.7.")
-    return Design(values=listed, count=Design().count if count is None else count, seed=seed)
+    return Design(listed, Design().count if count is None else count, seed, tuple(dict.fromkeys(vary or ())))
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...]:

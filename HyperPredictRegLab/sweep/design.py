@@ -22,14 +22,16 @@ class Design:
 
     Attributes
     ----------
-    values : the same values of the first parameter for every pair; empty means that they are drawn per pair.
+    values : the same values of the one parameter for every pair; empty means that they are drawn per pair.
     count : settings per pair where they are drawn.
     seed : fixes the draw; a pair's draw depends on this and its name only.
+    vary : names of the parameters that are tried, the others keep their default; empty means all.
     """
 
     values: tuple[float, ...] = ()
     count: int = 7
     seed: int = 20240901
+    vary: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.values and not 2 <= self.count <= MOST_SETTINGS:
@@ -50,13 +52,17 @@ class Design:
 
         Raises
         ------
-        InputError : a value is outside of the engine's range, or fixed values are given for several parameters.
+        InputError : a value is outside of the engine's range, fixed values are given for several parameters, or the engine has no
+            such parameter to vary.
         """
-        space = engine.info.search_space
+        whole = engine.info.search_space
+        space = whole.only(self.vary) if self.vary else whole
         if self.values:
             if len(space) != 1:
-                raise InputError(f"The engine '{engine.info.name}' has {len(space)} parameters: their values must be drawn.")
-            return [{space.first.name: space.first.check(value)} for value in self.values]
+                raise InputError(
+                    f"The engine '{engine.info.name}' has {len(space)} parameters: draw their values, or name one to vary."
+                )
+            return [{**whole.defaults, space.first.name: space.first.check(value)} for value in self.values]
         # Not `hash`, which differs from one process to the next.
         random = np.random.default_rng([self.seed, zlib.crc32(pair.encode())])
         if len(space) > 1:
@@ -66,7 +72,8 @@ class Design:
             if len(edges) != self.count + 1:
                 edges = np.linspace(0, 1, self.count + 1)
             values = space.from_unit((edges[:-1] + np.diff(edges) * random.random(self.count))[:, None])
-        return [{p.name: _rounded(value, p) for p, value in zip(space, row, strict=True)} for row in values.tolist()]
+        drawn = [{p.name: _rounded(value, p) for p, value in zip(space, row, strict=True)} for row in values.tolist()]
+        return [{**whole.defaults, **setting} for setting in drawn]
 
 
 def _rounded(value: float, parameter: Parameter) -> float:

@@ -136,8 +136,8 @@ def build(
     widths = band_widths(held_out)
     of = np.array([[trained.cv_folds[a], trained.cv_folds[b]] for a, b in examples.subjects])
     fixed = round(fixed_value(examples, dense_grid(examples)), 4)
-    space = info.search_space.narrowed(parameter.name, *trained_range(examples))
-    space = SearchSpace((replace(space.first, default=fixed),))
+    learned = info.search_space.narrowed(parameter.name, *trained_range(examples))[parameter.name]
+    space = SearchSpace((replace(learned, default=fixed),))
     noise = description.assumed_label_noise_mm
     card = Card(
         format=FORMAT,
@@ -161,6 +161,7 @@ def build(
         pairs=len(examples.pairs),
         registrations=int((~np.isnan(examples.values)).sum()),
         accuracy=accuracy(held_out, widths),
+        held=examples.held,
     )
     return save_bundle(Bundle(card, trained.ensemble, widths, ood_for(examples, of)), out)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from HyperPredictRegLib.core.errors import InputError
-from HyperPredictRegLib.core.search_space import Parameter
+from HyperPredictRegLib.core.search_space import Parameter, Setting
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING
 from scipy.interpolate import PchipInterpolator
@@ -57,6 +57,7 @@ class Examples:
     dice : shape (P, S, N).
     folding_foreground, folding_grid : percent, shape (P, N).
     sd_log_jacobian, hd95 : shape (P, N); hd95 is the mean in mm.
+    held : values of the engine's other parameters, the same in all runs.
     alignment : settings of the affine step that differ from the defaults; None if the sweep's plan is not there.
     notes : sentences on what was left out of the tables.
     """
@@ -80,6 +81,7 @@ class Examples:
     folding_grid: np.ndarray
     sd_log_jacobian: np.ndarray
     hd95: np.ndarray
+    held: Setting = field(default_factory=dict)
     alignment: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
@@ -148,7 +150,7 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
     common = {name: _single(runs, name) for name in ("engine", "settings_hash", "preset")}
     features = features[features["pair"].isin(set(runs["pair"]))]
     version = _single(features, "features_version")
-    parameter = _learned_parameter(common["engine"])
+    parameter, held = _learned_parameter(common["engine"], runs)
     runs = _checked_runs(runs, parameter, notes)
     by_pair = {
         str(pair): table.sort_values(parameter.name, ascending=parameter.sign > 0)
@@ -178,6 +180,7 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
         preset=common["preset"],
         features_version=version,
         parameter=parameter,
+        held=held,
         feature_names=(*feature_names, LABEL_NOISE),
         token_names=token_names,
         labels=labels,
@@ -223,15 +226,18 @@ def _finished(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["error"] == ""]
 
 
-def _learned_parameter(engine: str) -> Parameter:
-    """Return the parameter of an engine that has one."""
+def _learned_parameter(engine: str, runs: pd.DataFrame) -> tuple[Parameter, Setting]:
+    """Return the one parameter that varies in a sweep, and the defaults that the others of the engine were kept at."""
     space = get_engine(engine).info.search_space
-    if len(space) > 1:
+    check_columns(runs, space.names, _RUNS)
+    runs = with_numbers(runs, space.names, _RUNS, complete=True)
+    varied = [p for p in space if not np.allclose(runs[p.name].to_numpy(), p.default, rtol=1e-6)] or [space.first]
+    if len(varied) > 1:
         raise InputError(
-            f"The engine '{engine}' has {len(space)} parameters ({', '.join(space.names)}), but a predictor of this version "
-            "learns curves over one: train for an engine with a single parameter."
+            f"In this sweep {len(varied)} parameters of the engine '{engine}' vary ({', '.join(p.name for p in varied)}), but a "
+            "predictor of this version learns curves over one, with the others at their default: sweep with --vary."
         )
-    return space.first
+    return varied[0], {name: value for name, value in space.defaults.items() if name != varied[0].name}
 
 
 def _checked_runs(runs: pd.DataFrame, parameter: Parameter, notes: list[str]) -> pd.DataFrame:

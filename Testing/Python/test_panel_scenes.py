@@ -209,7 +209,8 @@ def test_a_prediction_of_something_else_does_not_count(opened_panel: tuple[Any, 
     mask = add_segmentation("Mask", fixed, {"shell": (20.0, 120.0), "core": (120.0, 999.0)})
     panel.ui.fixedMaskSelector.setCurrentNode(mask)
     host.let_qt_work()
-    assert panel.ui.reliabilityLabel.text == "The last prediction was made with another mask, segmentation or initial transform."
+    words = "The last prediction was made with another mask, segmentation, channel or initial transform."
+    assert panel.ui.reliabilityLabel.text == words
     assert panel.ui.readoutLabel.text.startswith("Nothing is predicted yet")
     panel.ui.fixedMaskSelector.setCurrentNode(None)
     host.let_qt_work()

@@ -16,13 +16,16 @@ slicer = pytest.importorskip("slicer", reason="needs slicer-core or Slicer")
 from HyperPredictRegLib.core.errors import InputError  # noqa: E402
 from HyperPredictRegLib.core.json_records import from_json  # noqa: E402
 from HyperPredictRegLib.preprocessing.image_set import read_inputs  # noqa: E402
-from HyperPredictRegLib.results.job import Job  # noqa: E402
+from HyperPredictRegLib.results.job import Channel, Job  # noqa: E402
 from HyperPredictRegLib.slicerbridge.request import (  # noqa: E402
     JOB_NAME,
+    ChannelChoice,
     MaskChoice,
     Request,
     check_request,
+    difference,
     places_of,
+    record_inputs,
     write_job,
 )
 from HyperPredictRegLib.slicerbridge.segmentations import register_conversions, to_segmentation_node  # noqa: E402
@@ -294,6 +297,23 @@ def test_landmarks_are_written_where_they_are_shown(pair, tmp_path) -> None:
     assert np.abs(inputs.moving.landmarks - shown).max() < 1e-9  # mm
 
 
+def test_a_prediction_counts_for_the_landmarks_that_it_used(pair, tmp_path) -> None:
+    points = random_points(OBLIQUE, 4)
+    fixed, moving = points_node(pair.scene, points, "F points"), points_node(pair.scene, points[::-1], "M points")
+    for use, moved in (("measuring", ""), ("start", "inputs")):
+        request = replace(pair.request, fixed_landmarks=fixed, moving_landmarks=moving, options={"landmarks_for": use})
+        node = pair.scene.AddNewNodeByClass("vtkMRMLTextNode")
+        record_inputs(node, request, places_of(request))
+        assert difference(node, request) == ""
+        before = fixed.GetNthControlPointPosition(1)
+        fixed.SetNthControlPointPosition(1, before[0] + 1.0, before[1], before[2])
+        assert difference(node, request) == moved
+        fixed.SetNthControlPointPosition(1, *before)
+        assert difference(node, request) == ""
+    assert difference(node, replace(request, options={"landmarks_for": "measuring"})) == "inputs"
+    assert difference(node, replace(request, options={"landmarks_for": "start and deformation"})) == "inputs"
+
+
 def test_landmarks_that_are_no_pairs_are_named(pair, tmp_path) -> None:
     two, three = (points_node(pair.scene, random_points(OBLIQUE, n), f"{n} points") for n in (2, 3))
     for fixed, moving, sentence in (
@@ -335,17 +355,74 @@ def test_wrong_choices_are_sentences(pair, tmp_path) -> None:
         ("initial_transform", "initial transform", "a transform"),
         ("fixed_landmarks", "fixed landmarks", "a point list"),
         ("moving_landmarks", "moving landmarks", "a point list"),
+        ("channels", "fixed volume of channel 2", "a scalar volume"),
     ],
 )
 def test_nodes_of_a_wrong_kind_are_named_with_their_role(pair, tmp_path, role, what, needed) -> None:
     wrong = pair.scene.AddNewNodeByClass("vtkMRMLTableNode", "Numbers")
     mask = MaskChoice if role.endswith("mask") else lambda node: node
+    if role == "channels":
+        mask = lambda node: (ChannelChoice(node, pair.request.moving),)  # noqa: E731 - as short as the line above
     for given, sentence in (
         (mask(wrong), rf"As {what}, 'Numbers' \(Table\) is given, which is not {needed}: choose one"),
         (mask("Name"), rf"As {what}, 'Name' \(str\) is given: give the node itself, {needed}"),
     ):
         with pytest.raises(InputError, match=sentence):
             pair.job(tmp_path, **{role: given})
+
+
+@pytest.fixture
+def channel(pair: Pair) -> ChannelChoice:
+    """T2 beside T1: the same places in another contrast."""
+    volumes = [to_volume_node(255 - image(grid, seed=seed), pair.scene, name) for grid, seed, name in (
+        (OBLIQUE, 5, "Fixed T2"), (LEFT_HANDED, 6, "Moving T2")
+    )]  # fmt: skip
+    return ChannelChoice(*volumes, 2.0)
+
+
+def test_volumes_of_channels_arrive_where_slicer_shows_them(pair, channel, tmp_path) -> None:
+    put_under(channel.fixed, ROTATION, pair.scene)
+    job = pair.job(tmp_path, channels=(channel,))
+    folder = tmp_path / "workplace"
+    assert job.channels == (Channel(str(folder / "fixed-channel-2.nrrd"), str(folder / "moving-channel-2.nrrd"), 2.0),)
+    for path, node in ((job.channels[0].fixed, channel.fixed), (job.channels[0].moving, channel.moving)):
+        written, shown = sitk.ReadImage(path), from_volume_node(node)
+        assert Geometry.of(written).matches(Geometry.of(shown), 1e-6)
+        assert np.array_equal(sitk.GetArrayFromImage(written), sitk.GetArrayFromImage(shown))
+
+
+def test_half_a_channel_is_refused(pair, channel, tmp_path) -> None:
+    for given, sentence in (
+        (ChannelChoice(None, channel.moving), "Channel 2 has no fixed volume"),
+        (ChannelChoice(channel.fixed, None), "Channel 2 has no moving volume"),
+        (ChannelChoice(channel.fixed, channel.fixed), "'Fixed T2' is chosen as fixed and as moving of channel 2"),
+        (ChannelChoice(channel.fixed, channel.moving, 0.0), "The weight of a channel is 0"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            pair.job(tmp_path, channels=(given,))
+    with pytest.raises(InputError, match="There is no option 'channels' in Slicer"):
+        pair.job(tmp_path, options={"channels": []})
+    mirror = sitk.AffineTransform(3)
+    mirror.SetMatrix([-1, 0, 0, 0, 1, 0, 0, 0, 1])
+    put_under(channel.moving, mirror, pair.scene)
+    with pytest.raises(InputError, match=r"The volume 'Moving T2' is under the transform .*, which mirrors it"):
+        pair.job(tmp_path, channels=(channel,))
+
+
+def test_a_prediction_knows_its_channels(pair, channel) -> None:
+    alone, both = pair.request, replace(pair.request, channels=(channel,))
+    node = pair.scene.AddNewNodeByClass("vtkMRMLTextNode", "Prediction")
+    record_inputs(node, both, places_of(both))
+    assert difference(node, both) == ""
+    assert difference(node, alone) == "inputs"
+    assert difference(node, replace(both, channels=(replace(channel, weight=1.0),))) == "inputs"
+    assert difference(node, replace(both, channels=(replace(channel, fixed=alone.fixed),))) == "inputs"
+    assert difference(node, replace(both, channels=(channel, channel))) == "inputs"
+    record_inputs(node, alone, places_of(alone))
+    assert (difference(node, alone), difference(node, both)) == ("", "inputs")
+    record_inputs(node, both, places_of(both))
+    put_under(channel.moving, ROTATION, pair.scene)
+    assert difference(node, both) == "places"
 
 
 def test_nodes_of_another_scene_are_named(pair, tmp_path) -> None:

@@ -220,5 +220,5 @@ def test_several_parameters_fill_their_space(monkeypatch: pytest.MonkeyPatch) ->
     # Of 2^n scrambled Sobol points every half of every axis holds as many.
     assert ((shares < 0.5).sum(axis=0) == 4).all()
     assert Design(count=8).settings(engine, "a") == drawn != Design(count=8).settings(engine, "b")
-    with pytest.raises(InputError, match="has 2 parameters: their values must be drawn"):
+    with pytest.raises(InputError, match="has 2 parameters: draw their values"):
         Design(values=(0.7,)).settings(engine, "a")

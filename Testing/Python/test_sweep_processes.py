@@ -100,6 +100,9 @@ def test_processes_that_end_in_peace_leave_nothing(tmp_path: Path, monkeypatch: 
         assert client.submit(abs, -3).result() == 3
         assert len(list(tmp_path.iterdir())) == 1
         assert client.scheduler_info()["services"] == {} or "127.0.0.1" in client.dashboard_link
+        # Below these, memory of every array would be given back to the system and asked for again.
+        kept = [client.submit(os.getenv, f"MALLOC_{name}_THRESHOLD_").result() for name in ("TRIM", "MMAP")]
+        assert min(int(size) for size in kept) >= 2**25
     deadline = time.monotonic() + PATIENCE
     while list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)

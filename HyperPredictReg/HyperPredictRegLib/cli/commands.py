@@ -36,7 +36,7 @@ _PATHS = frozenset(
         "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks",
         "moving_landmarks", "label_names", "initial_transform", "predictor", "prediction", "scene", "job", "transform", "image",
         "points", "reference", "manifest", "labelmaps", "sweep", "train", "tests", "bundle",
-        "ood_set",
+        "ood_set", "fixed_channel", "moving_channel",
     ]
 )  # fmt: skip
 """Parameters of all commands, also those of other packages, that are paths."""
@@ -96,18 +96,17 @@ def measure(  # noqa: PLR0913 - one parameter per option of the command
     from HyperPredictRegLib.results.job import Job
     from HyperPredictRegLib.spatial import transforms
 
-    task = Job(
-        fixed, moving, "", fixed_labels, moving_labels, fixed_mask, moving_mask, fixed_landmarks, moving_landmarks, label_names
-    )
+    files = (fixed_labels, moving_labels, fixed_mask, moving_mask, fixed_landmarks, moving_landmarks, label_names)
+    task = Job(fixed, moving, "", *files, preset=preset)
     with watched(quiet or as_json, abandoned=True) as (progress, cancelled):
         progress(ProgressEvent("read", 0.0))
-        inputs = read_inputs(task)
+        inputs = read_inputs(task, cancelled)
         notes: list[str] = []
         found = transforms.read_transform(transform, "transform", notes)
         stop_if(cancelled)
         progress(ProgressEvent("measure", 0.0))
         grid = measurement.measuring_grid(inputs, found, preset)
-        measured = measurement.measure(inputs, found, measurement.linear_start(found), grid).measured
+        measured = measurement.measure(inputs, found, measurement.linear_start(found), grid, cancelled).measured
     for note in (*inputs.notes, *notes):
         typer.echo(printable(f"Warning: {note}"), err=True)
     if as_json:
@@ -128,8 +127,12 @@ def register(  # noqa: PLR0913 - one parameter per option of the command; `optio
     moving_mask: options.MovingMask = None,
     fixed_landmarks: options.FixedLandmarks = None,
     moving_landmarks: options.MovingLandmarks = None,
+    landmarks_for: options.LandmarksFor = "measuring",
     label_names: options.LabelNames = None,
     initial_transform: options.InitialTransform = None,
+    fixed_channel: options.FixedChannel = None,
+    moving_channel: options.MovingChannel = None,
+    channel_weight: options.ChannelWeight = None,
     engine: options.EngineName = None,
     weight: Annotated[
         float | None, typer.Option("--weight", "-w", help="λ, or the first parameter that the engine has; no prediction.")
@@ -224,8 +227,14 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command; `option
     moving_labels: Annotated[str | None, typer.Option(help="Label map on the moving image's grid: better prediction.")] = None,
     fixed_mask: options.FixedMask = None,
     moving_mask: options.MovingMask = None,
+    fixed_landmarks: options.FixedLandmarks = None,
+    moving_landmarks: options.MovingLandmarks = None,
+    landmarks_for: options.LandmarksFor = "measuring",
     label_names: options.LabelNames = None,
     initial_transform: options.InitialTransform = None,
+    fixed_channel: options.FixedChannel = None,
+    moving_channel: options.MovingChannel = None,
+    channel_weight: options.ChannelWeight = None,
     engine: options.EngineName = None,
     rule: options.Rule = "plateau",
     limit: options.Limit = "0.5",
@@ -287,7 +296,8 @@ def _predicted_at(prediction: Prediction, settings: list[dict[str, float]]) -> l
     space, found = prediction.surface.space, []
     for setting in settings:
         named = {name or space.first.name: value for name, value in setting.items()}
-        whole = space.complete(prediction.choice.setting | named, prediction.engine.name)
+        chosen = {name: value for name, value in prediction.choice.setting.items() if name in space.names}
+        whole = space.complete(chosen | named, prediction.engine.name)
         found.append(predict_at(prediction.surface, whole, prediction.predictor))
     return found
 

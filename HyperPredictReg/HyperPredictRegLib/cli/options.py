@@ -16,7 +16,7 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.files import checked_path, read_text, shown
 
 if TYPE_CHECKING:
-    from HyperPredictRegLib.results.job import Criterion, Job
+    from HyperPredictRegLib.results.job import Channel, Criterion, Job
 
 Out = Annotated[str, typer.Option("--out", "-o", help="Folder for the results; made if it does not exist.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
@@ -27,9 +27,20 @@ FixedLabels = Annotated[str | None, typer.Option(help="Label map on the fixed im
 MovingLabels = Annotated[str | None, typer.Option(help="Label map on the moving image's grid, to transform.")]
 FixedMask = Annotated[str | None, typer.Option(help="Where the fixed image may be compared (not 0).")]
 MovingMask = Annotated[str | None, typer.Option(help="Where the moving image may be compared (not 0).")]
-FixedLandmarks = Annotated[str | None, typer.Option(help="Points (.mrk.json, .fcsv, .csv), to measure distances in mm.")]
+FixedLandmarks = Annotated[str | None, typer.Option(help="Points (.mrk.json, .fcsv, .csv), for what --landmarks-for says.")]
 MovingLandmarks = Annotated[str | None, typer.Option(help="The same points in the moving image, in the same order.")]
+LandmarksFor = Annotated[
+    str,
+    typer.Option(help="measuring (distances in mm), start (the alignment starts from their fit), or 'start and deformation'."),
+]
 LabelNames = Annotated[str | None, typer.Option(help="CSV file with the columns label,name.")]
+FixedChannel = Annotated[
+    list[str] | None, typer.Option(help="Fixed image of one more channel, such as T2 beside T1; may repeat.")
+]
+MovingChannel = Annotated[list[str] | None, typer.Option(help="Its moving image; as many, in the same order.")]
+ChannelWeight = Annotated[
+    list[float] | None, typer.Option(help="Weight of that channel (the first pair's is 1); for each of them or for none.")
+]
 InitialTransform = Annotated[str | None, typer.Option(help="Transform file to start from, fixed to moving points.")]
 
 EngineName = Annotated[str | None, typer.Option("--engine", help="Registration method.")]
@@ -57,6 +68,7 @@ CHOOSING = ("rule", "limit", "domain", "structures", "combine", "tolerance", "pr
 _MOST_DIGITS = 10
 _AS_THEY_ARE = (
     "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks",
+    "landmarks_for",
     "label_names", "initial_transform", "engine", "predictor", "prediction", "preset", "seed", "reproducible", "scene",
 )  # fmt: skip
 
@@ -82,6 +94,8 @@ def job_of(context: typer.Context) -> Job:
     else:
         task = read_job(_file_of(prediction), what="prediction")
     task = replace(task, **{name: options[name] for name in _AS_THEY_ARE if name in names})
+    if any(name in names for name in ("fixed_channel", "moving_channel", "channel_weight")):
+        task = replace(task, channels=_channels(options))
     if "set_engine" in names:
         task = replace(task, engine_settings=settings(options["set_engine"]))
     if "set_alignment" in names:
@@ -144,10 +158,38 @@ def absolute(task: Job) -> Job:
     paths = {name: getattr(task, name) for name in PATHS}
     if task.predictor not in ("bundled", "none"):
         paths["predictor"] = task.predictor
-    changes: dict[str, Any] = {
-        name: str(Path(checked_path(path, name.replace("_", " "))).absolute()) for name, path in paths.items() if path is not None
-    }
-    return replace(task, **changes)
+
+    def whole(path: str, name: str) -> str:
+        return str(Path(checked_path(path, name.replace("_", " "))).absolute())
+
+    changes: dict[str, Any] = {name: whole(path, name) for name, path in paths.items() if path is not None}
+    channels = tuple(
+        replace(channel, fixed=whole(channel.fixed, "fixed channel"), moving=whole(channel.moving, "moving channel"))
+        for channel in task.channels
+    )
+    return replace(task, channels=channels, **changes)
+
+
+def _channels(options: Mapping[str, Any]) -> tuple[Channel, ...]:
+    """Return the channels that the options of a command name.
+
+    Raises
+    ------
+    InputError : one of them lacks an image or a weight.
+    """
+    from HyperPredictRegLib.results.job import Channel
+
+    fixed, moving, weights = (options[name] or [] for name in ("fixed_channel", "moving_channel", "channel_weight"))
+    if len(fixed) != len(moving):
+        raise InputError(
+            f"{len(fixed)} --fixed-channel and {len(moving)} --moving-channel are given: each channel needs one of both, in the "
+            "same order."
+        )
+    if weights and len(weights) != len(fixed):
+        raise InputError(
+            f"{len(weights)} --channel-weight for {len(fixed)} channels: give one for each, in the same order, or none."
+        )
+    return tuple(Channel(*channel) for channel in zip(fixed, moving, weights or [1.0] * len(fixed), strict=True))
 
 
 def settings(pairs: list[str] | None) -> dict[str, Any]:

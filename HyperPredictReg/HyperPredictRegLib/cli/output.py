@@ -40,7 +40,9 @@ def show_report(report: Report) -> None:
         for row in wording.trial_rows(report):
             folding = f"{row.foreground} of the foreground, {row.grid} of the grid"
             _say(f"  {row.number}. {row.setting:<12} folding {folding} ({row.outcome}), {row.seconds} s")
-    show_measured(report.measured, voxel_mm)
+    show_measured(report.measured, voxel_mm, wording.landmark_title(report))
+    for sentence in wording.landmark_words(report):
+        _say(sentence)
     if report.alignment.stability is not None:
         spread = report.alignment.stability
         apart = wording.distance(spread.mean_spread_mm, voxel_mm=voxel_mm)
@@ -52,8 +54,11 @@ def show_report(report: Report) -> None:
         _say(f"  {role:<22} {name}")
 
 
-def show_measured(measured: Measured, voxel_mm: float) -> None:
-    """Print the quality of a registration, measured on a grid whose smallest spacing is `voxel_mm`."""
+def show_measured(measured: Measured, voxel_mm: float, landmarks: str = "Landmark error") -> None:
+    """Print the quality of a registration, measured on a grid whose smallest spacing is `voxel_mm`.
+
+    `landmarks` is what the distances at the landmarks are called.
+    """
     from HyperPredictRegLib.core.formatting import distance, number, spread
     from HyperPredictRegLib.results.formatting import percent
 
@@ -64,6 +69,9 @@ def show_measured(measured: Measured, voxel_mm: float) -> None:
     mean, p95 = (distance(value, voxel_mm=voxel_mm) for value in (inverse.mean, inverse.p95))
     _say(f"Inverse consistency  mean {mean}, 95 % below {p95}")
     _say(f"Mutual information   {number(measured.similarity_before, 3)} -> {number(measured.similarity_after, 3)}")
+    for one in measured.channels:
+        similarity = f"{number(one.similarity_before, 3)} -> {number(one.similarity_after, 3)}"
+        _say(f"  of channel {one.number:<2}      {similarity} (weight {number(one.weight)})")
     if measured.dice is not None and measured.dice.absent:
         _say(f"Left out of Dice     {', '.join(measured.dice.absent)} (in one label map only)")
     if measured.dice is not None:
@@ -71,7 +79,7 @@ def show_measured(measured: Measured, voxel_mm: float) -> None:
         _say(f"Mean Dice            {number(dice.mean_before, 3)} -> {number(dice.mean, 3)} ({count} structures)")
     if measured.tre_mm is not None and measured.tre_before_mm is not None:
         before, after = (distance(one.mean, voxel_mm=voxel_mm) for one in (measured.tre_before_mm, measured.tre_mm))
-        _say(f"Landmark error       {before} -> {after} (mean)")
+        _say(f"{landmarks:<20} {before} -> {after} (mean)")
 
 
 def show_prediction(prediction: Prediction, asked: Sequence[Predicted], files: Sequence[str]) -> None:

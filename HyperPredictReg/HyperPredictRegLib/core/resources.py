@@ -86,8 +86,14 @@ def threads(count: int | None) -> Iterator[int]:
 
 
 _BYTES_PER_IMAGE_VOXEL = 40
+_BYTES_PER_VOXEL_OF_LARGE_IMAGE = 6
+"""Images of very many voxels are kept as they are, without floating-point copies, see `preprocessing.analysis`."""
+_LARGE_PAIR_VOXELS = 40_000_000
 _BYTES_PER_GRID_VOXEL = 330
 _BASE_BYTES = 350e6
+
+CHANNEL_BYTES_PER_VOXEL = 200
+"""What each channel beside the first pair takes for each voxel of the working grid: the measured peak with a third added."""
 
 
 def estimated_bytes(image_voxels: int, grid_voxels: int, engine_bytes: float = 0.0) -> float:
@@ -101,9 +107,11 @@ def estimated_bytes(image_voxels: int, grid_voxels: int, engine_bytes: float = 0
 
     Notes
     -----
-    The constants are measured peaks with a third added; ``benchmarks/one_pair.py`` prints estimate and peak side by side.
+    The constants are measured peaks with a third added; ``benchmarks/one_pair.py`` prints estimate and peak side by side, and
+    ``benchmarks/big_volume.py`` does for a pair of 512 x 512 x 300 voxels.
     """
-    return _BASE_BYTES + engine_bytes + _BYTES_PER_IMAGE_VOXEL * image_voxels + _BYTES_PER_GRID_VOXEL * grid_voxels
+    per_voxel = _BYTES_PER_IMAGE_VOXEL if image_voxels <= _LARGE_PAIR_VOXELS else _BYTES_PER_VOXEL_OF_LARGE_IMAGE
+    return _BASE_BYTES + engine_bytes + per_voxel * image_voxels + _BYTES_PER_GRID_VOXEL * grid_voxels
 
 
 def available_bytes() -> float | None:

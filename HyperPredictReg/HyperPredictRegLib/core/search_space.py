@@ -7,7 +7,7 @@ of it regularizes more.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -228,6 +228,18 @@ class SearchSpace:
 
     def _turned(self, shares: np.ndarray) -> np.ndarray:
         return np.where([p.regularizes == "up" for p in self.parameters], shares, 1 - shares)
+
+    def only(self, names: Collection[str]) -> SearchSpace:
+        """Return the space of some of its parameters, in its own order.
+
+        Raises
+        ------
+        InputError : there is no parameter of such a name.
+        """
+        unknown = [name for name in names if name not in self.names]
+        if unknown:
+            raise InputError(f"There is no parameter '{unknown[0]}'; there are: {', '.join(self.names)}.")
+        return SearchSpace(tuple(parameter for parameter in self.parameters if parameter.name in names))
 
     def narrowed(self, name: str, low: float, high: float) -> SearchSpace:
         """Return the space with one range cut to `low` to `high`, its default moved inside.

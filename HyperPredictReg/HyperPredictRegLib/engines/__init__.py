@@ -42,6 +42,13 @@ def get_engine(name: str) -> Engine:
     return engine
 
 
+def one_pair_only(info: EngineInfo) -> str:
+    """Say of an engine that it registers one pair of images only, and which engines take several channels."""
+    able = [f"'{other.name}'" for other in engine_infos() if other.channels and not other.unavailable]
+    others = f", or choose the engine {' or '.join(able)}" if able else ""
+    return f"The engine '{info.name}' compares one pair of images only: leave the other channels out{others}."
+
+
 def engine_settings(engine: Engine, given: dict[str, Any]) -> Any:
     """Return the engine's settings with the `given` fields (as JSON holds them) in place of their defaults.
 

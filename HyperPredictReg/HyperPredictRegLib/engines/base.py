@@ -35,6 +35,7 @@ class EngineInfo:
     contrasts : "same" if it compares intensities directly, "any" if it may also be given images of different contrast.
     search_space : its parameters, for any pair; see `Engine.search_space` for one pair.
     masks : whether voxels outside of a mask are ignored.
+    channels : whether several pairs of images, such as T1 and T2, may be registered together.
     deterministic : whether any number of threads gives the same result bit for bit; with one thread every engine does.
     devices : on which it can compute, the default first: "cpu", "cuda".
     kind : "built-in", "program" (one that the user installs) or "network" (weights that the user provides).
@@ -52,6 +53,7 @@ class EngineInfo:
     contrasts: str
     search_space: SearchSpace
     masks: bool = True
+    channels: bool = False
     deterministic: bool = False
     devices: tuple[str, ...] = ("cpu",)
     kind: str = "built-in"
@@ -70,6 +72,21 @@ class EngineInfo:
 
 
 @dataclass(frozen=True)
+class ImageChannel:
+    """One more pair of images to register together with the first: all but the weight is as in `RegistrationTask`.
+
+    Its force counts `weight` times as much as that of the first pair.
+    """
+
+    fixed: sitk.Image
+    moving: sitk.Image
+    weight: float = 1.0
+    fixed_mask: sitk.Image | None = None
+    moving_mask: sitk.Image | None = None
+    moving_smoothed: bool = False
+
+
+@dataclass(frozen=True)
 class RegistrationTask:
     """What an engine is asked to do.
 
@@ -81,6 +98,9 @@ class RegistrationTask:
     settings : an instance of the engine's `settings_type`.
     seed : above 0; fixes every random choice.
     fixed_mask, moving_mask : where the images may be compared, uint8 on the same grid, or None.
+    channels : further pairs on that grid, for engines whose `EngineInfo.channels` is true; none for others.
+    moving_smoothed : whether the moving image was smoothed for this grid, so that it holds no noise from voxel to voxel.
+    view : where both images have voxels, uint8 on the same grid, or None for everywhere; elsewhere both are 0, which is no edge.
     progress, cancelled : see `core.progress`; `Cancelled` is raised within two seconds of `cancelled()` being true.
     """
 
@@ -91,6 +111,9 @@ class RegistrationTask:
     seed: int
     fixed_mask: sitk.Image | None = None
     moving_mask: sitk.Image | None = None
+    channels: tuple[ImageChannel, ...] = ()
+    view: sitk.Image | None = None
+    moving_smoothed: bool = False
     progress: Progress = silent
     cancelled: CancelCheck = never
 
@@ -107,6 +130,7 @@ class Registration:
     seconds : wall-clock time of the whole engine run.
     seed : the seed that was given.
     warnings : sentences for the user.
+    notes : sentences on what the engine chose itself, for the report.
     """
 
     transform: sitk.Transform
@@ -115,6 +139,7 @@ class Registration:
     seconds: float
     seed: int
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

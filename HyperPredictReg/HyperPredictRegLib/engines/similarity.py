@@ -17,13 +17,13 @@ from scipy import ndimage
 from HyperPredictRegLib.engines.voxel_fields import Part, Workers, parts_along, slopes, window_sum
 
 SIMILARITIES = {
-    "lncc": "local correlation: intensities less their mean over a window, in units of their standard deviation there",
+    "lncc": "local correlation: intensities less their mean over windows, in units of their standard deviation there",
     "mind": "self-similarity (MIND-SSC): how much each place resembles its surroundings, whatever the contrast",
     "ssd": "squared difference of intensities, for images of one scale",
 }
 """The similarities by name, with what is compared."""
 
-_FLAT = 1e-4
+FLAT = 1e-4
 """Squared slopes below this are noise: no force is divided by less."""
 
 
@@ -34,13 +34,14 @@ class Similarity:
     Attributes
     ----------
     name : a key of `SIMILARITIES`.
-    radii : of the window of "lncc" along each axis, in voxels.
-    contrast_floor : added to the local standard deviation (in squares), so that noise in flat regions is not blown up.
+    windows : radii of each window of "lncc" along each axis, in voxels.
+    contrast_floor : added to the local standard deviation (in squares), so that noise in flat regions is not blown up; for
+        windows of radius 1, and in proportion less for wider ones, whose standard deviation is less noisy.
     relative_spacing : voxel edge along each axis in units of the shortest one.
     """
 
     name: str
-    radii: tuple[int, ...]
+    windows: tuple[tuple[int, ...], ...]
     contrast_floor: float
     relative_spacing: tuple[float, ...]
 
@@ -52,20 +53,22 @@ class Similarity:
         weight : 0 where the image must not be looked at, or None.
         """
         if self.name == "lncc":
-            return [self._locally_normalized(image, weight, workers)]
+            return [self._locally_normalized(image, weight, radii, workers) for radii in self.windows]
         if self.name == "mind":
             return self._self_similarity(image, workers)
         return [image]
 
-    def _locally_normalized(self, image: np.ndarray, weight: np.ndarray | None, workers: Workers) -> np.ndarray:
-        total = None if weight is None else window_sum(weight.copy(), self.radii, workers)
+    def _locally_normalized(
+        self, image: np.ndarray, weight: np.ndarray | None, radii: tuple[int, ...], workers: Workers
+    ) -> np.ndarray:
+        total = None if weight is None else window_sum(weight.copy(), radii, workers)
         mean = image.copy() if weight is None else image * weight
         square = image * mean
-        share = np.float32(1 / math.prod(2 * radius + 1 for radius in self.radii))
-        window_sum(mean, self.radii, workers)
-        window_sum(square, self.radii, workers)
+        share = np.float32(1 / math.prod(2 * radius + 1 for radius in radii))
+        window_sum(mean, radii, workers)
+        window_sum(square, radii, workers)
         result = np.empty_like(image)
-        floor = np.float32(self.contrast_floor**2)
+        floor = np.float32((self.contrast_floor / max(radii)) ** 2)
 
         def normalize(part: Part) -> None:
             middle, spread = mean[part], square[part]
@@ -141,22 +144,10 @@ class Similarity:
 
         def of_part(part: Part) -> tuple[float, float]:
             start, stop, _ = part[0].indices(shape[0])
-            low, high = max(start - 1, 0), min(stop + 1, shape[0])
             pulls = update[:, start:stop]
             pulls[...] = 0
-            steepness = np.full(pulls.shape[1:], np.float32(_FLAT))
-            squared = np.zeros_like(steepness)
-            for f, m in zip(fixed, moving, strict=True):
-                difference = f[start:stop] - m[start:stop]
-                both = f[low:high] + m[low:high]
-                for pull, slope, scale in zip(pulls, slopes(both, slice(start - low, stop - low)), scales, strict=True):
-                    # Twice the central difference of twice the mean: a quarter of it is the mean slope.
-                    pull += difference * slope
-                    slope *= slope
-                    slope *= scale * np.float32(0.25)
-                    steepness += slope
-                difference *= difference
-                squared += difference
+            steepness = np.full(pulls.shape[1:], np.float32(FLAT))
+            squared = sum_up(pulls, steepness, fixed, moving, start, scales)
             total = squared if weight is None else squared * weight[start:stop]
             found = float(total.sum(dtype=np.float64)), float(
                 total.size if weight is None else weight[start:stop].sum(dtype=np.float64)
@@ -173,6 +164,34 @@ class Similarity:
 
         found = workers.each(of_part, parts_along(shape, 2))
         return update, sum(total for total, _ in found) / max(sum(count for _, count in found), 1.0)
+
+
+def sum_up(
+    pulls: np.ndarray, steepness: np.ndarray, fixed: Sequence[np.ndarray], moving: Sequence[np.ndarray], start: int,
+    scales: Sequence[np.float32],
+) -> np.ndarray:
+    """Add the pull and the squared slopes of what is compared to planes from `start` on; return the squared differences there.
+
+    Parameters
+    ----------
+    pulls, steepness : shapes (3, planes, j, i) and (planes, j, i); changed in place.
+    scales : a quarter of the squared inverse voxel edge along each axis.
+    """
+    stop, count = start + len(steepness), len(fixed[0])
+    low, high = max(start - 1, 0), min(stop + 1, count)
+    squared = np.zeros_like(steepness)
+    for f, m in zip(fixed, moving, strict=True):
+        difference = f[start:stop] - m[start:stop]
+        both = f[low:high] + m[low:high]
+        for pull, slope, scale in zip(pulls, slopes(both, slice(start - low, stop - low)), scales, strict=True):
+            # Twice the central difference of twice the mean: a quarter of it is the mean slope.
+            pull += difference * slope
+            slope *= slope
+            slope *= scale * np.float32(0.25)
+            steepness += slope
+        difference *= difference
+        squared += difference
+    return squared
 
 
 def _along(axis: int, step: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from slicer import (
     vtkMRMLDisplayableNode,
+    vtkMRMLMarkupsFiducialNode,
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
     vtkMRMLTextNode,
@@ -17,9 +18,9 @@ from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.presentation.choices import LABELS
-from HyperPredictRegLib.presentation.panel import PanelState, PanelView, missing_inputs
+from HyperPredictRegLib.presentation.panel import PanelState, PanelView, missing_channel, missing_inputs
 from HyperPredictRegLib.results.job import Criterion
-from HyperPredictRegLib.slicerbridge.request import MaskChoice, Request
+from HyperPredictRegLib.slicerbridge.request import ChannelChoice, MaskChoice, Request
 from HyperPredictRegLib.slicerbridge.volumes import volume_geometry
 
 
@@ -42,6 +43,7 @@ Rule = _enum("Rule")
 Domain = _enum("Domain")
 Combine = _enum("Combine")
 Transform = _enum("Transform")
+LandmarksFor = _enum("LandmarksFor")
 
 MASKS = {"fixed": ("fixedMask", "fixedMaskSegment"), "moving": ("movingMask", "movingMaskSegment")}
 """Of each side: the parameters that name its mask and the segment of it."""
@@ -71,6 +73,11 @@ class ParameterNode:
     movingMask: vtkMRMLDisplayableNode
     movingMaskSegment: str
     initialTransform: vtkMRMLTransformNode
+    fixedLandmarks: vtkMRMLMarkupsFiducialNode
+    movingLandmarks: vtkMRMLMarkupsFiducialNode
+    landmarksFor: LandmarksFor = LandmarksFor.MEASURING
+    fixedChannel: vtkMRMLScalarVolumeNode
+    movingChannel: vtkMRMLScalarVolumeNode
     engine: Engine = next(iter(Engine))
     preset: Preset = Preset.FAST
     rule: Rule = Rule.PLATEAU
@@ -119,7 +126,9 @@ def state_of(parameters: Any, **more: Any) -> PanelState:
         manual=parameters.manual,
         segments=tuple(segment_name(segmentation, one) for one in segment_ids(segmentation)),
         grid=grid,
-        missing=missing_inputs(fixed, parameters.movingVolume),
+        missing=missing_inputs(fixed, parameters.movingVolume)
+        or missing_channel(parameters.fixedChannel, parameters.movingChannel),
+        several=parameters.fixedChannel is not None,
         **more,
     )
 
@@ -137,18 +146,24 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
         masks[f"{side}_mask"] = None if node is None else MaskChoice(node, getattr(parameters, segment))
     options = {name: getattr(parameters, name).value for name in ("engine", "preset")}
     options |= {"seed": parameters.seed, "reproducible": parameters.reproducible}
+    options |= {"landmarks_for": parameters.landmarksFor.value}
     if view is None:
         # The panel chooses from the curves: no structure may be in the way of them.
         criterion = Criterion(folding_limit=parameters.foldingLimit if parameters.limitFolding else None)
     else:
         criterion = view.criterion
         options["setting"] = view.setting if view.manual else {}
+    channel = (parameters.fixedChannel, parameters.movingChannel)
     return Request(
         fixed=parameters.fixedVolume,
         moving=parameters.movingVolume,
         fixed_segmentation=parameters.fixedSegmentation,
         moving_segmentation=parameters.movingSegmentation,
         initial_transform=parameters.initialTransform,
+        fixed_landmarks=parameters.fixedLandmarks,
+        moving_landmarks=parameters.movingLandmarks,
+        # One that is incomplete cannot be started with.
+        channels=() if None in channel else (ChannelChoice(*channel),),
         prediction=None if view is None or view.prediction is None else parameters.prediction,
         options=options | {"criterion": criterion},
         **masks,
@@ -157,6 +172,7 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
 
 _LISTS = {
     "engine": Engine, "preset": Preset, "rule": Rule, "foldingDomain": Domain, "combine": Combine, "transformKind": Transform,
+    "landmarksFor": LandmarksFor,
 }  # fmt: skip
 
 

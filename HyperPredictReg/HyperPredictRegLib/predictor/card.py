@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +50,7 @@ class Card:
     pairs, registrations : examples it was trained on.
     accuracy : measured on held-out people, by name; see the evaluation report.
     model_sha256 : checksum of ``model.pt``.
+    held : values of the engine's other parameters, their defaults, that all examples were made with.
     """
 
     format: int
@@ -74,6 +75,7 @@ class Card:
     registrations: int
     accuracy: dict[str, float]
     model_sha256: str = ""
+    held: Setting = field(default_factory=dict)
 
     def identified(self, labels: Collection[int], names: Mapping[int, str]) -> tuple[dict[int, int], dict[int, str], str]:
         """Return which of its structures the labels of a segmentation stand for, by `names` if these are known.
@@ -131,7 +133,7 @@ def read_card(folder: Path | str) -> Card:
 
 def _wrong(card: Card) -> str:
     """Name what a card says that cannot be, in words; "" if all can."""
-    numbers = (*card.assumed.values(), *card.accuracy.values())
+    numbers = (*card.assumed.values(), *card.accuracy.values(), *card.held.values())
     texts = (
         card.name, card.version, card.licence, card.engine, card.engine_version, card.settings_hash, card.preset,
         card.features_version, card.preprocessing, card.training_data, *card.structures.values(),

@@ -61,7 +61,9 @@ class Predictor:
             aligned otherwise, or it reads other features.
         """
         card, info = self.bundle.card, engine.info
-        kinds = [[(p.name, p.scale, p.regularizes) for p in space] for space in (card.space, info.search_space)]
+        own = {p.name: (p.scale, p.regularizes) for p in info.search_space}
+        same = all(own.get(p.name) == (p.scale, p.regularizes) for p in card.space)
+        held = {name: value for name, value in info.search_space.defaults.items() if name not in card.space.names}
         newer = "install or train the predictor that belongs to this version of HyperPredictReg"
         for fits, reason in (
             (
@@ -73,7 +75,7 @@ class Predictor:
                 f"it predicts another version of the engine ({card.engine_version}, this is {info.version}): {newer}",
             ),
             (len(card.space) == 1, "it predicts several parameters at once: update HyperPredictReg"),
-            (kinds[0] == kinds[1], f"the engine's parameters have changed since it was trained: {newer}"),
+            (same and card.held == held, f"the engine's parameters have changed since it was trained: {newer}"),
             (card.preset == preset, f"it predicts another preset ('{card.preset}', the job has '{preset}'): choose that one"),
             (
                 card.settings_hash == settings_hash(engine, settings),
@@ -154,8 +156,8 @@ class Predictor:
 
     def _space(self, within: SearchSpace | None) -> SearchSpace:
         space = self.bundle.card.space
-        for parameter in within or ():
-            space = space.narrowed(parameter.name, parameter.low, parameter.high)
+        for accepted in () if within is None else within.only(space.names):
+            space = space.narrowed(accepted.name, accepted.low, accepted.high)
         return space
 
     def _check_range(self, values: np.ndarray, parameter: Parameter) -> None:
@@ -197,6 +199,7 @@ class Predictor:
             folding_foreground=_falling_band(found, 0, wide * widths.curves[0], space.first),
             folding_grid=_falling_band(found, 1, wide * widths.curves[1], space.first),
             sd_log_jacobian=_log_band(found.curves[0, 2], wide * widths.curves[2] * found.curves_scale[0, 2]),
+            held=self.bundle.card.held,
         )
 
 

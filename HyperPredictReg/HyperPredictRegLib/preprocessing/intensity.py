@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.preprocessing.coarser_copy import block_averages
 from HyperPredictRegLib.spatial.geometry import Geometry
 
 _ANALYSIS_VOXELS = 2_000_000
@@ -46,12 +47,14 @@ class Padding:
     share : of the voxels that hold it.
     missing : uint8, 1 where nothing was measured, on the grid of the image.
     filled : the image with air there, or, if it shows none, with something darker than all that it does show.
+    level : what is there in `filled`.
     """
 
     values: tuple[float, ...]
     share: float
     missing: sitk.Image
     filled: sitk.Image
+    level: float
 
 
 def padding(image: sitk.Image) -> Padding | None:
@@ -78,7 +81,8 @@ def padding(image: sitk.Image) -> Padding | None:
         level = float(np.clip(round(level), np.iinfo(voxels.dtype).min, np.iinfo(voxels.dtype).max))
     grid = Geometry.of(image)
     filled = grid.holding(np.where(missing, voxels.dtype.type(level), voxels))
-    return Padding(tuple(value for value, _ in ends), float(missing.mean()), grid.holding(missing.astype(np.uint8)), filled)
+    values, share = tuple(value for value, _ in ends), float(missing.mean())
+    return Padding(values, share, grid.holding(missing.astype(np.uint8)), filled, level)
 
 
 def foreground(image: sitk.Image) -> sitk.Image:
@@ -101,14 +105,29 @@ def foreground(image: sitk.Image) -> sitk.Image:
     InputError : no connected region stands out.
     """
     padded = padding(image)
-    found = _anatomy(image) if padded is None else sitk.And(_anatomy(padded.filled), sitk.Equal(padded.missing, 0))
+    return anatomy_of(image, None) if padded is None else anatomy_of(padded.filled, padded.missing)
+
+
+def anatomy_of(known: sitk.Image, missing: sitk.Image | None) -> sitk.Image:
+    """Find the anatomy as `foreground` does in an image whose padding is known.
+
+    Parameters
+    ----------
+    known : the image with air in place of padding.
+    missing : uint8, 1 where padding was, or None.
+
+    Raises
+    ------
+    InputError : no connected region stands out.
+    """
+    found = _anatomy(known) if missing is None else sitk.And(_anatomy(known), sitk.Equal(missing, 0))
     if not sitk.GetArrayViewFromImage(found).any():
         raise InputError("No anatomy stands out from the background in this image: give a mask of the region to register.")
     return found
 
 
 def _anatomy(image: sitk.Image) -> sitk.Image:
-    reduced = _reduced(image)
+    reduced = block_averages(image, _ANALYSIS_VOXELS)
     voxels = sitk.GetArrayFromImage(reduced)
     background = _exact_background(voxels)
     if background is not None:
@@ -249,18 +268,6 @@ def _level_beyond(voxels: np.ndarray, missing: np.ndarray) -> float:
     flat = third - first <= _FLAT_AIR * (np.median(bright) - air)
     real = third > first or any(bottom <= air <= top for bottom, top in _ORDINARY_BOTTOMS[1:])
     return float(air) if flat and real else nothing
-
-
-def _reduced(image: sitk.Image) -> sitk.Image:
-    """Return a float copy of at most about `_ANALYSIS_VOXELS` voxels by averaging blocks along the finest axes."""
-    result = sitk.Cast(image, sitk.sitkFloat32)
-    while np.prod(result.GetSize(), dtype=np.int64) > _ANALYSIS_VOXELS:
-        spacing = np.array(result.GetSpacing())
-        shrink = [2 if s < 1.5 * spacing.min() and n > 32 else 1 for s, n in zip(spacing, result.GetSize(), strict=True)]
-        if max(shrink) == 1:
-            break
-        result = sitk.BinShrink(result, shrink)
-    return result
 
 
 def _exact_background(voxels: np.ndarray) -> float | None:

@@ -78,13 +78,22 @@ def on_grid(image: sitk.Image, grid: Geometry, alignment: sitk.Transform | None 
     grid : the working grid.
     alignment : maps points of the grid to points of the image; identity if left out.
     """
-    image = sitk.Cast(image, sitk.sitkFloat32)
-    sigmas = [0.5 * grid.spacing[0] if s < 0.9 * grid.spacing[0] else 0.0 for s in image.GetSpacing()]
-    if any(sigmas):
-        for axis, sigma in enumerate(sigmas):
-            if sigma:
-                image = sitk.RecursiveGaussian(image, sigma=sigma, direction=axis)
-    return grid.resample(image, alignment)
+    return grid.resample(smoothed_for(image, grid), alignment)
+
+
+def smoothed_for(image: sitk.Image, grid: Geometry) -> sitk.Image:
+    """Return an image on its own grid as float32, smoothed as `on_grid` does, to be sampled on `grid` more than once."""
+    if image.GetPixelID() != sitk.sitkFloat32:
+        image = sitk.Cast(image, sitk.sitkFloat32)
+    for axis, sigma in enumerate(smoothing_mm(image, grid)):
+        if sigma:
+            image = sitk.RecursiveGaussian(image, sigma=sigma, direction=axis)
+    return image
+
+
+def smoothing_mm(image: sitk.Image, grid: Geometry) -> list[float]:
+    """Return the standard deviations in mm by which `on_grid` smooths an image along its axes."""
+    return [0.5 * grid.spacing[0] if s < 0.9 * grid.spacing[0] else 0.0 for s in image.GetSpacing()]
 
 
 def common_view(
@@ -99,9 +108,13 @@ def common_view(
     Anatomy that one scan has cut off must not be compared with the nothing beyond its edge. `missing` tells where the fixed and
     the moving image hold padding (non-zero, on their own grids); `alignment` maps fixed to moving points, LPS mm.
     """
-    views = []
-    for image, padded, transform in zip((fixed, moving), missing, (None, alignment), strict=True):
-        ones = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1 if padded is None else sitk.Equal(padded, 0)
-        ones.CopyInformation(image)
-        views.append(grid.resample(ones, transform, interpolator=sitk.sitkNearestNeighbor))
-    return sitk.And(*views)
+    return sitk.And(field_of_view(fixed, missing[0], grid), field_of_view(moving, missing[1], grid, alignment))
+
+
+def field_of_view(
+    image: sitk.Image, missing: sitk.Image | None, grid: Geometry, transform: sitk.Transform | None = None
+) -> sitk.Image:
+    """Return where on the grid an image has voxels that are not padding, as a uint8 image; see `common_view`."""
+    ones = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1 if missing is None else sitk.Equal(missing, 0)
+    ones.CopyInformation(image)
+    return grid.resample(ones, transform, interpolator=sitk.sitkNearestNeighbor)

@@ -33,6 +33,11 @@ LABELS: dict[str, dict[str, str]] = {
     },
     "domain": {"foreground": "of the foreground", "grid": "of the working grid"},
     "combine": {"mean": "Their (weighted) mean counts", "worst": "The worst of them counts"},
+    "landmarksfor": {
+        "measuring": "Measuring the result",
+        "start": "Starting the alignment",
+        "start and deformation": "Starting, and pulling the deformation",
+    },
     "transform": {"composite": "Affine and deformable (exact)", "field": "One displacement field"},
 }
 """By parameter: the words for each of its values, in the order of the list."""
@@ -46,6 +51,12 @@ def engine_info(name: str) -> EngineInfo:
 def engines_tooltip() -> str:
     """Say in a line for each engine what it is for or, where it cannot run here, what to do about it."""
     return "\n".join(f"{info.title}: {info.unavailable or info.summary}" for info in engine_infos())
+
+
+def channel_engines() -> str:
+    """Return ", or choose ..." with the engines that take several channels; "" if there are none."""
+    able = " or ".join(info.title for info in engine_infos() if info.channels and not info.unavailable)
+    return f", or choose {able}" if able else ""
 
 
 def predictable_words() -> str:

@@ -24,7 +24,7 @@ _MOST_DECIMALS = 6
 
 STALE = {
     "volumes": "The last prediction was for other volumes.",
-    "inputs": "The last prediction was made with another mask, segmentation or initial transform.",
+    "inputs": "The last prediction was made with another mask, segmentation, channel, start or landmarks.",
     "places": "The volumes have moved since the last prediction.",
     "method": "The last prediction was for another registration method, resolution preset or seed.",
 }
@@ -49,6 +49,7 @@ class PanelState:
     grid : of the fixed volume, or None.
     rate : seconds for each million voxels as measured on this computer, or None.
     missing : what has to be chosen before anything can run, as a sentence; "" if nothing is missing.
+    several : whether a further channel is chosen.
     running : kind of the task that runs ("predict", "register", "page"), or "".
     registered : whether a result is shown.
     """
@@ -66,6 +67,7 @@ class PanelState:
     grid: Geometry | None = None
     rate: float | None = None
     missing: str = ""
+    several: bool = False
     running: str = ""
     registered: bool = False
 
@@ -157,6 +159,14 @@ def missing_inputs(fixed: object | None, moving: object | None) -> str:
     if fixed is None or moving is None:
         return f"Select a {'fixed' if fixed is None else 'moving'} volume first."
     return "Fixed and moving are the same volume: select two." if fixed is moving else ""
+
+
+def missing_channel(fixed: object | None, moving: object | None) -> str:
+    """Say which volume a further channel lacks, or "" if it lacks none or there is no such channel."""
+    if (fixed is None) != (moving is None):
+        side = "fixed" if fixed is None else "moving"
+        return f"Channel 2 has no {side} volume: select one, or none for both of its sides."
+    return "Fixed and moving are the same volume in channel 2: select two." if fixed is moving is not None else ""
 
 
 def panel_view(state: PanelState, before: PanelView | None = None) -> PanelView:
@@ -382,10 +392,19 @@ def _expected(state: PanelState, before: PanelView | None) -> str:
 # Buttons
 
 
+def _why_not(state: PanelState) -> str:
+    """Say why nothing can run with what is chosen, or ""."""
+    info = choices.engine_info(state.engine)
+    why_not = state.missing or info.unavailable
+    if why_not or not state.several or info.channels:
+        return why_not
+    return f"{info.title} compares one pair of volumes only: leave channel 2 out{choices.channel_engines()}."
+
+
 def _register_button(state: PanelState, symbol: str) -> ButtonView:
     if state.running == "register":
         return ButtonView("&Cancel", "End the registration now; the scene stays as it was.", True)
-    why_not = state.missing or choices.engine_info(state.engine).unavailable
+    why_not = _why_not(state)
     what = f"Align, choose {symbol}, register, measure the folding, and correct {symbol} until your limit holds."
     return ButtonView("&Register", why_not or what, not state.running and not why_not)
 
@@ -394,7 +413,7 @@ def _suggest_button(state: PanelState, symbol: str) -> ButtonView:
     what = f"Align the two volumes, look at them, and predict the result for every {symbol}. Registers nothing yet."
     if state.running == "predict":
         return ButtonView("&Cancel", what, True)
-    why_not = state.missing or choices.engine_info(state.engine).unavailable
+    why_not = _why_not(state)
     why_not = why_not or nothing_to_predict(state.engine, state.preset, symbol)
     return ButtonView(f"Su&ggest {symbol}", why_not or what, not state.running and not why_not)
 

@@ -76,6 +76,7 @@ def _details(report: Report, pair: str, apart: tuple[float, float] | None) -> st
     """Return all else that is to be said: which pair, measures, warnings, how it is stored, how long it took."""
     # Of a setting that was given, the first line says no more than the verdict.
     sentences = [wording.first_line(report) if wording.was_chosen(report) else "", wording.verdict(report)]
+    sentences += wording.landmark_words(report)
     # The verdict sends its reader to the warnings below.
     sentences += [f"\u26a0 {warning}" for warning in wording.all_warnings(report)]
     if apart is not None:

@@ -9,9 +9,10 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.formatting import distance
-from HyperPredictRegLib.preprocessing.image_set import Inputs, check_memory
+from HyperPredictRegLib.core.progress import CancelCheck, interruptible, never
+from HyperPredictRegLib.preprocessing.image_set import ChannelSides, Inputs, check_memory
 from HyperPredictRegLib.preprocessing.intensity import points_of
-from HyperPredictRegLib.preprocessing.working_grid import on_grid, working_grid, working_spacing
+from HyperPredictRegLib.preprocessing.working_grid import common_view, on_grid, smoothed_for, working_grid, working_spacing
 from HyperPredictRegLib.quality.metrics import (
     dice_measure,
     displacement_lengths,
@@ -22,9 +23,10 @@ from HyperPredictRegLib.quality.metrics import (
     mutual_information,
     sd_log_jacobian,
 )
-from HyperPredictRegLib.results.report import Measured
+from HyperPredictRegLib.results.report import ChannelMeasure, Measured
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.labels import describe_segments, embedded_label_names
+from HyperPredictRegLib.spatial.slabs import resampled
 from HyperPredictRegLib.spatial.transforms import displacement_field, field_of, inverted, transformed_points
 
 _FARTHEST = 1e6
@@ -55,7 +57,9 @@ class Measurement:
     warped_labels: sitk.Image | None
 
 
-def measure(inputs: Inputs, transform: sitk.Transform, start: sitk.Transform, grid: Geometry) -> Measurement:
+def measure(
+    inputs: Inputs, transform: sitk.Transform, start: sitk.Transform, grid: Geometry, cancelled: CancelCheck = never
+) -> Measurement:
     """Measure a transform on the images, labels and landmarks of `inputs`.
 
     Parameters
@@ -64,10 +68,12 @@ def measure(inputs: Inputs, transform: sitk.Transform, start: sitk.Transform, gr
     transform : fixed to moving points, LPS mm.
     start : what "before" means: the affine step, or the identity.
     grid : where the Jacobian, folding and similarity are measured; Dice is measured on the fixed image's own grid.
+    cancelled : asked often.
 
     Raises
     ------
     InputError : the grid misses the anatomy.
+    Cancelled : the caller asked to stop.
     """
     fixed, moving = inputs.fixed, inputs.moving
     foreground = nearest(fixed.foreground, grid)
@@ -76,20 +82,21 @@ def measure(inputs: Inputs, transform: sitk.Transform, start: sitk.Transform, gr
             f"Of the grid to measure on, with {distance(min(grid.spacing))} between voxels, none lies in the anatomy of the "
             "fixed image: is the transform of another pair?"
         )
-    field = displacement_field(transform, grid)
-    jacobian = jacobian_determinant(field)
-    inverse = inverted(transform, grid)
-    fixed_on_grid = on_grid(fixed.normalised, grid)
-    before = on_grid(moving.normalised, grid, start)
-    after = on_grid(moving.normalised, grid, transform)
+    field = interruptible(lambda: displacement_field(transform, grid), cancelled)
+    jacobian = interruptible(lambda: jacobian_determinant(field), cancelled)
+    inverse = interruptible(lambda: inverted(transform, grid), cancelled)
+    fixed_on_grid = interruptible(lambda: on_grid(fixed.normalised, grid), cancelled)
+    smoothed = interruptible(lambda: smoothed_for(moving.normalised, grid), cancelled)
+    before = interruptible(lambda: grid.resample(smoothed, start), cancelled)
+    after = interruptible(lambda: grid.resample(smoothed, transform), cancelled)
     determinants = sitk.GetArrayViewFromImage(jacobian)
     native = Geometry.of(fixed.image)
-    warped_labels = None if moving.labels is None else nearest(moving.labels, native, transform)
+    warped_labels = None if moving.labels is None else propagated(moving.labels, native, transform, cancelled)
     if moving.labels is not None and warped_labels is not None and embedded_label_names(moving.labels):
         describe_segments(warped_labels, moving.labels, "the moving labels")
     dice = None
     if fixed.labels is not None and moving.labels is not None and warped_labels is not None:
-        before_labels = nearest(moving.labels, native, start)
+        before_labels = propagated(moving.labels, native, start, cancelled)
         found = dice_measure(fixed.labels, before_labels, warped_labels, inputs.label_names, moving.labels)
         dice = found if found.structures else None
     tre = tre_before = None
@@ -108,6 +115,7 @@ def measure(inputs: Inputs, transform: sitk.Transform, start: sitk.Transform, gr
         dice=dice,
         tre_mm=tre,
         tre_before_mm=tre_before,
+        channels=tuple(_channel_measure(channel, transform, start, foreground) for channel in inputs.channels),
     )
     # Measured in double precision; shown and stored in single, which has the same signs.
     stored = sitk.Cast(jacobian, sitk.sitkFloat32)
@@ -176,9 +184,31 @@ def _check_reach(inputs: Inputs, transform: sitk.Transform, start: sitk.Transfor
         raise InputError(f"The transform leads {far}, so there is nothing to measure: is it of this pair, and in mm?")
 
 
+def _channel_measure(
+    channel: ChannelSides, transform: sitk.Transform, start: sitk.Transform, foreground: sitk.Image
+) -> ChannelMeasure:
+    """Measure how similar the images of a channel are inside the foreground, where both have voxels before and after."""
+    grid = Geometry.of(foreground)
+    fixed, moving = channel.fixed, channel.moving
+    image, missing = on_grid(fixed.normalised, grid), (fixed.missing, moving.missing)
+    views = [common_view(fixed.image, moving.image, one, grid, missing) for one in (start, transform)]
+    inside = sitk.And(foreground, sitk.And(*views))
+    before = after = 1.0
+    if sitk.GetArrayViewFromImage(inside).any():
+        before, after = (
+            mutual_information(image, on_grid(moving.normalised, grid, one), inside) for one in (start, transform)
+        )
+    return ChannelMeasure(channel.number, channel.weight, before, after)
+
+
 def nearest(image: sitk.Image, grid: Geometry, transform: sitk.Transform | None = None) -> sitk.Image:
     """Sample labels or a mask on `grid` through `transform` by nearest neighbor."""
     return grid.resample(image, transform, interpolator=sitk.sitkNearestNeighbor)
+
+
+def propagated(labels: sitk.Image, grid: Geometry, transform: sitk.Transform, cancelled: CancelCheck = never) -> sitk.Image:
+    """Sample labels on a grid of any size through `transform` by nearest neighbor; `cancelled` is asked often."""
+    return resampled(labels, grid, transform, interpolator=sitk.sitkNearestNeighbor, cancelled=cancelled)
 
 
 def _difference(one: sitk.Image, other: sitk.Image) -> sitk.Image:

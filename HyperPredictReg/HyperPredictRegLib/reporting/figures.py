@@ -394,10 +394,11 @@ def structures_per_slice(labels: np.ndarray, axis: int) -> np.ndarray:
     halves of a body, where everything is grazed and nothing can be seen.
     """
     across = np.moveaxis(labels, axis, 0)[:, ::2, ::2]
-    count = across.shape[0]
-    found, numbers = np.unique(across, return_inverse=True)
-    slices = np.broadcast_to(np.arange(count)[:, None, None], across.shape)
-    areas = np.bincount(numbers.ravel() * count + slices.ravel(), minlength=len(found) * count).reshape(len(found), count)
+    counted = [np.unique(one_slice, return_counts=True) for one_slice in across]
+    found = np.unique(np.concatenate([values for values, _ in counted]))
+    areas = np.zeros((len(found), len(across)), np.int64)
+    for number, (values, counts) in enumerate(counted):
+        areas[np.searchsorted(found, values), number] = counts
     areas = areas[found != 0]
     return (2 * areas >= np.maximum(areas.max(axis=1, keepdims=True), 1)).sum(axis=0)
 

@@ -276,5 +276,6 @@ def _given(prediction: Prediction) -> list[tuple[str, str]]:
     files = (
         ("Fixed image", job.fixed), ("Moving image", job.moving), ("Moving labels", job.moving_labels),
         ("Fixed mask", job.fixed_mask), ("Moving mask", job.moving_mask), ("Initial transform", job.initial_transform),
+        *((("Fixed landmarks", job.fixed_landmarks), ("Moving landmarks", job.moving_landmarks)) if job.uses_landmarks else ()),
     )  # fmt: skip
     return [(what, wording.name(path)) for what, path in files if path is not None]

@@ -95,6 +95,7 @@ def render_report(report: Report, pictures: Sequence[Picture]) -> str:
         why_no_overlap=wording.why_no_overlap(report),
         attention=wording.needs_attention(report),
         key_numbers=_key_numbers(report),
+        landmarks=wording.landmark_words(report),
         pictures={picture.caption.role: picture for picture in pictures},
         problems=[picture for picture in pictures if picture.problem],
         levels=(*report.alignment.stages, *report.registration),
@@ -248,13 +249,23 @@ def _key_numbers(report: Report) -> list[KeyNumber]:
         numbers.append(KeyNumber("Mean Dice", change, f"{len(dice.structures)} structures, before → after"))
     if landmarks is not None:
         before = distance(landmarks_before.mean if landmarks_before else None).removesuffix(" mm")
-        numbers.append(KeyNumber("Landmark error", f"{before} → {distance(landmarks.mean)}", "mean, before → after"))
+        remark = "mean, before → after" + (": no independent check" if report.job.uses_landmarks else "")
+        numbers.append(KeyNumber(wording.landmark_title(report), f"{before} → {distance(landmarks.mean)}", remark))
     folding, inverse, moved = measured.folding_percent, measured.inverse_consistency_mm, measured.displacement_mm
     similarity = f"{number(measured.similarity_before, 3)} → {number(measured.similarity_after, 3)}"
+    of_channels = [
+        KeyNumber(
+            f"Image similarity, channel {one.number}",
+            f"{number(one.similarity_before, 3)} → {number(one.similarity_after, 3)}",
+            f"normalized mutual information, before → after; weight {number(one.weight)}",
+        )
+        for one in measured.channels
+    ]
     numbers += [
         KeyNumber("Folding", percent(folding.foreground), f"of the foreground; {percent(folding.grid)} of the grid"),
         KeyNumber("Inverse consistency", distance(inverse.mean), tail(inverse, 2)),
         KeyNumber("Image similarity", similarity, "normalized mutual information, before → after"),
+        *of_channels,
         KeyNumber("Deformation", distance(moved.mean, 1), tail(moved, 1)),
         KeyNumber(
             "Jacobian determinant",

@@ -19,7 +19,8 @@ from HyperPredictRegLib.workflow.choosing import NOT_AS_ALIGNED
 
 __all__ = [
     "DASH", "ComparisonRow", "TrialRow", "all_warnings", "calls_for_attention", "comparison_rows", "criterion_words", "distance",
-    "file_name", "first_line", "first_line_of_prediction", "glossary", "is_unreliable", "measured_dice", "name",
+    "file_name", "first_line", "first_line_of_prediction", "glossary", "is_unreliable", "landmark_title", "landmark_words",
+    "measured_dice", "name",
     "needs_attention", "number", "percent", "predicted_dice", "prediction_glossary", "printable", "reliability_meaning",
     "reliability_words", "setting", "short", "spread", "start_of", "subject", "trial_rows", "verdict", "voxel_mm", "was_chosen",
     "who_chose", "why_no_overlap",
@@ -181,6 +182,41 @@ def start_of(report: Report) -> str:
     return "affine alignment" if report.job.initial_transform is None else "the given initial transform"
 
 
+def landmark_title(report: Report) -> str:
+    """Return what the distances at the landmarks are called: an error only where the landmarks did not lead to the result."""
+    return "At landmarks used" if report.job.uses_landmarks else "Landmark error"
+
+
+def landmark_words(report: Report) -> tuple[str, ...]:
+    """Say how landmarks led the registration, how far off they were, and what that is worth; nothing if they did not lead it."""
+    start, pull = report.alignment.landmarks, report.landmark_pull
+    words = []
+    if start is not None:
+        fit, left_out, aligned = (_at(report, value) for value in (start.fit_mm, start.left_out_mm, start.aligned_mm))
+        honest = "" if start.left_out_mm is None else f", and by {left_out} where each is left out of the fit"
+        then = "the affine step left them by" if not start.retained else "the affine step, which was not taken, left them by"
+        words.append(
+            f"The alignment started from {'an' if start.fit == 'affine' else 'a'} {start.fit} fit of {start.count} landmarks, "
+            f"which misses them by {fit} on average{honest}; {then} {aligned}."
+        )
+    if pull is not None:
+        before, pulled, left_out, after = (
+            _at(report, value) for value in (pull.before_mm, pull.pulled_mm, pull.left_out_mm, pull.registered_mm)
+        )
+        again = ", and they pulled once more" if pull.again else ""
+        words.append(
+            f"The landmarks pulled the deformation, from {before} to {pulled} at them on average ({left_out} where each is left "
+            f"out); registering left them by {after}{again}."
+        )
+    if report.job.uses_landmarks:
+        words.append("Because they were used, the distances at the landmarks are no independent check of the result.")
+    return tuple(words)
+
+
+def _at(report: Report, value: float | None) -> str:
+    return distance(value, voxel_mm=voxel_mm(report))
+
+
 def voxel_mm(report: Report) -> float:
     """Return the smallest spacing of the working grid, in mm, beside which distances are printed."""
     return min(report.working_grid.spacing)
@@ -217,6 +253,8 @@ def _agreement(report: Report) -> str:
         return f"Registration {'raised' if change > 0 else 'lowered'} {what} {from_to}"
     if tre is not None and tre_before is not None:
         before, after = (distance(one.mean, voxel_mm=voxel_mm(report)) for one in (tre_before, tre))
+        if report.job.uses_landmarks:
+            return f"At the landmarks that were used, registration took the mean distance from {before} to {after}"
         return f"Registration took the mean landmark error from {before} to {after}"
     return f"Registration finished; overlap was not measured, because {why_no_overlap(report)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,9 @@ RULES = ("plateau", "maximum", "knee")
 DOMAINS = ("foreground", "grid")
 COMBINATIONS = ("mean", "worst")
 LARGEST_WEIGHT = 1e6
+LANDMARK_USES = ("measuring", "start", "start and deformation")
+MOST_CHANNELS = 16
+"""Pairs of images of one job, the first one included."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,28 @@ class Criterion:
 
 
 @dataclass(frozen=True)
+class Channel:
+    """One more pair of images of what the first pair shows, such as T2 beside T1: both are registered by one transform.
+
+    Attributes
+    ----------
+    fixed, moving : image files or DICOM folders, of any grid, each in the world space of the image of its side.
+    weight : of this channel's force; the first pair's is 1.
+    """
+
+    fixed: str
+    moving: str
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and 0 < self.weight <= LARGEST_WEIGHT):
+            raise InputError(
+                f"The weight of a channel is {self.weight:g}: give more than 0 (the first pair's is 1) and at most "
+                f"{LARGEST_WEIGHT:g}, or leave the channel out."
+            )
+
+
+@dataclass(frozen=True)
 class Job:
     """One registration, complete: running the same job again gives the same result.
 
@@ -74,8 +100,11 @@ class Job:
     fixed_labels, moving_labels : label maps on the grid of their image; the moving one is propagated, Dice needs both.
     fixed_mask, moving_mask : non-zero where the images may be compared.
     fixed_landmarks, moving_landmarks : point files with as many points, in the same order, for the target registration error.
+    landmarks_for : "measuring" alone; "start": the affine step starts from a fit to them, without rotated starts; or "start and
+        deformation": they also pull the deformation. Landmarks that are used are no independent check of the result.
     label_names : CSV of label,name for tables and segment names.
     initial_transform : transform file that maps fixed to moving points (LPS), used instead of a computed start.
+    channels : further pairs of images that pull at the deformation together with the first; the alignment uses the first only.
     engine : name of a registered engine.
     setting : values by name; an engine's default stands in for each one left out. Empty: λ is chosen by `criterion`,
         and corrected until the folding limit holds.
@@ -104,6 +133,8 @@ class Job:
     moving_landmarks: str | None = None
     label_names: str | None = None
     initial_transform: str | None = None
+    landmarks_for: str = LANDMARK_USES[0]
+    channels: tuple[Channel, ...] = ()
     engine: str = DEFAULT_ENGINE
     setting: Setting = field(default_factory=dict)
     engine_settings: dict[str, Any] = field(default_factory=dict)
@@ -117,6 +148,11 @@ class Job:
     reproducible: bool = False
     scene: str | None = None
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def uses_landmarks(self) -> bool:
+        """Tell whether landmarks led to the result, so that they are no independent check of it."""
+        return self.landmarks_for != LANDMARK_USES[0]
 
 
 PATHS = (
@@ -134,6 +170,25 @@ def check_paths(job: Job) -> None:
         if path is not None and not (name == "out" and not path.strip()):
             checked_path(path, name.replace("_", " ") if name != "out" else "output folder")
     checked_path(job.predictor, "predictor")
+    if len(job.channels) >= MOST_CHANNELS:
+        raise InputError(f"The job has {len(job.channels)} channels beside the first pair: give at most {MOST_CHANNELS - 1}.")
+    for role, path in channel_paths(job).items():
+        checked_path(path, channel_role(role))
+
+
+def channel_paths(job: Job) -> dict[str, str]:
+    """Return the images of a job's channels by "fixed_channel_2", "moving_channel_2" and so on: the first pair is channel 1."""
+    return {
+        f"{side}_channel_{number}": path
+        for number, channel in enumerate(job.channels, start=2)
+        for side, path in (("fixed", channel.fixed), ("moving", channel.moving))
+    }
+
+
+def channel_role(key: str) -> str:
+    """Return how to call an image of `channel_paths` in a sentence: "fixed image of channel 2"."""
+    side, _, number = key.partition("_channel_")
+    return f"{side} image of channel {number}"
 
 
 @dataclass(frozen=True)

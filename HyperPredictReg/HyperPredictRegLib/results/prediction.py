@@ -44,6 +44,7 @@ class PredictionSurface:
     folding_foreground, folding_grid : folded voxels in percent of the domain, shape (n,); for a single parameter
         never rising as it regularizes more.
     sd_log_jacobian : standard deviation of the logarithm of the Jacobian determinant over the foreground, shape (n,).
+    held : values of the engine's other parameters that all of it is for; empty where `space` has all.
     """
 
     space: SearchSpace
@@ -55,6 +56,7 @@ class PredictionSurface:
     folding_foreground: Band
     folding_grid: Band
     sd_log_jacobian: Band
+    held: Setting = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -196,6 +198,28 @@ class StabilityMeasure:
 
 
 @dataclass(frozen=True)
+class LandmarkStart:
+    """What the affine step started from where landmarks led it; mean distances at them in mm.
+
+    Attributes
+    ----------
+    fit : "rigid", "similarity" or "affine".
+    count : how many pairs.
+    fit_mm : after the fit.
+    left_out_mm : of each pair after a fit to all others, which is an honest error of the fit; None for three pairs.
+    aligned_mm : after the affine step that started from the fit.
+    retained : whether the fit itself was taken, because the affine step led away from the landmarks.
+    """
+
+    fit: str
+    count: int
+    fit_mm: float
+    left_out_mm: float | None
+    aligned_mm: float
+    retained: bool = False
+
+
+@dataclass(frozen=True)
 class AlignmentUsed:
     """The affine step: its settings, trace and outcome; enough to take it again without aligning.
 
@@ -212,6 +236,7 @@ class AlignmentUsed:
     parameters, center : the affine transform to the last bit: ITK's 12 parameters, and the point that it turns about, LPS mm.
     doubts, refusals : warnings that speak against relying on what follows from this alignment, and that forbid it.
     from_prediction : whether it was taken from a finished prediction and not computed by this job.
+    landmarks : the start that landmarks gave; None where they did not lead.
     """
 
     settings: dict[str, Any]
@@ -227,6 +252,7 @@ class AlignmentUsed:
     doubts: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     from_prediction: bool = False
+    landmarks: LandmarkStart | None = None
 
 
 @dataclass(frozen=True)

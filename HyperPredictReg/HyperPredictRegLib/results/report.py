@@ -51,10 +51,23 @@ class Distances:
 
 
 @dataclass(frozen=True)
+class ChannelMeasure:
+    """How similar the images of a channel beside the first pair are, where both show something; as in `Measured`."""
+
+    number: int
+    weight: float
+    similarity_before: float
+    similarity_after: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """The quality of a registration. Dice, landmarks and their parts are None where no labels or landmarks were given.
 
-    Similarity is the normalised mutual information of the images inside the foreground, from 1 (none) to 2.
+    Landmarks that led the registration (`Job.uses_landmarks`) are no independent check: their distances are not its error.
+
+    Similarity is the normalised mutual information of the images inside the foreground, from 1 (none) to 2; that of the first
+    pair stands here, those of other channels in `channels`.
     """
 
     folding_percent: FoldingPercent
@@ -68,6 +81,7 @@ class Measured:
     dice: DiceMeasure | None = None
     tre_mm: Distances | None = None
     tre_before_mm: Distances | None = None
+    channels: tuple[ChannelMeasure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +164,28 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class LandmarkPull:
+    """How landmarks pulled the deformation; mean distances at them in mm, the last of which is among what was measured.
+
+    Attributes
+    ----------
+    before_mm : after the affine step.
+    pulled_mm : after the pull, from which the engine went on.
+    left_out_mm : of each landmark where only the others pull: below `before_mm` if they tell anything of what lies between them.
+    registered_mm : after the engine.
+    again : whether they pulled a second time, because the engine had moved them apart.
+    weakened : whether the pull is weaker than asked for, so that nothing folds.
+    """
+
+    before_mm: float
+    pulled_mm: float
+    left_out_mm: float
+    registered_mm: float
+    again: bool = False
+    weakened: bool = False
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that came out of a job, with the job itself.
 
@@ -166,6 +202,7 @@ class Report:
     mirror_check : exchanged labels or a mirrored image, where one of these would explain a poor result; else None.
     reliability : of the prediction, or None.
     trials : every λ that was registered with, in order; the last one is the result.
+    landmark_pull : how landmarks pulled the deformation; None where they did not.
     """
 
     job: Job
@@ -191,4 +228,5 @@ class Report:
     mirror_check: MirrorCheck | None = None
     reliability: Reliability | None = None
     trials: tuple[Trial, ...] = ()
+    landmark_pull: LandmarkPull | None = None
     schema_version: int = SCHEMA_VERSION

@@ -12,10 +12,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import SimpleITK as sitk
+
 from HyperPredictRegLib.core.errors import Cancelled, InputError
 from HyperPredictRegLib.core.files import checked_path, concerns, read_text, require_room, shown, writing_into
 from HyperPredictRegLib.core.json_records import to_json
-from HyperPredictRegLib.core.progress import CancelCheck, never, stop_if
+from HyperPredictRegLib.core.progress import CancelCheck, interruptible, never, stop_if
 from HyperPredictRegLib.core.staging import new_staging, publish_files, recover, remove_staging
 from HyperPredictRegLib.results.outcome import Outcome
 from HyperPredictRegLib.results.report import Report
@@ -111,11 +113,10 @@ def write_files(
         write_transform(getattr(outcome, role), folder / outputs[role])
         stop_if(cancelled)
     for role in ("warped", "jacobian"):
-        write_image(getattr(outcome, role), folder / outputs[role])
-        stop_if(cancelled)
+        _write_stoppable(getattr(outcome, role), folder / outputs[role], cancelled)
     if outcome.warped_labels is not None:
         outputs["warped_labels"] = "warped-labels.nrrd"
-        write_image(outcome.warped_labels, folder / outputs["warped_labels"])
+        _write_stoppable(outcome.warped_labels, folder / outputs["warped_labels"], cancelled)
     report = replace(outcome.report, outputs=outputs)
     for write in writers:
         stop_if(cancelled)
@@ -133,6 +134,11 @@ def write_files(
     report = replace(report, seconds=report.seconds | {"write": time.perf_counter() - started})
     (folder / REPORT_NAME).write_text(to_json(report), encoding="utf-8")
     return report
+
+
+def _write_stoppable(image: sitk.Image, path: Path, cancelled: CancelCheck) -> None:
+    """Write an image; what is still being written when the caller asks to stop goes with its folder."""
+    interruptible(lambda: write_image(image, path), cancelled)
 
 
 def publish(

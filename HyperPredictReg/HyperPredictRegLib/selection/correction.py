@@ -58,8 +58,8 @@ def corrected(
     corrected by what was measured, among settings that regularize more than those that failed, in at least one parameter. The
     second also goes at least half the way to where practically no folding is predicted. The third and last takes the most
     strongly regularized setting, because after three predictions that were wrong nothing less is certain: the limit is kept in
-    the end if it can be. Without a surface of these parameters ln(folding) is extrapolated linearly along the first one, from the
-    second repeat on along a secant; the others stay.
+    the end if it can be. Parameters that the surface does not run over stay until then. Without a surface ln(folding) is
+    extrapolated linearly along the first parameter, from the second repeat on along a secant; the others stay.
 
     Parameters
     ----------
@@ -75,8 +75,10 @@ def corrected(
         return None
     if len(trials) == REPEATS:
         return space.strongest
-    if surface is not None and surface.names == space.names:
-        place = _rechosen(surface, criterion, trials, space)
+    if surface is not None:
+        predicted = np.isin(space.names, surface.names)
+        place = at[-1].copy()
+        place[predicted] = _rechosen(surface, criterion, trials, space.only(surface.names))
     else:
         place = _extrapolated(criterion, trials, at, _ends(space))
     found = space.setting(space.at_shares(np.clip(place / _ends(space), 0, 1)[None])[0])

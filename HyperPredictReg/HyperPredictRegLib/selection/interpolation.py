@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
@@ -69,7 +70,22 @@ def neighbors(space: SearchSpace, known: np.ndarray, asked: np.ndarray) -> tuple
 
 
 def predict_at(surface: PredictionSurface, setting: Mapping[str, float], predictor: str) -> Predicted:
-    """Return what the surface of the named predictor predicts at one setting; see `interpolated` for errors."""
+    """Return what the surface of the named predictor predicts at one setting.
+
+    Parameters
+    ----------
+    setting : of all the engine's parameters; those that the surface does not run over may be left out.
+
+    Raises
+    ------
+    InputError : a value lies outside of what was predicted, or differs from the one that the surface is for.
+    """
+    for name, value in surface.held.items():
+        if not math.isclose(setting.get(name, value), value, rel_tol=1e-6):
+            raise InputError(
+                f"Nothing was predicted for {name} = {setting[name]:.3g}, only for {value:.3g}: leave it there, or register and "
+                "see what is measured."
+            )
     here = interpolated(surface, surface.space.rows([setting]))
     return predicted_row(here, 0, predictor)
 

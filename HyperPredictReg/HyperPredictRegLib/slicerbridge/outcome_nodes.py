@@ -272,7 +272,7 @@ def _add_nodes(scene: Any, result: Result, inputs: Given, start: AtStart) -> Out
         propagated_segmentation=_add_propagated(scene, result, inputs, start),
         folded_voxels=_add_folded_voxels(scene, result, f"Folded voxels {of}"),
         structures=add_structures_table(scene, dice.structures, f"Structures {of}") if dice is not None else None,
-        measures=add_measures_table(scene, report.measured, f"Measures {of}"),
+        measures=add_measures_table(scene, report.measured, f"Measures {of}", landmarks_used=report.job.uses_landmarks),
         stages=add_stages_table(scene, (*report.alignment.stages, *report.registration), f"Stages {of}"),
         alignment_trace=add_trace(scene, report.alignment.stages, f"Alignment metric {of}"),
         registration_trace=add_trace(scene, report.registration, f"Registration metric {of}"),

@@ -21,6 +21,8 @@ ENGINE = "HyperPredictReg.engine"
 SETTING = "HyperPredictReg.setting"
 SEED = "HyperPredictReg.seed"
 VERSIONS = "HyperPredictReg.versions"
+LANDMARKS = "HyperPredictReg.landmarksFor"
+"""Only on results that landmarks led to: for what they were used."""
 REGISTERED_AT = "HyperPredictReg.registeredAt"
 """Attribute of a report node, JSON: of each volume the matrix from its indices to RAS mm in world space, and its size."""
 
@@ -28,13 +30,15 @@ _TOLERANCE_VOXELS = 1e-3
 
 
 def record_provenance(nodes: Iterable[Any], report: Report) -> None:
-    """Write engine, setting, seed and versions of `report` into attributes of each node, as text or JSON."""
+    """Write engine, setting, seed, versions and use of landmarks of `report` into attributes of each node, as text or JSON."""
     attributes = {
         ENGINE: f"{report.engine.name} {report.engine.version}",
         SETTING: json.dumps(report.setting),
         SEED: str(report.job.seed),
         VERSIONS: json.dumps(report.versions),
     }
+    if report.job.uses_landmarks:
+        attributes[LANDMARKS] = report.job.landmarks_for
     for node in nodes:
         for name, value in attributes.items():
             node.SetAttribute(name, value)

@@ -20,7 +20,7 @@ import slicer
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.json_records import from_json, to_json
 from HyperPredictRegLib.results.exchange import prediction_from_json, prediction_to_json
-from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.results.job import LANDMARK_USES, Channel, Job, channel_role
 from HyperPredictRegLib.slicerbridge.segmentations import OverlapError, from_segmentation_node, segment_labels, segments_mask
 from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
 from HyperPredictRegLib.slicerbridge.volumes import (
@@ -41,7 +41,7 @@ RESULTS_NAME = "out"
 _FLIP = np.diag(LPS_RAS)[:3]
 _GIVEN_BY_NODES = frozenset({
     "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks",
-    "moving_landmarks", "label_names", "initial_transform", "prediction", "scene", "schema_version",
+    "moving_landmarks", "label_names", "initial_transform", "channels", "prediction", "scene", "schema_version",
 })  # fmt: skip
 _VOLUME = ("a scalar volume", ("vtkMRMLScalarVolumeNode",))
 _SEGMENTATION = ("a segmentation", ("vtkMRMLSegmentationNode",))
@@ -70,6 +70,15 @@ class MaskChoice:
 
 
 @dataclass(frozen=True)
+class ChannelChoice:
+    """One more pair of volumes, such as T2 beside T1, each where the volume of its side lies; see `results.job.Channel`."""
+
+    fixed: Any
+    moving: Any
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class Request:
     """What a user asks for, as nodes; None where nothing was chosen.
 
@@ -81,6 +90,7 @@ class Request:
     initial_transform : a transform node, as it would be put on the moving volume where Slicer shows that now. If the moving
         volume lies under it already, the start is where Slicer shows the volume.
     fixed_landmarks, moving_landmarks : point lists, as many points in the same order.
+    channels : further pairs of volumes.
     prediction : the text node of a finished prediction of the same inputs, which a registration takes instead of predicting anew.
     options : fields of `Job` by name, except those that the nodes stand for.
     """
@@ -94,6 +104,7 @@ class Request:
     initial_transform: Any = None
     fixed_landmarks: Any = None
     moving_landmarks: Any = None
+    channels: tuple[ChannelChoice, ...] = ()
     prediction: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -145,6 +156,7 @@ def check_request(request: Request) -> None:
         raise InputError(
             f"The segmentation '{segmentation.GetName()}' is chosen for the fixed and for the moving volume: choose one for each."
         )
+    _check_channels(request)
     _check_mirroring(request)
     given = (request.fixed_landmarks, request.moving_landmarks)
     if (given[0] is None) != (given[1] is None):
@@ -158,8 +170,28 @@ def check_request(request: Request) -> None:
         where = " in Slicer, where inputs are nodes and results go into the scene" if unknown[0] in _GIVEN_BY_NODES else ""
         raise InputError(f"There is no option '{unknown[0]}'{where}; known are: {', '.join(sorted(known))}.")
     _job({"fixed": "", "moving": "", "out": ""}, request.options)
-    for node in (request.fixed, request.moving):
+    for node in (request.fixed, request.moving, *channel_volumes(request).values()):
         volume_geometry(node)
+
+
+def channel_volumes(request: Request) -> dict[str, Any]:
+    """Return the volumes of a request's channels by the names of `results.job.channel_paths`."""
+    return {
+        f"{side}_channel_{number}": getattr(channel, side)
+        for number, channel in enumerate(request.channels, start=2)
+        for side in ("fixed", "moving")
+    }
+
+
+def _check_channels(request: Request) -> None:
+    """Refuse a channel that lacks a volume, has one twice, or has no weight that counts."""
+    for number, channel in enumerate(request.channels, start=2):
+        for side, node in (("fixed", channel.fixed), ("moving", channel.moving)):
+            if node is None:
+                raise InputError(f"Channel {number} has no {side} volume: choose one, or none for both of its sides.")
+        if channel.fixed is channel.moving:
+            raise InputError(f"The volume '{channel.fixed.GetName()}' is chosen as fixed and as moving of channel {number}.")
+        Channel("", "", channel.weight)
 
 
 def _check_kinds(request: Request) -> None:
@@ -176,6 +208,7 @@ def _check_kinds(request: Request) -> None:
         ("fixed landmarks", request.fixed_landmarks, _POINTS),
         ("moving landmarks", request.moving_landmarks, _POINTS),
         ("prediction", request.prediction, _TEXT),
+        *((channel_role(key).replace("image", "volume"), node, _VOLUME) for key, node in channel_volumes(request).items()),
     ):
         if node is None:
             continue
@@ -195,6 +228,7 @@ def _check_mirroring(request: Request) -> None:
     """Refuse what a parent transform mirrors: anatomy would be compared with its mirror image."""
     masks = [mask.node for mask in (request.fixed_mask, request.moving_mask) if mask is not None]
     given = [request.fixed, request.moving, request.fixed_segmentation, request.moving_segmentation, *masks]
+    given += channel_volumes(request).values()
     for node in dict.fromkeys(node for node in given if node is not None):
         if np.linalg.det(parent_to_world(node)[:3, :3]) < 0:
             kind = "segmentation" if node.IsA("vtkMRMLSegmentationNode") else "volume"
@@ -205,9 +239,9 @@ def _check_mirroring(request: Request) -> None:
             )
 
 
-def _write_inputs(request: Request, folder: Path) -> Generator[str, None, tuple[dict[str, str], tuple[str, ...]]]:
+def _write_inputs(request: Request, folder: Path) -> Generator[str, None, tuple[dict[str, Any], tuple[str, ...]]]:
     """Write every input; return the paths by the names that `Job` has for them, and sentences on what was left out."""
-    paths: dict[str, str] = {}
+    paths: dict[str, Any] = {}
     grids: dict[str, Geometry] = {}
     for side, node in (("fixed", request.fixed), ("moving", request.moving)):
         yield f"copying '{node.GetName()}'"
@@ -215,6 +249,7 @@ def _write_inputs(request: Request, folder: Path) -> Generator[str, None, tuple[
         check_image(image, f"the {side} volume '{node.GetName()}'")
         grids[side] = Geometry.of(image)
         paths[side] = _write(image, folder / f"{side}.nrrd")
+    paths["channels"] = yield from _write_channels(request, folder)
     yield "copying what belongs to the volumes"
     labels, notes = _write_labels(request, grids, folder)
     paths |= labels
@@ -237,6 +272,19 @@ def _write_inputs(request: Request, folder: Path) -> Generator[str, None, tuple[
         path.write_text(prediction_to_json(prediction), encoding="utf-8")
         paths["prediction"] = str(path)
     return paths | _write_landmarks(request, folder), notes
+
+
+def _write_channels(request: Request, folder: Path) -> Generator[str, None, tuple[Channel, ...]]:
+    written: dict[str, str] = {}
+    for key, node in channel_volumes(request).items():
+        yield f"copying '{node.GetName()}'"
+        image = _settled(from_volume_node(node))
+        check_image(image, f"the {channel_role(key)}, '{node.GetName()}',")
+        written[key] = _write(image, folder / f"{key.replace('_', '-')}.nrrd")
+    return tuple(
+        Channel(written[f"fixed_channel_{number}"], written[f"moving_channel_{number}"], channel.weight)
+        for number, channel in enumerate(request.channels, start=2)
+    )
 
 
 def mask_image(choice: MaskChoice, grid: Geometry, volume_name: str) -> sitk.Image:
@@ -428,21 +476,34 @@ def _rounded(values: Any, bits: int) -> tuple[float, ...]:
 
 
 def places_of(request: Request) -> str:
-    """Return as JSON where the volumes lie that a request names, and which segments its masks consist of.
+    """Return as JSON where the volumes lie that a request names, which segments its masks consist of, and the landmarks it uses.
 
     Of a volume: its size and the matrix from its indices to LPS mm in world space; None if it has no such matrix.
     """
     places: dict[str, Any] = {}
-    for role in ("fixed", "moving"):
+    volumes = {"fixed": request.fixed, "moving": request.moving, **channel_volumes(request)}
+    for role, node in volumes.items():
         try:
-            grid = volume_geometry(getattr(request, role))
+            grid = volume_geometry(node)
             places[role] = [*grid.size, *_rounded(grid.index_to_lps.ravel(), _PLACES_BITS)]
         except InputError:
             places[role] = None
     for role in ("fixed_mask", "moving_mask"):
         mask = getattr(request, role)
         places[role] = "" if mask is None else mask.segment_id
+    if landmarks := _landmarks(request):
+        places["landmarks"] = landmarks
+    if request.channels:
+        places["channel_weights"] = [channel.weight for channel in request.channels]
     return json.dumps(places)
+
+
+def _landmarks(request: Request) -> list[Any]:
+    """Return what a request uses landmarks for, and where they are, LPS mm; nothing if they are for measuring only."""
+    used, nodes = request.options.get("landmarks_for", LANDMARK_USES[0]), (request.fixed_landmarks, request.moving_landmarks)
+    if used == LANDMARK_USES[0] or None in nodes:
+        return []
+    return [used, *(_rounded(_points(node), _PLACES_BITS) if node.GetNumberOfDefinedControlPoints() else [] for node in nodes)]
 
 
 def difference(node: Any, request: Request) -> str:
@@ -450,8 +511,8 @@ def difference(node: Any, request: Request) -> str:
 
     Returns
     -------
-    "volumes" (others), "inputs" (another mask, segmentation or initial transform), "places" (volumes have moved), or "" if
-    nothing has changed. Voxels that were edited are not noticed.
+    "volumes" (others), "inputs" (another mask, segmentation, channel or start, or other landmarks that are used), "places"
+    (volumes have moved), or "" if nothing has changed. Voxels that were edited are not noticed.
     """
     differing = [
         role for role, now in _inputs(request).items() if node.GetNodeReference(_REFERENCE + role) is not now
@@ -459,9 +520,11 @@ def difference(node: Any, request: Request) -> str:
     if "fixed" in differing or "moving" in differing:
         return "volumes"
     then, now = json.loads(node.GetAttribute(_PREDICTED_AT) or "{}"), json.loads(places_of(request))
-    if differing or any(then.get(role) != now[role] for role in ("fixed_mask", "moving_mask")):
+    own = ("fixed_mask", "moving_mask", "landmarks", "channel_weights")
+    if differing or any(then.get(what) != now.get(what) for what in own):
         return "inputs"
-    if any(now[role] is not None and then.get(role) != now[role] for role in ("fixed", "moving")):
+    volumes = ("fixed", "moving", *channel_volumes(request))
+    if any(now[role] is not None and then.get(role) != now[role] for role in volumes):
         return "places"
     return ""
 
@@ -474,5 +537,5 @@ def record_inputs(report_node: Any, request: Request, places: str) -> None:
 
 
 def _inputs(request: Request) -> dict[str, Any]:
-    chosen = {role: getattr(request, role) for role in _INPUTS}
+    chosen = {role: getattr(request, role) for role in _INPUTS} | channel_volumes(request)
     return {role: one.node if isinstance(one, MaskChoice) else one for role, one in chosen.items()}

@@ -68,8 +68,11 @@ def add_structures_table(scene: Any, structures: Sequence[StructureMeasure], nam
     })
 
 
-def add_measures_table(scene: Any, measured: Measured, name: str = "Measures") -> Any:
-    """Add a table of the quality of the whole registration, one row for each measure; return the node."""
+def add_measures_table(scene: Any, measured: Measured, name: str = "Measures", *, landmarks_used: bool = False) -> Any:
+    """Add a table of the quality of the whole registration, one row for each measure; return the node.
+
+    Distances at landmarks that were used to register (`landmarks_used`) are not called an error.
+    """
     rows: list[tuple[str, float | None, str]] = [
         ("Folding, foreground", measured.folding_percent.foreground, "%"),
         ("Folding, grid", measured.folding_percent.grid, "%"),
@@ -83,12 +86,16 @@ def add_measures_table(scene: Any, measured: Measured, name: str = "Measures") -
         ("Normalized mutual information before", measured.similarity_before, ""),
         ("Normalized mutual information after", measured.similarity_after, ""),
     ]
+    for one in measured.channels:
+        words = f"Normalized mutual information of channel {one.number}"
+        rows += [(f"{words} before", one.similarity_before, ""), (f"{words} after", one.similarity_after, "")]
     if measured.dice is not None:
         rows += [("Mean Dice before", measured.dice.mean_before, ""), ("Mean Dice", measured.dice.mean, "")]
+    distances = "Distance at the landmarks used" if landmarks_used else "Target registration error"
     if measured.tre_before_mm is not None:
-        rows.append(("Target registration error before, mean", measured.tre_before_mm.mean, "mm"))
+        rows.append((f"{distances} before, mean", measured.tre_before_mm.mean, "mm"))
     if measured.tre_mm is not None:
-        rows.append(("Target registration error, mean", measured.tre_mm.mean, "mm"))
+        rows.append((f"{distances}, mean", measured.tre_mm.mean, "mm"))
     return add_table_node(scene, name, {
         "Measure": [row[0] for row in rows],
         "Value": [_number(row[1]) for row in rows],

@@ -16,7 +16,7 @@ import slicer
 
 from HyperPredictRegLib.core.errors import Cancelled, InputError, RegistrationError
 from HyperPredictRegLib.results.exchange import read_prediction, read_result
-from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.results.job import Job, channel_paths
 from HyperPredictRegLib.results.outcome import Result
 from HyperPredictRegLib.results.prediction import Prediction
 from HyperPredictRegLib.slicerbridge import predictions
@@ -26,6 +26,7 @@ from HyperPredictRegLib.slicerbridge.request import (
     JOB_NAME,
     RESULTS_NAME,
     Request,
+    channel_volumes,
     check_request,
     places_of,
     record_inputs,
@@ -166,6 +167,9 @@ class Task:
             path = None if self.job is None else getattr(self.job, role)
             if path is not None and node is not None:
                 sentence = sentence.replace(path, node.GetName())
+        volumes = channel_volumes(self.request)
+        for key, path in {} if self.job is None else channel_paths(self.job).items():
+            sentence = sentence.replace(path, volumes[key].GetName())
         return sentence
 
     def prediction(self) -> Prediction:

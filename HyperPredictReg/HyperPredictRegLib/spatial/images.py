@@ -128,11 +128,17 @@ def write_image(image: sitk.Image, path: Path) -> None:
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
         # ITK's writers do not all notice a full disk; reading the file back does.
-        complete = sitk.Hash(sitk.ReadImage(str(path))) == sitk.Hash(image)
+        complete = _same_voxels(sitk.ReadImage(str(path)), image)
     except RuntimeError as error:
         raise OSError(f"'{path.name}' could not be written to '{path.parent}': {str(error).strip().splitlines()[-1]}") from error
     if not complete:
         raise OSError(f"'{path.name}' could not be written completely to '{path.parent}': is the disk full?")
+
+
+def _same_voxels(one: sitk.Image, other: sitk.Image) -> bool:
+    """Tell whether two images hold the same bytes; unlike numbers, those of NaN are equal."""
+    views = [sitk.GetArrayViewFromImage(image) for image in (one, other)]
+    return views[0].dtype == views[1].dtype and np.array_equal(*(view.view(np.uint8) for view in views))
 
 
 def file_sha256(path: Path | str) -> str:

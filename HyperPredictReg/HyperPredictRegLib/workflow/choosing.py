@@ -18,6 +18,8 @@ from HyperPredictRegLib.workflow.reusing import chosen_by
 NOT_AS_ALIGNED = "nothing can be predicted for this pair as it is aligned"
 """Why no prediction is used for a pair whose alignment is refused."""
 
+FIRST_PAIR_ONLY = "The prediction looks at the first pair of images only: what the other channels change is not predicted."
+
 UNLIKE_TRAINING = "this pair is too unlike those that the predictor was trained on for a suggestion"
 
 
@@ -112,6 +114,10 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
 def _doubts(plan: Plan, prepared: Prepared) -> tuple[str, ...]:
     """Return sentences on what forbids a reliable prediction."""
     doubts, info = prepared.alignment.doubts, plan.engine.info
+    if prepared.pull is not None:
+        doubts = (*doubts, "Landmarks pull the deformation, as with none of the pairs that the predictor was trained on.")
+    if plan.job.channels:
+        doubts = (*doubts, FIRST_PAIR_ONLY)
     if prepared.alignment.contrast != "different" or info.contrasts != "same":
         return doubts
     return (

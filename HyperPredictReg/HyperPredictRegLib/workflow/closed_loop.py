@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, stop_if
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, interruptible
 from HyperPredictRegLib.core.search_space import Setting
 from HyperPredictRegLib.engines.base import Registration, RegistrationTask
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.quality.metrics import folding_percent, jacobian_determinant, sd_log_jacobian
 from HyperPredictRegLib.results.prediction import Choice, Prediction
-from HyperPredictRegLib.results.report import Trial
+from HyperPredictRegLib.results.report import LandmarkPull, Trial
 from HyperPredictRegLib.selection import corrected, within_limit
 from HyperPredictRegLib.spatial.transforms import displacement_field
 from HyperPredictRegLib.workflow.planning import Plan
@@ -20,10 +20,11 @@ from HyperPredictRegLib.workflow.preparing import Prepared
 
 @dataclass(frozen=True)
 class Registered:
-    """The last registration of the loop, and all its trials."""
+    """The last registration of the loop, all its trials, and how landmarks pulled the last one."""
 
     registration: Registration
     trials: tuple[Trial, ...]
+    pull: LandmarkPull | None = None
 
 
 def register_within_limit(
@@ -44,15 +45,15 @@ def register_within_limit(
     while setting is not None:
         if trials:
             progress(ProgressEvent("register", 0.0, f"folding over the limit: again, attempt {len(trials) + 1}"))
-        registration, trial = _tried(plan, prepared, setting, progress, cancelled)
+        registration, trial, pull = _tried(plan, prepared, setting, progress, cancelled)
         trials.append(trial)
         setting = None if choice.by == "user" else corrected(surface, plan.job.criterion, trials, prepared.space)
-    return Registered(registration, tuple(trials))
+    return Registered(registration, tuple(trials), pull)
 
 
 def _tried(
     plan: Plan, prepared: Prepared, setting: Setting, progress: Progress, cancelled: CancelCheck
-) -> tuple[Registration, Trial]:
+) -> tuple[Registration, Trial, LandmarkPull | None]:
     """Register once, and measure folding as it is for the report: on the working grid, of the whole transform."""
     started = time.perf_counter()
     pair = prepared.pair
@@ -65,18 +66,25 @@ def _tried(
             seed=plan.job.seed,
             fixed_mask=pair.fixed_mask,
             moving_mask=pair.moving_mask,
+            channels=pair.channels,
+            view=pair.view,
+            moving_smoothed=pair.moving_smoothed,
             progress=progress,
             cancelled=cancelled,
         )
     )
-    stop_if(cancelled)
+    pull = None
+    if prepared.pull is not None:
+        found, pull = prepared.pull.after(found, pair.grid)
     foreground = nearest(prepared.inputs.fixed.foreground, pair.grid)
-    jacobian = jacobian_determinant(displacement_field(pair.whole_transform(found, prepared.affine), pair.grid))
+    whole = interruptible(lambda: pair.whole_transform(found, prepared.affine), cancelled)
+    jacobian = interruptible(lambda: jacobian_determinant(displacement_field(whole, pair.grid)), cancelled)
     folding = folding_percent(jacobian, foreground)
-    return found, Trial(
+    trial = Trial(
         setting=dict(found.setting),
         folding_percent=folding,
         sd_log_jacobian=sd_log_jacobian(jacobian, foreground),
         within_limit=within_limit(folding, plan.job.criterion),
         seconds=time.perf_counter() - started,
     )
+    return found, trial, pull

@@ -16,7 +16,7 @@ from HyperPredictRegLib.alignment import AlignmentSettings
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.core.files import reason, sentence_of
 from HyperPredictRegLib.core.json_records import from_plain
-from HyperPredictRegLib.engines import engine_settings, get_engine
+from HyperPredictRegLib.engines import engine_settings, get_engine, one_pair_only
 from HyperPredictRegLib.engines.base import Engine, settings_hash
 from HyperPredictRegLib.predictor.card import Card, bundled, read_card
 from HyperPredictRegLib.preprocessing.image_set import Inputs, input_paths
@@ -24,6 +24,7 @@ from HyperPredictRegLib.preprocessing.working_grid import PRESETS
 from HyperPredictRegLib.results.exchange import prediction_file
 from HyperPredictRegLib.results.job import Job, check_paths
 from HyperPredictRegLib.results.prediction import Prediction
+from HyperPredictRegLib.workflow.landmarking import check_use
 from HyperPredictRegLib.workflow.reusing import reusable_prediction
 
 if TYPE_CHECKING:
@@ -69,8 +70,11 @@ class Plan:
         """
         check_paths(job)
         _check_numbers(job)
+        check_use(job)
         engine = get_engine(job.engine)
         engine.info.search_space.complete(job.setting, engine.info.name)
+        if job.channels and not engine.info.channels:
+            raise InputError(one_pair_only(engine.info))
         settings = engine_settings(engine, job.engine_settings)
         _check_bounds(settings, f"The setting of the engine '{job.engine}'")
         alignment = from_plain(AlignmentSettings, job.alignment, "the alignment settings")

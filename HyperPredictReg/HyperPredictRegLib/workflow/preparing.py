@@ -13,14 +13,16 @@ import SimpleITK as sitk
 from HyperPredictRegLib.alignment import align, stability
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.json_records import to_plain
-from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, stop_if
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, interruptible, stop_if
+from HyperPredictRegLib.core.resources import CHANNEL_BYTES_PER_VOXEL
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.preprocessing.image_set import Inputs, check_memory, read_inputs
 from HyperPredictRegLib.preprocessing.intensity import points_of
 from HyperPredictRegLib.preprocessing.working_grid import MARGIN_VOXELS, working_spacing
-from HyperPredictRegLib.results.prediction import AlignmentUsed, StabilityMeasure
+from HyperPredictRegLib.results.prediction import AlignmentUsed, LandmarkStart, StabilityMeasure
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import linear_matrix
+from HyperPredictRegLib.workflow.landmarking import Pull, better_at_landmarks, fitted_start, transform_of
 from HyperPredictRegLib.workflow.planning import Plan, check_structures
 
 
@@ -51,6 +53,7 @@ class Prepared:
     affine : its transform; maps fixed to moving points, LPS mm.
     pair : both images on the working grid.
     space : what the engine accepts on this grid.
+    pull : of landmarks on the deformation: the moving image of `pair` was drawn by it; or None.
     """
 
     inputs: Inputs
@@ -58,6 +61,7 @@ class Prepared:
     affine: sitk.AffineTransform
     pair: AlignedPair
     space: SearchSpace
+    pull: Pull | None = None
 
 
 def prepare(plan: Plan, clock: Clock, progress: Progress, cancelled: CancelCheck) -> Prepared:
@@ -71,7 +75,7 @@ def prepare(plan: Plan, clock: Clock, progress: Progress, cancelled: CancelCheck
     """
     with clock.stage("read"):
         progress(ProgressEvent("read", 0.0, "reading images"))
-        inputs = read_inputs(plan.job)
+        inputs = read_inputs(plan.job, cancelled)
         _check_grid(plan, inputs)
         check_structures(plan, inputs)
     stop_if(cancelled)
@@ -84,8 +88,12 @@ def prepare(plan: Plan, clock: Clock, progress: Progress, cancelled: CancelCheck
         affine.SetParameters(taken.parameters)
         progress(ProgressEvent("align", 1.0, "alignment taken from the prediction"))
     with clock.stage("align"):
-        pair = AlignedPair.of(inputs, affine, plan.job.preset, plan.engine.info.extra_bytes)
-    return Prepared(inputs, alignment, affine, pair, plan.engine.search_space(pair.grid, plan.engine_settings))
+        pull = Pull.of(plan.job, inputs, affine)
+        drawn = None if pull is None else pull.through
+        pair = interruptible(
+            lambda: AlignedPair.of(inputs, affine, plan.job.preset, plan.engine.info.extra_bytes, drawn), cancelled
+        )
+    return Prepared(inputs, alignment, affine, pair, plan.engine.search_space(pair.grid, plan.engine_settings), pull)
 
 
 def _check_grid(plan: Plan, inputs: Inputs) -> None:
@@ -96,8 +104,8 @@ def _check_grid(plan: Plan, inputs: Inputs) -> None:
     fixed, engine, preset = inputs.fixed, plan.engine, plan.job.preset
     spacing = working_spacing(fixed.image, fixed.foreground, preset)
     grid = Geometry.of(fixed.image).covering(points_of(fixed.foreground), spacing, MARGIN_VOXELS * spacing)
-    images = fixed.image.GetNumberOfPixels() + inputs.moving.image.GetNumberOfPixels()
-    check_memory(images, grid.voxel_count, f"The preset '{preset}'", engine.info.extra_bytes)
+    extra = engine.info.extra_bytes + len(inputs.channels) * CHANNEL_BYTES_PER_VOXEL * grid.voxel_count
+    check_memory(inputs.image_voxels, grid.voxel_count, f"The preset '{preset}'", extra)
     engine.search_space(grid, plan.engine_settings).complete(plan.job.setting, engine.info.name)
 
 
@@ -115,14 +123,22 @@ def _aligned(
         "progress": progress,
         "cancelled": cancelled,
     }
-    seed, count = plan.job.seed, plan.job.stability_seeds
+    seed, count, settings = plan.job.seed, plan.job.stability_seeds, plan.alignment
+    fit = fitted_start(plan.job, inputs)
+    if fit is not None:
+        given["initial_transform"] = transform_of(fit)
+    landmarks: LandmarkStart | None = None
     with clock.stage("align"):
-        found = align(*images, plan.alignment, seed=seed, **given)
+        found = align(*images, settings, seed=seed, **given)
+        if fit is not None:
+            found, landmarks, settings = better_at_landmarks(
+                found, fit, inputs, settings, lambda other: align(*images, other, seed=seed, **given)
+            )
     measure: StabilityMeasure | None = None
     unstable: tuple[str, ...] = ()
     if count:
         with clock.stage("stability"):
-            spread = stability(*images, plan.alignment, seeds=[seed + n for n in range(count)], **given)
+            spread = stability(*images, settings, seeds=[seed + n for n in range(count)], **given)
         measure = StabilityMeasure(spread.seeds, spread.mean_spread_mm, spread.largest_spread_mm, spread.limit_mm)
         unstable = spread.warnings
     return found.transform, AlignmentUsed(
@@ -138,4 +154,5 @@ def _aligned(
         center=found.transform.GetFixedParameters(),
         doubts=(*found.doubts, *unstable),
         refusals=found.refusals,
+        landmarks=landmarks,
     )

@@ -14,11 +14,10 @@ import SimpleITK as sitk
 import HyperPredictRegLib
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.formatting import number
-from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, interruptible, never, silent, stop_if
 from HyperPredictRegLib.core.resources import peak_mb, threads
 from HyperPredictRegLib.engines import engine_infos
 from HyperPredictRegLib.engines.base import engine_used
-from HyperPredictRegLib.preprocessing.intensity import background_value
 from HyperPredictRegLib.quality.measurement import Measurement, measure
 from HyperPredictRegLib.quality.metrics import MUCH_FOLDED_PERCENT, SAME_DICE
 from HyperPredictRegLib.results.formatting import percent
@@ -31,6 +30,7 @@ from HyperPredictRegLib.selection import within_limit
 from HyperPredictRegLib.selection.comparison import compared, misses_narrowly, predicted_at, surprise_words, surprises
 from HyperPredictRegLib.selection.interpolation import predict_at
 from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.slabs import resampled
 from HyperPredictRegLib.workflow.choosing import choose_setting
 from HyperPredictRegLib.workflow.closed_loop import Registered, register_within_limit
 from HyperPredictRegLib.workflow.mirrored import exchanged_labels, mirror_words, mirrored_image
@@ -117,10 +117,10 @@ def _measured_outcome(
     cancelled: CancelCheck,
 ) -> Outcome:
     inputs, affine, pair = prepared.inputs, prepared.affine, prepared.pair
-    transform = pair.whole_transform(registered.registration, affine)
+    transform = interruptible(lambda: pair.whole_transform(registered.registration, affine), cancelled)
     at_result = _predicted_at_result(choice, prediction, registered)
     with clock.stage("measure"):
-        found = measure(inputs, transform, affine, pair.grid)
+        found = measure(inputs, transform, affine, pair.grid, cancelled)
         comparisons = compared(choice.predicted, at_result, registered.trials, found.measured)
         mirror_check = _explanation(plan, prepared, found, comparisons, cancelled)
     warnings = (
@@ -136,12 +136,13 @@ def _measured_outcome(
     if mirror_check is not None and report.reliability is not None:
         report = replace(report, reliability=Reliability("unreliable", (_MIRRORED, *report.reliability.reasons)))
     fixed, moving = inputs.fixed, inputs.moving
-    nothing = background_value(moving.image, moving.foreground)
     return Outcome(
         report=replace(report, predicted_at_result=at_result, comparisons=comparisons, mirror_check=mirror_check),
         fixed=fixed.image,
         moving=moving.image,
-        warped=Geometry.of(fixed.image).resample(moving.image, transform, default_value=nothing),
+        warped=resampled(
+            moving.image, Geometry.of(fixed.image), transform, default_value=moving.background, cancelled=cancelled
+        ),
         transform=transform,
         inverse=found.inverse,
         fixed_on_grid=found.fixed_on_grid,
@@ -229,6 +230,13 @@ def result_warnings(
             f"The images agree less after the deformable step than before it (normalised mutual information {number(before, 3)} "
             f"and then {number(after, 3)}): look at the result before you use it."
         )
+    for one in measured.channels:
+        if one.similarity_before - one.similarity_after > max(_LEAST_DROP, _SAME_SIMILARITY * (one.similarity_before - 1)):
+            found.append(
+                f"The images of channel {one.number} agree less after the deformable step than before it (normalised mutual "
+                f"information {number(one.similarity_before, 3)} and then {number(one.similarity_after, 3)}): check that they "
+                "lie where the first pair lies, or lower the weight of this channel."
+            )
     if alignment.contrast == "different" and plan.engine.info.contrasts == "same" and not mirrored:
         others = " or ".join(f"'{info.name}'" for info in engine_infos() if info.contrasts == "any" and not info.unavailable)
         found.append(
@@ -289,4 +297,5 @@ def _report(
         bundle_sha256="" if prediction is None else prediction.bundle_sha256,
         reliability=None if prediction is None else prediction.reliability,
         trials=registered.trials,
+        landmark_pull=registered.pull,
     )

@@ -14,15 +14,18 @@ from HyperPredictRegLib.core.json_records import to_plain
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines.base import Engine, settings_hash
 from HyperPredictRegLib.predictor.card import bundled, read_card
-from HyperPredictRegLib.preprocessing.image_set import input_checksums
+from HyperPredictRegLib.preprocessing.image_set import input_checksums, input_paths
 from HyperPredictRegLib.results.exchange import prediction_file, read_prediction
-from HyperPredictRegLib.results.job import Criterion, Job
+from HyperPredictRegLib.results.job import Criterion, Job, channel_role
 from HyperPredictRegLib.results.prediction import AlignmentUsed, Prediction
 from HyperPredictRegLib.selection import choose, per_structure
 from HyperPredictRegLib.spatial.labels import read_label_names
 
 _PREDICTED_FROM = ("fixed", "moving", "fixed_mask", "moving_mask", "moving_labels", "label_names", "initial_transform")
-"""Inputs that a prediction depends on. Fixed labels and landmarks are for measuring: they may come or change after it."""
+"""Inputs that a prediction depends on. Fixed labels are for measuring: they may come or change after it."""
+
+_LANDMARKS = ("fixed_landmarks", "moving_landmarks")
+"""It depends on these, too, if they lead the registration; else they are for measuring."""
 
 
 class OtherInputsError(InputError):
@@ -56,6 +59,7 @@ def reusable_prediction(job: Job, engine: Engine, settings: Any, alignment: Alig
         ("preset", made.preset, job.preset),
         ("seed", made.seed, job.seed),
         ("number of stability seeds", made.stability_seeds, job.stability_seeds),
+        ("use of landmarks", made.landmarks_for, job.landmarks_for),
         ("predictor", made.predictor, made.predictor if job.predictor == "bundled" else job.predictor),
     ):
         if has != wants:
@@ -98,18 +102,23 @@ def _check_bundle(prediction: Prediction, what: str) -> None:
 
 
 def _check_inputs(job: Job, prediction: Prediction, what: str) -> None:
-    now = input_checksums(job)
-    for name in _PREDICTED_FROM:
+    now, paths = input_checksums(job), input_paths(job)
+    channels = [name for name in (*prediction.inputs, *now) if "_channel_" in name]
+    for name in (*_PREDICTED_FROM, *(_LANDMARKS if job.uses_landmarks else ()), *dict.fromkeys(channels)):
         has, wants = prediction.inputs.get(name), now.get(name)
         role = name.replace("_", " ") + (" image" if name in ("fixed", "moving") else "")
+        role = channel_role(name) if name in channels else role
         if has == wants or (name == "label_names" and _same_names(job, prediction)):
             continue
         if wants is None:
             raise OtherInputsError(f"{what} was made with {role}, but this job names none: give the same, or predict again.")
-        given = f"the {role} '{getattr(job, name)}'"
+        given = f"the {role} '{paths[name]}'"
         if has is None:
             raise OtherInputsError(f"{what} was made without {given}: leave it out, or predict again.")
         raise OtherInputsError(f"{what} is of other images: {given} has another content than when it was made. Predict again.")
+    weights = [[channel.weight for channel in of.channels] for of in (prediction.job, job)]
+    if weights[0] != weights[1]:
+        raise OtherInputsError(f"{what} was made with other weights of its channels: give the same, or predict again.")
 
 
 def _same_names(job: Job, prediction: Prediction) -> bool:
