@@ -193,7 +193,7 @@ def figure() -> None:
     top = axes[0].get_ylim()[1], axes[1].get_ylim()[1]
     for ax, most in zip(axes, top, strict=True):
         ax.set_ylim(0, 1.3 * most)
-        ax.legend(ncols=4, fontsize=8, frameon=False, loc="upper center")
+        ax.legend(ncols=4, fontsize=8, frameon=False, loc="upper center", columnspacing=0.9, handlelength=1.3)
     drawn.savefig(FIGURE, dpi=110)
 
 

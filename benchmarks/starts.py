@@ -175,10 +175,10 @@ def half(rng: np.random.Generator, image: sitk.Image) -> sitk.Image:
     """Return one half of the field of view, cut across a random axis that has at least 20 voxels."""
     size = list(image.GetSize())
     axis = int(rng.choice([a for a in range(3) if size[a] >= 20]))
-    start, kept = [0, 0, 0], list(size)
-    kept[axis] = size[axis] // 2
-    start[axis] = (size[axis] - kept[axis]) * int(rng.integers(2))
-    return sitk.RegionOfInterest(image, kept, start)
+    start, halved = [0, 0, 0], list(size)
+    halved[axis] = size[axis] // 2
+    start[axis] = (size[axis] - halved[axis]) * int(rng.integers(2))
+    return sitk.RegionOfInterest(image, halved, start)
 
 
 def sampled_anew(rng: np.random.Generator, image: sitk.Image, *, noisy: bool) -> sitk.Image:
@@ -311,9 +311,9 @@ def run(case: Case, data: Path, settings: AlignmentSettings) -> dict[str, object
     found: Alignment | None
     try:
         found = align(made.fixed, made.moving, settings, seed=SEED)
-        said = " | ".join((*found.refusals, *found.doubts))
+        sentences = " | ".join((*found.refusals, *found.doubts))
     except HyperPredictRegError as error:
-        found, said = None, str(error)
+        found, sentences = None, str(error)
     row["seconds"] = f"{cpu_seconds() - began:.1f}"
     voxel = voxel_mm(made.fixed)
     off, stretch, overlap = math.inf, math.inf, 0.0
@@ -325,7 +325,7 @@ def run(case: Case, data: Path, settings: AlignmentSettings) -> dict[str, object
         overlap = dice(case, np.linalg.inv(made.displaced) @ found.matrix, data)
     home = stretch <= 1.1 if case.kind == "padded" else off <= 2
     row |= {"voxel_mm": f"{voxel:.2f}", "voxels_off": f"{off:.2f}", "stretch": f"{stretch:.2f}", "dice": f"{overlap:.2f}",
-            "home": int(home), "said": said}
+            "home": int(home), "said": sentences}
     return row
 
 

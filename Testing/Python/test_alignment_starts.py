@@ -130,13 +130,13 @@ def test_a_search_everywhere_is_repeatable_and_can_be_cancelled() -> None:
     rough = replace(COARSE, stages=("rigid",), iterations=(5, 5), multi_start_step_degrees=90, multi_start_refined=1)
     one, again = (align(whole, half, rough, seed=3).transform.GetParameters() for _ in range(2))
     assert one == again
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(Cancelled):
         align(
-            whole, half, rough, seed=3, progress=lambda event: said.append(event.message),
-            cancelled=lambda: "Looking for the pose everywhere" in said,
+            whole, half, rough, seed=3, progress=lambda event: messages.append(event.message),
+            cancelled=lambda: "Looking for the pose everywhere" in messages,
         )
-    assert said[-1] == "Looking for the pose everywhere"
+    assert messages[-1] == "Looking for the pose everywhere"
 
 
 def test_only_flat_cuts_are_taken_for_padding() -> None:

@@ -69,7 +69,8 @@ def test_what_fails_in_the_work_is_not_blamed_on_the_output(
 def test_a_picture_that_cannot_read_its_font_costs_only_itself(finished: tuple[Report, Path], tmp_path: Path) -> None:
     class Stands:
         report, warped_labels = finished[0], None
-        transform = inverse = sitk.TranslationTransform(3)
+        transform = inverse = affine = sitk.TranslationTransform(3)
+        affine_warped = affine_warped_labels = None
         warped = jacobian = sitk.Image(4, 4, 4, sitk.sitkFloat32)
 
     def draw(outcome: Outcome, folder: Path) -> dict[str, str]:

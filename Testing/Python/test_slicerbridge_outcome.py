@@ -143,7 +143,7 @@ def test_what_was_there_is_used_and_not_touched(scene, done) -> None:
     assert nodes.fixed_segmentation is theirs["fixed_segmentation_node"]
     assert nodes.moving_segmentation is theirs["segmentation_node"]
     assert {name: node.GetMTime() for name, node in theirs.items()} == before
-    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 3
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 4  # two given, two propagated
     assert all(node.GetAttribute(ROLE) is None for node in theirs.values())
     assert not {node.GetID() for node in theirs.values()} & node_ids_of_runs(scene)
 

@@ -113,8 +113,8 @@ def test_a_removed_segmentation_is_not_referred_to(begun) -> None:
         assert nodes.report.GetNodeReferenceID(f"HyperPredictReg.{role}") is None
     back = read_back(begun.scene, nodes.report)
     assert (back.fixed_segmentation, back.moving_segmentation) == (None, None)
-    # Only the propagated one: what the user has removed does not come back.
-    assert begun.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+    # Only the two propagated ones: what the user has removed does not come back.
+    assert begun.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 2
 
 
 def test_changes_of_the_fixed_side_are_said_too(begun) -> None:

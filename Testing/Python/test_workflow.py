@@ -44,7 +44,7 @@ def test_the_report_holds_what_was_promised(finished: tuple[Report, Path]) -> No
     assert data["measured"]["folding_percent"] == {"foreground": 0.0, "grid": 0.0}
     assert data["measured"]["sd_log_jacobian"] > 0
     assert data["measured"]["tre_mm"]["mean"] < 2.0
-    assert set(data["seconds"]) == {"read", "align", "predict", "register", "measure", "write"}
+    assert set(data["seconds"]) == {"read", "align", "predict", "register", "measure", "judge", "write"}
     # Nothing was predicted, so torch had no part in it.
     assert {"hyperpredictreg", "SimpleITK", "numpy", "scipy", "python"} == set(data["versions"])
     assert isinstance(data["warnings"], list)

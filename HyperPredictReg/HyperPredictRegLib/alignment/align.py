@@ -160,8 +160,7 @@ def align(  # noqa: PLR0913 - two images, what may belong to either, and what ev
     if metric == "auto":
         same = correlation >= _CORRELATED if settings.contrast == "auto" else settings.contrast == "same"
         metric = "correlation" if same else "mattes"
-    thin = _is_thin(pair, frame, first)
-    if thin:
+    if _is_thin(pair, frame, first):
         run = run.without_affine()
     matrix, more = run.later_stages(first, metric)
     if "affine" in run.settings.stages and multi and stretch_of(matrix) > _DOUBTED_STRETCH:

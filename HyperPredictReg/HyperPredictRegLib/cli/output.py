@@ -28,10 +28,11 @@ _SHOW_CURSOR = "\r\x1b[K\x1b[?25h"
 
 
 def show_report(report: Report) -> None:
-    """Print the first line of the report, then the setting and why, what was measured, warnings and files."""
+    """Print whether deforming helped, the first line of the report, the setting, what was measured, warnings and files."""
     from HyperPredictRegLib.reporting import wording
 
     voxel_mm = wording.voxel_mm(report)
+    _say(" ".join((wording.benefit_line(report), *wording.benefit_reasons(report))))
     _say(wording.first_line(report))
     _say(f"{wording.who_chose(report)} {report.choice.sentence}")
     if report.reliability is not None:

@@ -60,13 +60,14 @@ def mark(color: str) -> str:
 
 
 def verdict_text(report: Report, pair: str = "") -> str:
-    """Return the verdict on a registration in one line of rich text: limit kept? what came out, how many warnings."""
+    """Return the verdict on a registration in rich text: did deforming help? limit kept? what came out, how many warnings."""
     count = len(wording.all_warnings(report))
     # The mark says already whether the limit was kept, and what stands behind a semicolon is for who wants to know more.
     first, more, _ = (wording.first_line(report) or wording.verdict(report)).partition("; ")
     for message in _TOLD_BY_MARK:
         first = first.replace(message, "", 1)
-    parts = [f"<b>{html.escape(pair)}</b>" if pair else "", _limit_mark(report), html.escape(f"{first}." if more else first)]
+    parts = [f"<b>{html.escape(pair)}</b>" if pair else "", _benefit_mark(report), _limit_mark(report)]
+    parts.append(html.escape(f"{first}." if more else first))
     if count:
         parts.append(f"\u26a0 <b>{count} warning{'s' if count > 1 else ''} under \"Details\".</b>")
     return " ".join(part for part in parts if part)
@@ -75,7 +76,8 @@ def verdict_text(report: Report, pair: str = "") -> str:
 def _details(report: Report, pair: str, apart: tuple[float, float] | None) -> str:
     """Return all else that is to be said: which pair, measures, warnings, how it is stored, how long it took."""
     # Of a setting that was given, the first line says no more than the verdict.
-    sentences = [wording.first_line(report) if wording.was_chosen(report) else "", wording.verdict(report)]
+    sentences = [" ".join((wording.benefit_line(report), *wording.benefit_reasons(report))).strip()]
+    sentences += [wording.first_line(report) if wording.was_chosen(report) else "", wording.verdict(report)]
     sentences += wording.landmark_words(report)
     # The verdict sends its reader to the warnings below.
     sentences += [f"\u26a0 {warning}" for warning in wording.all_warnings(report)]
@@ -87,6 +89,14 @@ def _details(report: Report, pair: str, apart: tuple[float, float] | None) -> st
     total = sum(seconds for seconds in report.seconds.values() if math.isfinite(seconds))
     lines = [f"<b>{html.escape(pair)}</b>" if pair else "", *(html.escape(one) for one in (*sentences, f"Took {total:.0f} s."))]
     return "".join(f"<p>{line}</p>" for line in lines if line)
+
+
+def _benefit_mark(report: Report) -> str:
+    """Return whether deforming helped, as rich text with a colored dot on a line of its own; nothing where it was not judged."""
+    if report.benefit is None:
+        return ""
+    color = {"helped": GOOD, "unclear": DOUBTFUL}.get(report.benefit.level, BAD)
+    return f"{mark(color)} <b>{html.escape(wording.benefit_line(report))}</b><br>"
 
 
 def _limit_mark(report: Report) -> str:

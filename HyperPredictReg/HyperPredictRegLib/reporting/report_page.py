@@ -80,6 +80,8 @@ def render_report(report: Report, pictures: Sequence[Picture]) -> str:
         measured=report.measured,
         title=_title(report),
         subject=wording.subject(space),
+        benefit=wording.benefit_line(report),
+        benefit_reasons=wording.benefit_reasons(report),
         first_line=wording.first_line(report),
         bad_news=wording.calls_for_attention(report),
         was_chosen=wording.was_chosen(report),
@@ -111,7 +113,7 @@ def render_report(report: Report, pictures: Sequence[Picture]) -> str:
 
 def plain_report(report: Report, problem: str) -> str:
     """Return a bare page with the sentences alone, for where the full one cannot be made."""
-    lines = (wording.first_line(report), wording.verdict(report))
+    lines = (wording.benefit_line(report), wording.first_line(report), wording.verdict(report))
     where = f"({wording.name(problem)}). All numbers are in report.json."
     return plain_page(_title(report), lines, wording.all_warnings(report), where)
 

@@ -18,12 +18,11 @@ from HyperPredictRegLib.selection.comparison import is_at, measured_text, surpri
 from HyperPredictRegLib.workflow.choosing import NOT_AS_ALIGNED
 
 __all__ = [
-    "DASH", "ComparisonRow", "TrialRow", "all_warnings", "calls_for_attention", "comparison_rows", "criterion_words", "distance",
-    "file_name", "first_line", "first_line_of_prediction", "glossary", "is_unreliable", "landmark_title", "landmark_words",
-    "measured_dice", "name",
-    "needs_attention", "number", "percent", "predicted_dice", "prediction_glossary", "printable", "reliability_meaning",
-    "reliability_words", "setting", "short", "spread", "start_of", "subject", "trial_rows", "verdict", "voxel_mm", "was_chosen",
-    "who_chose", "why_no_overlap",
+    "DASH", "ComparisonRow", "TrialRow", "all_warnings", "benefit_line", "benefit_reasons", "calls_for_attention",
+    "comparison_rows", "criterion_words", "distance", "file_name", "first_line", "first_line_of_prediction", "glossary",
+    "is_unreliable", "landmark_title", "landmark_words", "measured_dice", "name", "needs_attention", "number", "percent",
+    "predicted_dice", "prediction_glossary", "printable", "reliability_meaning", "reliability_words", "setting", "short",
+    "spread", "start_of", "subject", "trial_rows", "verdict", "voxel_mm", "was_chosen", "who_chose", "why_no_overlap",
 ]  # fmt: skip
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -52,6 +51,8 @@ _TERMS = {
     "Inverse consistency": "How far from its start a point of the fixed image ends after going to the moving image and back.",
     "Foreground and grid": "The foreground is the anatomy of the fixed image; the grid is the whole working grid, background "
     "included.",
+    "Affine only": "The result of the affine alignment without the deformable step. It is written beside the registered one, and "
+    "is the better one where deforming did not help.",
     "Before and after": "Before: with the start alone, which as a rule is an affine alignment that moves, turns, scales and "
     "shears the image as a whole. After: with the deformable registration on top.",
 }
@@ -156,9 +157,20 @@ def verdict(report: Report) -> str:
     return "; ".join(parts) + "."
 
 
+def benefit_line(report: Report) -> str:
+    """Say whether deforming helped and, if it did not, which result to keep; "" if that was not judged."""
+    return "" if report.benefit is None else report.benefit.sentence
+
+
+def benefit_reasons(report: Report) -> tuple[str, ...]:
+    """Return what speaks for `benefit_line`, in sentences."""
+    return () if report.benefit is None else report.benefit.reasons
+
+
 def calls_for_attention(report: Report) -> bool:
-    """Tell whether the first line holds bad news: a limit that was not kept, or a result that is not as predicted."""
-    return report.limit_met is False or bool(surprises(report.comparisons))
+    """Tell whether the first lines hold bad news: no help, a limit that was not kept, or a result that is not as predicted."""
+    useless = report.benefit is not None and report.benefit.level in ("did not help", "nonsense")
+    return useless or report.limit_met is False or bool(surprises(report.comparisons))
 
 
 def needs_attention(report: Report) -> bool:

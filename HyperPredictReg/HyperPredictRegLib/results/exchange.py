@@ -34,6 +34,7 @@ _WRITTEN_HERE = {
     "foreground": "foreground.nrrd",
 }
 _WRITTEN_ALREADY = ("warped", "jacobian", "warped_labels")
+_AFFINE_ONLY = ("affine_warped", "affine_warped_labels")
 _AGAIN = "do the registration again"
 
 
@@ -47,7 +48,7 @@ class _State:
     grids : of each image; what an image file says of its grid is rounded in the last digit.
     metadata : header fields of each image; its file holds some of its own instead.
     label_names : by label value.
-    prediction : see `Outcome`.
+    prediction, background : see `Outcome`.
     """
 
     report: Report
@@ -55,6 +56,7 @@ class _State:
     metadata: dict[str, dict[str, str]]
     label_names: dict[str, str]
     prediction: Prediction | None
+    background: float = 0.0
     schema_version: int = SCHEMA_VERSION
 
 
@@ -137,6 +139,7 @@ def write_rest(outcome: Outcome, folder: Path) -> dict[str, str]:
         },
         label_names={str(label): name for label, name in outcome.label_names.items()},
         prediction=outcome.prediction,
+        background=outcome.background,
     )
     (folder / STATE_NAME).write_text(_exact(state), encoding="utf-8")
     return {**_WRITTEN_HERE, "working_state": STATE_NAME}
@@ -152,7 +155,10 @@ def read_result(folder: Path) -> Result:
     InputError : a file is missing or damaged.
     """
     state, report = _read_records(folder)
-    return Result(**_result_parts(folder, state, report))
+    # They lie on the grid of the warped image, whose file rounds it.
+    grids = replace(state, grids=state.grids | dict.fromkeys(_AFFINE_ONLY, state.grids["warped"]))
+    affine_only = {name: _read_volume(folder, report, name, grids) for name in _AFFINE_ONLY if name in report.outputs}
+    return Result(**_result_parts(folder, state, report), **affine_only)
 
 
 def read_outcome(folder: Path) -> Outcome:
@@ -199,6 +205,7 @@ def _result_parts(folder: Path, state: _State, report: Report) -> dict[str, Any]
         "warped_labels": _read_volume(folder, report, "warped_labels", state) if "warped_labels" in state.grids else None,
         "label_names": _label_names(state, folder),
         "prediction": state.prediction,
+        "background": state.background,
     }
 
 

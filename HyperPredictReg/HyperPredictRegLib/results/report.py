@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.results.job import SCHEMA_VERSION, Criterion, EngineUsed, Job
@@ -153,6 +153,28 @@ class MirrorCheck:
 
 
 @dataclass(frozen=True)
+class Benefit:
+    """Whether deforming helped, or the affine result is to be kept; see `quality.benefit`.
+
+    Attributes
+    ----------
+    level : one of `BENEFITS`.
+    sentence : the level in words, and which result to keep.
+    reasons : what speaks for it, sentences with their numbers.
+    evidence : the numbers by name, as `quality.benefit.Evidence` holds them.
+    """
+
+    level: str
+    sentence: str
+    reasons: tuple[str, ...] = ()
+    evidence: dict[str, float] = field(default_factory=dict)
+
+
+BENEFITS = ("helped", "unclear", "did not help", "nonsense")
+"""Levels of `Benefit`, from the best to the worst."""
+
+
+@dataclass(frozen=True)
 class Trial:
     """One registration of the closed loop: its λ, and what it measured. Folding in percent of foreground and grid."""
 
@@ -200,6 +222,7 @@ class Report:
     predicted_at_result : what was predicted, before anything was registered, for the λ of the result; None if nothing was.
     comparisons : predicted beside measured: all that sentences, tables and warnings say of it.
     mirror_check : exchanged labels or a mirrored image, where one of these would explain a poor result; else None.
+    benefit : whether deforming helped; None in reports of versions that did not judge it.
     reliability : of the prediction, or None.
     trials : every λ that was registered with, in order; the last one is the result.
     landmark_pull : how landmarks pulled the deformation; None where they did not.
@@ -226,6 +249,7 @@ class Report:
     predicted_at_result: Predicted | None = None
     comparisons: tuple[Comparison, ...] = ()
     mirror_check: MirrorCheck | None = None
+    benefit: Benefit | None = None
     reliability: Reliability | None = None
     trials: tuple[Trial, ...] = ()
     landmark_pull: LandmarkPull | None = None

@@ -19,7 +19,7 @@ from HyperPredictRegLib.core.files import checked_path, concerns, read_text, req
 from HyperPredictRegLib.core.json_records import to_json
 from HyperPredictRegLib.core.progress import CancelCheck, interruptible, never, stop_if
 from HyperPredictRegLib.core.staging import new_staging, publish_files, recover, remove_staging
-from HyperPredictRegLib.results.outcome import Outcome
+from HyperPredictRegLib.results.outcome import Outcome, affine_warped, affine_warped_labels
 from HyperPredictRegLib.results.report import Report
 from HyperPredictRegLib.spatial.images import write_image
 from HyperPredictRegLib.spatial.transforms import write_transform
@@ -34,6 +34,7 @@ OWN_NAMES = PREDICTION_NAMES | frozenset(
     [
         REPORT_NAME, "transform.h5", "inverse.h5", "warped.nrrd", "jacobian.nrrd", "warped-labels.nrrd", "report.html",
         "overlay.png", "checkerboard.png", "jacobian.png", "deformed_grid.png", "outlines.png", "trace.png", "slicer-views.png",
+        "affine.tfm", "affine-warped.nrrd", "affine-warped-labels.nrrd",
         "working-state.json", "fixed-on-grid.nrrd", "moving-aligned.nrrd", "moving-registered.nrrd", "foreground.nrrd",
     ]
 )  # fmt: skip
@@ -117,6 +118,7 @@ def write_files(
     if outcome.warped_labels is not None:
         outputs["warped_labels"] = "warped-labels.nrrd"
         _write_stoppable(outcome.warped_labels, folder / outputs["warped_labels"], cancelled)
+    outputs |= _write_affine_only(outcome, folder, cancelled)
     report = replace(outcome.report, outputs=outputs)
     for write in writers:
         stop_if(cancelled)
@@ -139,6 +141,19 @@ def write_files(
 def _write_stoppable(image: sitk.Image, path: Path, cancelled: CancelCheck) -> None:
     """Write an image; what is still being written when the caller asks to stop goes with its folder."""
     interruptible(lambda: write_image(image, path), cancelled)
+
+
+def _write_affine_only(outcome: Outcome, folder: Path, cancelled: CancelCheck) -> dict[str, str]:
+    """Write what the affine step alone gives, each volume made just before it is written; return the names by role."""
+    written = {"affine_transform": "affine.tfm"}
+    write_transform(outcome.affine, folder / written["affine_transform"])
+    for role, made in (("affine_warped", affine_warped), ("affine_warped_labels", affine_warped_labels)):
+        stop_if(cancelled)
+        image = made(outcome, cancelled)
+        if image is not None:
+            written[role] = f"{role.replace('_', '-')}.nrrd"
+            _write_stoppable(image, folder / written[role], cancelled)
+    return written
 
 
 def publish(

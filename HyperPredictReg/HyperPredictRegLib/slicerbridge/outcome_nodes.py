@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.quality.metrics import MUCH_FOLDED_PERCENT
-from HyperPredictRegLib.results.outcome import Outcome, Result
+from HyperPredictRegLib.results.outcome import Outcome, Result, affine_warped, affine_warped_labels
 from HyperPredictRegLib.slicerbridge.provenance import (
     AtStart,
     Given,
@@ -80,6 +80,7 @@ class OutcomeNodes:
     structures, measures, stages : tables.
     alignment_trace, registration_trace : how the metric converged.
     report : all numbers and the job, as text.
+    affine_transform, affine_warped, affine_segmentation : what the affine step alone gives, for where deforming did not help.
     """
 
     fixed: Any
@@ -98,6 +99,9 @@ class OutcomeNodes:
     inverse: Any = None
     folded_voxels: Any | None = None
     stages: Any | None = None
+    affine_transform: Any | None = None
+    affine_warped: Any | None = None
+    affine_segmentation: Any | None = None
 
     def all(self) -> list[Any]:
         """Return every node, in the order of the fields."""
@@ -241,7 +245,9 @@ def _add_result(
     """Add what belongs to the nodes of the inputs, of which `theirs` were in the scene already."""
     nodes = _add_nodes(scene, result, inputs, start)
     if "moving" in theirs:
-        look_alike(nodes.warped, nodes.moving)
+        for volume in (nodes.warped, nodes.affine_warped):
+            if volume is not None:
+                look_alike(volume, nodes.moving)
     transform: sitk.Transform = result.transform
     if stored[0] == "field":
         transform = store_as_field(nodes.transform, result, stored[1])
@@ -270,6 +276,7 @@ def _add_nodes(scene: Any, result: Result, inputs: Given, start: AtStart) -> Out
         fixed_segmentation=inputs.fixed_segmentation,
         moving_segmentation=inputs.moving_segmentation,
         propagated_segmentation=_add_propagated(scene, result, inputs, start),
+        **_add_affine_only(scene, result, inputs, start),
         folded_voxels=_add_folded_voxels(scene, result, f"Folded voxels {of}"),
         structures=add_structures_table(scene, dice.structures, f"Structures {of}") if dice is not None else None,
         measures=add_measures_table(scene, report.measured, f"Measures {of}", landmarks_used=report.job.uses_landmarks),
@@ -279,22 +286,51 @@ def _add_nodes(scene: Any, result: Result, inputs: Given, start: AtStart) -> Out
         report=add_report_node(scene, report, f"Registration report {of}"),
     )
     link_images(nodes.transform, fixed, moving)
+    link_images(nodes.affine_transform, fixed, moving)
     link_images(nodes.inverse, moving, fixed)
     return nodes
 
 
-def _add_propagated(scene: Any, result: Result, inputs: Given, start: AtStart) -> Any | None:
-    """Add the moving segmentation, as it was at the start, or else the propagated labels on the fixed grid."""
-    mine, space = start.moving_segmentation, f"in {inputs.fixed.GetName()} space"
+def _add_affine_only(scene: Any, result: Result, inputs: Given, start: AtStart) -> dict[str, Any]:
+    """Add what the affine step alone gives: its transform, the moving volume on the fixed grid, and what it propagates."""
+    fixed, moving = inputs.fixed.GetName(), inputs.moving.GetName()
+    volume, segmentation = affine_warped(result), None
+    if start.moving_segmentation is not None or result.warped_labels is not None:
+        labels = affine_warped_labels(result)
+        segmentation = _add_propagated(scene, result, inputs, start, (result.affine, labels), "by affine only")
+    if segmentation is not None and segmentation.GetDisplayNode() is not None:
+        # Beside the propagated one it would show everything twice.
+        segmentation.GetDisplayNode().SetVisibility(False)
+    return {
+        "affine_transform": to_transform_node(result.affine, scene, f"{moving} to {fixed}, affine only"),
+        "affine_warped": None if volume is None else to_volume_node(volume, scene, f"{moving} aligned to {fixed}, affine only"),
+        "affine_segmentation": segmentation,
+    }
+
+
+def _add_propagated(
+    scene: Any,
+    result: Result,
+    inputs: Given,
+    start: AtStart,
+    by: tuple[sitk.Transform, sitk.Image | None] | None = None,
+    how: str = "",
+) -> Any | None:
+    """Add the moving segmentation, as it was at the start, or else the propagated labels on the fixed grid.
+
+    `by` : another transform than that of the result and the labels that it propagates; `how` goes into the node's name.
+    """
+    transform, labels = (result.transform, result.warped_labels) if by is None else by
+    mine, space = start.moving_segmentation, f"in {inputs.fixed.GetName()} space{f' {how}' if how else ''}"
     if mine is not None:
         grid = Geometry.of(result.warped)
-        node = propagate(mine, result.transform, grid, scene, f"{mine.name} {space}")
+        node = propagate(mine, transform, grid, scene, f"{mine.name} {space}")
         node.SetReferenceImageGeometryParameterFromVolumeNode(inputs.fixed)
         return node
-    if result.warped_labels is None:
+    if labels is None:
         return None
     name = f"Segmentation of {inputs.moving.GetName()} {space}"
-    return _segmentation_of(inputs.fixed, result.warped_labels, scene, name, result)
+    return _segmentation_of(inputs.fixed, labels, scene, name, result)
 
 
 def _segmentation_of(volume: Any, labels: sitk.Image, scene: Any, name: str, result: Result) -> Any:

@@ -18,13 +18,14 @@ from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEven
 from HyperPredictRegLib.core.resources import peak_mb, threads
 from HyperPredictRegLib.engines import engine_infos
 from HyperPredictRegLib.engines.base import engine_used
-from HyperPredictRegLib.quality.measurement import Measurement, measure
+from HyperPredictRegLib.quality.benefit import evidence, judged
+from HyperPredictRegLib.quality.measurement import Measurement, measure, nearest
 from HyperPredictRegLib.quality.metrics import MUCH_FOLDED_PERCENT, SAME_DICE
 from HyperPredictRegLib.results.formatting import percent
 from HyperPredictRegLib.results.job import Job
 from HyperPredictRegLib.results.outcome import Outcome
 from HyperPredictRegLib.results.prediction import AlignmentUsed, Choice, Predicted, Prediction, Reliability
-from HyperPredictRegLib.results.report import Comparison, GridUsed, Measured, MirrorCheck, Report
+from HyperPredictRegLib.results.report import Benefit, Comparison, GridUsed, Measured, MirrorCheck, Report
 from HyperPredictRegLib.results.results_folder import prepared_folder, publish, write_files
 from HyperPredictRegLib.selection import within_limit
 from HyperPredictRegLib.selection.comparison import compared, misses_narrowly, predicted_at, surprise_words, surprises
@@ -122,7 +123,10 @@ def _measured_outcome(
     with clock.stage("measure"):
         found = measure(inputs, transform, affine, pair.grid, cancelled)
         comparisons = compared(choice.predicted, at_result, registered.trials, found.measured)
-        mirror_check = _explanation(plan, prepared, found, comparisons, cancelled)
+    with clock.stage("judge"):
+        benefit = _benefit(plan, prepared, registered, found)
+    with clock.stage("measure"):
+        mirror_check = _explanation(plan, prepared, found, comparisons, benefit, cancelled)
     warnings = (
         *prediction_warnings(comparisons),
         *([] if mirror_check is None else [mirror_words(mirror_check, inputs.label_names)]),
@@ -137,7 +141,9 @@ def _measured_outcome(
         report = replace(report, reliability=Reliability("unreliable", (_MIRRORED, *report.reliability.reasons)))
     fixed, moving = inputs.fixed, inputs.moving
     return Outcome(
-        report=replace(report, predicted_at_result=at_result, comparisons=comparisons, mirror_check=mirror_check),
+        report=replace(
+            report, predicted_at_result=at_result, comparisons=comparisons, mirror_check=mirror_check, benefit=benefit
+        ),
         fixed=fixed.image,
         moving=moving.image,
         warped=resampled(
@@ -155,6 +161,7 @@ def _measured_outcome(
         warped_labels=found.warped_labels,
         label_names=inputs.label_names,
         prediction=prediction,
+        background=moving.background,
     )
 
 
@@ -177,19 +184,39 @@ def _own_warnings(prediction: Prediction) -> list[str]:
     return [warning for warning in prediction.warnings if warning not in told]
 
 
+def _benefit(plan: Plan, prepared: Prepared, registered: Registered, found: Measurement) -> Benefit:
+    """Judge whether deforming helped."""
+    pair, moving = prepared.pair, prepared.inputs.moving
+    aligned = nearest(moving.foreground, pair.grid, prepared.affine)
+    # Landmarks have drawn the engine's moving image beyond the alignment, and the registration holds that, too.
+    before = pair.moving if prepared.pull is None else found.moving_before
+    numbers = evidence(pair.fixed, before, registered.registration.transform, found.foreground, aligned)
+    suited = prepared.alignment.contrast != "different" or plan.engine.info.contrasts != "same"
+    # What led the registration is no judge of it.
+    measured = replace(found.measured, tre_mm=None) if plan.job.uses_landmarks else found.measured
+    return judged(numbers, measured, min(pair.grid.spacing), suited)
+
+
 def _explanation(
-    plan: Plan, prepared: Prepared, found: Measurement, comparisons: Sequence[Comparison], cancelled: CancelCheck
+    plan: Plan,
+    prepared: Prepared,
+    found: Measurement,
+    comparisons: Sequence[Comparison],
+    benefit: Benefit,
+    cancelled: CancelCheck,
 ) -> MirrorCheck | None:
     """Look for exchanged labels; and for a mirrored image, if Dice is poor or, where none was measured, something else is odd.
 
-    That is, if more had to deform than was predicted, or if the contrast seems to differ, as it does where organs lie on others.
+    That is, if more had to deform than was predicted, if the contrast seems to differ, as it does where organs lie on others, or
+    if the images do not seem to show the same anatomy.
     """
     dice, fixed_labels = found.measured.dice, prepared.inputs.fixed.labels
     if dice is not None and fixed_labels is not None and found.warped_labels is not None:
         exchanged = exchanged_labels(fixed_labels, found.warped_labels, dice)
         if exchanged is not None:
             return exchanged
-    odd = prepared.alignment.contrast == "different" or any(one.lies == "above" for one in surprises(comparisons))
+    odd = prepared.alignment.contrast == "different" or benefit.level == "nonsense"
+    odd = odd or any(one.lies == "above" for one in surprises(comparisons))
     if not (odd if dice is None else dice.mean < _POOR_DICE):
         return None
     return mirrored_image(prepared.inputs, found, prepared.pair.grid, plan.alignment, seed=plan.job.seed, cancelled=cancelled)
