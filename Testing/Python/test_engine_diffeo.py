@@ -86,8 +86,8 @@ def test_sharp_warping_loses_less_than_linear_interpolation_and_nothing_where_th
     linear, sharp = (np.abs(Sampler([image], sharp=n).warped(field, workers)[0] - expected)[inner].mean() for n in (0, 1))
     assert sharp < 0.4 * linear
     ramp = (np.indices(SHAPE) * np.array([1.0, -2.0, 0.5])[:, None, None, None]).sum(axis=0).astype(np.float32)
-    plain, bent = Sampler([ramp, ramp], sharp=1).warped(field, workers)
-    np.testing.assert_allclose(plain[inner], bent[inner], atol=1e-4)
+    plain, curved = Sampler([ramp, ramp], sharp=1).warped(field, workers)
+    np.testing.assert_allclose(plain[inner], curved[inner], atol=1e-4)
 
 
 @pytest.mark.parametrize("radii", [(2, 2, 2), (0, 1, 3)])
@@ -175,7 +175,7 @@ def test_self_similarity_registers_another_contrast() -> None:
     found = {}
     for name in ("lncc", "mind"):
         settings = DiffeoSettings(similarity=name, iterations=(30, 30, 15))
-        task = RegistrationTask(fixed, recolored(moving), {"regularization_weight": 0.65}, settings, 1)
+        task = RegistrationTask(fixed, recolored(moving), {}, settings, 1)
         transform = DiffeoEngine().register(task).transform
         found[name] = mean_dice(fixed, moving, transform)
     assert found["mind"] > 0.8
@@ -241,7 +241,8 @@ def test_what_a_mask_leaves_out_does_not_pull() -> None:
         only_moving = voxels(registered(fixed, moving + spot, settings, moving_mask=inside))
         pulled = voxels(registered(fixed, moving + spot, settings))
         near = (distance > 3) & (distance < 6)
-        assert np.abs(only_moving[near]).max() < 0.5 * np.abs(pulled[near]).max()
+        moved = [np.linalg.norm((field - clean)[near], axis=1).mean() for field in (only_moving, pulled)]
+        assert moved[0] < 0.5 * moved[1], name
 
 
 def test_what_lies_beyond_the_common_view_does_not_pull() -> None:

@@ -155,6 +155,7 @@ def register(  # noqa: PLR0913 - one parameter per option of the command; `optio
     seed: options.Seed = 20240901,
     stability: Annotated[int, typer.Option(help="Repeat the affine step with so many seeds and tell the spread.")] = 0,
     reproducible: options.Reproducible = False,
+    device: options.Device = "cpu",
     set_alignment: options.SetAlignment = None,
     set_engine: options.SetEngine = None,
     scene: Annotated[str | None, typer.Option(metavar="NAME.mrb", help="Also write a 3D Slicer scene of that name.")] = None,

@@ -48,6 +48,7 @@ EngineName = Annotated[str | None, typer.Option("--engine", help="Registration m
 Preset = Annotated[str, typer.Option(help="fast (2 mm for a brain), standard (1.5 mm) or fine (fixed image's own).")]
 Seed = Annotated[int, typer.Option(help="Fixes every random choice; not 0.")]
 Reproducible = Annotated[bool, typer.Option("--reproducible", help="One thread: equal results bit for bit.")]
+Device = Annotated[str, typer.Option(help="What computes the deformable step: cpu, or cuda where the engine can.")]
 SetAlignment = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Alignment setting; may repeat.")]
 SetEngine = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Engine setting; may repeat.")]
 
@@ -69,7 +70,8 @@ _MOST_DIGITS = 10
 _AS_THEY_ARE = (
     "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks",
     "landmarks_for",
-    "label_names", "initial_transform", "engine", "predictor", "prediction", "preset", "seed", "reproducible", "scene",
+    "label_names", "initial_transform", "engine", "predictor", "prediction", "preset", "seed", "reproducible", "device",
+    "scene",
 )  # fmt: skip
 
 

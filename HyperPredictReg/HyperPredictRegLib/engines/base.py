@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import SimpleITK as sitk
@@ -97,6 +97,7 @@ class RegistrationTask:
     setting : values of the engine's parameters; missing ones take their default.
     settings : an instance of the engine's `settings_type`.
     seed : above 0; fixes every random choice.
+    device : one of the engine's `EngineInfo.devices`; one that cannot be used is replaced by "cpu", with a warning.
     fixed_mask, moving_mask : where the images may be compared, uint8 on the same grid, or None.
     channels : further pairs on that grid, for engines whose `EngineInfo.channels` is true; none for others.
     moving_smoothed : whether the moving image was smoothed for this grid, so that it holds no noise from voxel to voxel.
@@ -114,6 +115,7 @@ class RegistrationTask:
     channels: tuple[ImageChannel, ...] = ()
     view: sitk.Image | None = None
     moving_smoothed: bool = False
+    device: str = "cpu"
     progress: Progress = silent
     cancelled: CancelCheck = never
 
@@ -131,6 +133,8 @@ class Registration:
     seed : the seed that was given.
     warnings : sentences for the user.
     notes : sentences on what the engine chose itself, for the report.
+    device : on which it was computed.
+    versions : of the libraries that it needed beside those that every registration needs, by name.
     """
 
     transform: sitk.Transform
@@ -140,6 +144,8 @@ class Registration:
     seed: int
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    device: str = "cpu"
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):

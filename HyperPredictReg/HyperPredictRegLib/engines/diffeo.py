@@ -23,9 +23,10 @@ from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.engines.base import EngineInfo, ImageChannel, Registration, RegistrationTask
 from HyperPredictRegLib.engines.contrast import choose_similarity
-from HyperPredictRegLib.engines.joint_force import Compared, joint_force, shares
-from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity, inner_weight
-from HyperPredictRegLib.engines.voxel_fields import Sampler, Workers, compose, sampled, scale_update, smooth
+from HyperPredictRegLib.engines.fields import NUMPY, Fields, computed_on
+from HyperPredictRegLib.engines.joint_force import Compared, shares
+from HyperPredictRegLib.engines.similarity import SIMILARITIES, SMOOTHING, Similarity
+from HyperPredictRegLib.engines.voxel_fields import Array, Workers
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import field_transform
 
@@ -60,9 +61,9 @@ class DiffeoSettings:
 
     similarity: str = AUTO
     iterations: tuple[int, ...] = (40, 40, 40, 14)
-    coarsest_voxels: int = 16
+    coarsest_voxels: int = 8
     smoothing_voxels: float = 0.5
-    window_voxels: tuple[int, ...] = (1, 2)
+    window_voxels: tuple[int, ...] = (1,)
     contrast_floor: float = 0.1
     maximum_step_voxels: float = 0.5
     step_gain: float = 2.0
@@ -90,7 +91,7 @@ class DiffeoEngine:
 
     info: ClassVar[EngineInfo] = EngineInfo(
         name="diffeo",
-        version="2",
+        version="3",
         title="Diffeo",
         summary="Greedy diffeomorphic registration for images of the same or of other contrast: accurate, hardly any folding.",
         contrasts="any",
@@ -110,6 +111,7 @@ class DiffeoEngine:
         ),
         channels=True,
         deterministic=True,
+        devices=("cpu", "cuda"),
         seconds_per_million_voxels=10.0,
     )  # fmt: skip
     settings_type: ClassVar[type] = DiffeoSettings
@@ -136,10 +138,19 @@ class DiffeoEngine:
         others = [ArrayChannel.of(channel, number, task.settings, grid) for number, channel in enumerate(task.channels, start=2)]
         notes = (*notes, *(note for channel in others for note in channel.notes))
         with Workers(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), task.cancelled) as workers:
-            scheme = Scheme(settings, values["regularization_weight"], values["fluid_sigma"], grid.spacing[::-1])
-            field, levels = scheme.register(*images, others, workers=workers, progress=task.progress)
+
+            def work(fields: Fields) -> tuple[np.ndarray, tuple[LevelTrace, ...]]:
+                sigmas = values["regularization_weight"], values["fluid_sigma"]
+                scheme = Scheme(settings, *sigmas, grid.spacing[::-1], fields)
+                return scheme.register(*images, others, workers=workers, progress=task.progress)
+
+            done = computed_on(task.device, work)
+        field, levels = done.result
         transform = field_transform(in_millimeters(field, grid))
-        return Registration(transform, levels, values, time.perf_counter() - started, task.seed, notes=notes)
+        seconds = time.perf_counter() - started
+        return Registration(
+            transform, levels, values, seconds, task.seed, done.warnings, notes, device=done.device, versions=done.versions
+        )
 
 
 def _both(mask: sitk.Image | None, view: sitk.Image | None) -> sitk.Image | None:
@@ -156,8 +167,8 @@ class MaskedArray:
     `smoothed` : whether they were smoothed for their grid: then interpolation need not blur them to be rid of noise.
     """
 
-    voxels: np.ndarray
-    mask: np.ndarray | None = None
+    voxels: Array
+    mask: Array | None = None
     smoothed: bool = False
 
     @classmethod
@@ -184,16 +195,22 @@ class MaskedArray:
             raise InputError(f"The {role} image has one intensity only where it is compared, so there is nothing to register.")
         return cls(voxels, seen, smoothed)
 
-    def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], workers: Workers) -> MaskedArray:
+    def given_to(self, fields: Fields) -> MaskedArray:
+        """Return the same as arrays of another library."""
+        mask = None if self.mask is None else fields.given(self.mask)
+        return replace(self, voxels=fields.given(self.voxels), mask=mask)
+
+    def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], fields: Fields, workers: Workers) -> MaskedArray:
         """Return this image smoothed and sampled at continuous indices along each axis."""
         if not any(sigmas):
             return self
-        voxels = sampled(smooth(self.voxels.copy(), sigmas, workers), places, workers)
-        if self.mask is None:
-            return MaskedArray(voxels, smoothed=True)
-        share = sampled(smooth(self.mask.copy(), sigmas, workers), places, workers)
-        seen = share >= 0.5
-        return MaskedArray(np.where(seen, voxels / np.maximum(share, 0.5), np.float32(0)), seen.astype(np.float32), True)
+        voxels, mask = (
+            None if array is None else fields.sampled(fields.smooth(fields.copy(array), sigmas, workers), places, workers)
+            for array in (self.voxels, self.mask)
+        )
+        if mask is not None:
+            voxels, mask = fields.within(voxels, mask)
+        return MaskedArray(voxels, mask, smoothed=True)
 
 
 def _chosen(
@@ -226,9 +243,13 @@ class ArrayChannel:
         chosen, notes = _chosen(settings, (fixed, moving), grid)
         return cls(fixed, moving, chosen.similarity, channel.weight, tuple(f"Channel {number}: {note}" for note in notes))
 
-    def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], workers: Workers) -> ArrayChannel:
+    def given_to(self, fields: Fields) -> ArrayChannel:
+        """Return the same with arrays of another library."""
+        return replace(self, fixed=self.fixed.given_to(fields), moving=self.moving.given_to(fields))
+
+    def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], fields: Fields, workers: Workers) -> ArrayChannel:
         """Return both images as `MaskedArray.coarser` does."""
-        fixed, moving = (image.coarser(places, sigmas, workers) for image in (self.fixed, self.moving))
+        fixed, moving = (image.coarser(places, sigmas, fields, workers) for image in (self.fixed, self.moving))
         return replace(self, fixed=fixed, moving=moving)
 
 
@@ -271,12 +292,14 @@ class Scheme:
     settings : see there.
     elastic_sigma, fluid_sigma : in voxels of a level, along its finest axis; in millimeters the same along the others.
     spacing : voxel edges along k, j, i in mm.
+    fields : on what arrays, and where, it computes.
     """
 
     settings: DiffeoSettings
     elastic_sigma: float
     fluid_sigma: float
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
+    fields: Fields = NUMPY
 
     def levels(self, shape: tuple[int, ...]) -> list[Level]:
         """Return the pyramid for a grid of this shape, the coarsest level first."""
@@ -314,7 +337,9 @@ class Scheme:
         levels = self.levels(fixed.voxels.shape)
         total = sum(level.iterations * level.voxels for level in levels)
         traces, done = [], 0
-        field = np.zeros((3, *levels[0].shape), np.float32)
+        together = [ArrayChannel(fixed, moving, self.settings.similarity), *others]
+        channels = [channel.given_to(self.fields) for channel in together]
+        field = self.fields.zeros((3, *levels[0].shape))
         for before, level in zip((levels[0], *levels), levels, strict=False):
 
             def report(iteration: int, value: float, level: Level = level, done: int = done) -> None:
@@ -322,17 +347,16 @@ class Scheme:
                 progress(ProgressEvent("register", min(share, 1.0), f"level {level.number + 1} of {len(levels)}", value))
 
             if before is not level:
-                field = _resampled(field, before, level, workers)
-            channels = [ArrayChannel(fixed, moving, self.settings.similarity), *others]
+                field = self._resampled(field, before, level, workers)
             traces.append(self._run(level, channels, field, workers, report))
             done += level.iterations * level.voxels
-        return field, tuple(traces)
+        return self.fields.numpy(field), tuple(traces)
 
     def _run(
         self,
         level: Level,
         channels: Sequence[ArrayChannel],
-        field: np.ndarray,
+        field: Array,
         workers: Workers,
         report: Callable[[int, float], None],
     ) -> LevelTrace:
@@ -340,7 +364,7 @@ class Scheme:
         started = time.perf_counter()
         settings = self.settings
         sigmas = tuple(settings.smoothing_voxels * f if f > 1 else 0.0 for f in level.factors)
-        channels = [channel.coarser(level.places, sigmas, workers) for channel in channels]
+        channels = [channel.coarser(level.places, sigmas, self.fields, workers) for channel in channels]
         values: list[float] = []
         reason = ""
         for value in self._iterations(level, channels, field, workers):
@@ -374,75 +398,79 @@ class Scheme:
         )
 
     def _iterations(
-        self, level: Level, channels: Sequence[ArrayChannel], field: np.ndarray, workers: Workers
+        self, level: Level, channels: Sequence[ArrayChannel], field: Array, workers: Workers
     ) -> Iterator[float]:
         """Update `field` once per step; yield the metric before each update."""
         settings = self.settings
         edges = [s * f for s, f in zip(self.spacing, level.factors, strict=True)]
         relative = tuple(edge / min(edges) for edge in edges)
         windows = tuple(tuple(round(radius / r) for r in relative) for radius in settings.window_voxels)
-        fluid, elastic = (tuple(sigma / r for r in relative) for sigma in (self.fluid_sigma, self.elastic_sigma))
-        similarities = [Similarity(channel.similarity, windows, settings.contrast_floor, relative) for channel in channels]
-        comparisons = [_Comparison(*one, workers) for one in zip(similarities, channels, strict=True)]
+        fields = self.fields
+        similarities = [fields.similarity(one.similarity, windows, settings.contrast_floor, relative) for one in channels]
+        comparisons = [_Comparison(*one, fields, workers) for one in zip(similarities, channels, strict=True)]
         weights = [channel.weight for channel in channels]
         parts = shares(weights, similarities, channels[0].fixed.voxels, comparisons[0].weight, workers)
+        # Of channels with different similarities: between what each would take alone.
+        wider = sum(one.weight * SMOOTHING.get(one.similarity, 1.0) for one in channels) / sum(weights)
+        sigmas = self.fluid_sigma, self.elastic_sigma * wider
+        fluid, elastic = (tuple(sigma / r for r in relative) for sigma in sigmas)
         for _ in range(level.iterations):
             update, value = self._force(comparisons, parts, field, workers)
             for component in update:
-                smooth(component, fluid, workers)
-            scale_update(update, settings.step_gain, settings.maximum_step_voxels, workers)
-            compose(field, update, workers)
+                fields.smooth(component, fluid, workers)
+            fields.scale_update(update, settings.step_gain, settings.maximum_step_voxels, workers)
+            fields.compose(field, update, workers)
             for component in field:
-                smooth(component, elastic, workers)
+                fields.smooth(component, elastic, workers)
             yield value
 
-
     def _force(
-        self, comparisons: Sequence[_Comparison], parts: Sequence[float], field: np.ndarray, workers: Workers
-    ) -> tuple[np.ndarray, float]:
+        self, comparisons: Sequence[_Comparison], parts: Sequence[float], field: Array, workers: Workers
+    ) -> tuple[Array, float]:
         """Return the update that all channels ask for together, and the metric; what was compared is let go of."""
         longest = self.settings.maximum_step_voxels
         compared = [one.at(field, share, workers) for one, share in zip(comparisons, parts, strict=True)]
         first, similarity = compared[0], comparisons[0].similarity
         if len(compared) > 1:
-            return joint_force(compared, similarity.relative_spacing, longest, workers)
+            return self.fields.joint_force(compared, similarity.relative_spacing, longest, workers)
         return similarity.force(first.fixed, first.moving, first.weight, longest, workers)
+
+    def _resampled(self, field: Array, before: Level, level: Level, workers: Workers) -> Array:
+        """Return a level's displacements on another one's grid, in the other one's voxels."""
+        places = [(new - old[0]) / f for new, old, f in zip(level.places, before.places, before.factors, strict=True)]
+        scales = [np.float32(f / g) for f, g in zip(before.factors, level.factors, strict=True)]
+        return self.fields.stack(
+            [self.fields.sampled(component, places, workers) * scale for component, scale in zip(field, scales, strict=True)]
+        )
 
 
 class _Comparison:
     """One channel at one level: what is compared of its fixed image, and its moving image, ready to be warped."""
 
-    def __init__(self, similarity: Similarity, channel: ArrayChannel, workers: Workers) -> None:
+    def __init__(self, similarity: Similarity, channel: ArrayChannel, fields: Fields, workers: Workers) -> None:
         self.similarity = similarity
+        self._fields = fields
         self.weight, moving_weight = (
-            None if image.mask is None else inner_weight(image.mask) for image in (channel.fixed, channel.moving)
+            None if image.mask is None else fields.inner_weight(image.mask) for image in (channel.fixed, channel.moving)
         )
         self.fixed = similarity.channels(channel.fixed.voxels, self.weight, workers)
         moving = channel.moving.voxels
         images = [moving] if moving_weight is None else [moving, moving_weight]
-        self.sampler = Sampler(images, sharp=int(channel.moving.smoothed))
+        self.sampler = fields.sampler(images, sharp=int(channel.moving.smoothed))
 
-    def at(self, field: np.ndarray, share: float, workers: Workers) -> Compared:
+    def at(self, field: Array, share: float, workers: Workers) -> Compared:
         """Return what is compared when the moving image is warped by a field."""
         image, *weight = self.sampler.warped(field, workers)
         moving = self.similarity.channels(image, weight[0] if weight else None, workers)
-        return Compared(self.fixed, moving, _force_weight(self.weight, *weight), share)
+        return Compared(self.fixed, moving, self._force_weight(self.weight, *weight), share)
 
-
-def _force_weight(*weights: np.ndarray | None) -> np.ndarray | None:
-    """Return the product of what weights there are, 0 beside a voxel that is not to be looked at: its slopes look there."""
-    given = [weight for weight in weights if weight is not None]
-    if not given:
-        return None
-    product = given[0] if len(given) == 1 else given[0] * given[1]
-    return product * inner_weight(product)
-
-
-def _resampled(field: np.ndarray, before: Level, level: Level, workers: Workers) -> np.ndarray:
-    """Return a level's displacements on another one's grid, in the other one's voxels."""
-    places = [(new - old[0]) / f for new, old, f in zip(level.places, before.places, before.factors, strict=True)]
-    scales = [np.float32(f / g) for f, g in zip(before.factors, level.factors, strict=True)]
-    return np.stack([sampled(component, places, workers) * scale for component, scale in zip(field, scales, strict=True)])
+    def _force_weight(self, *weights: Array | None) -> Array | None:
+        """Return the product of what weights there are, 0 beside a voxel that is not to be looked at: its slopes look there."""
+        given = [weight for weight in weights if weight is not None]
+        if not given:
+            return None
+        product = given[0] if len(given) == 1 else given[0] * given[1]
+        return product * self._fields.inner_weight(product)
 
 
 def in_millimeters(field: np.ndarray, grid: Geometry) -> sitk.Image:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from HyperPredictRegLib.engines.similarity import FLAT, Similarity, sum_up
-from HyperPredictRegLib.engines.voxel_fields import Part, Workers, parts_along, slopes
+from HyperPredictRegLib.engines.voxel_fields import Array, Part, Workers, parts_along
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Compared:
     share : of this channel in the force; those of all channels sum up to 1.
     """
 
-    fixed: Sequence[np.ndarray]
-    moving: Sequence[np.ndarray]
-    weight: np.ndarray | None
+    fixed: Sequence[Array]
+    moving: Sequence[Array]
+    weight: Array | None
     share: float
 
 
@@ -90,7 +90,7 @@ def joint_force(
 
 
 def shares(
-    weights: Sequence[float], similarities: Sequence[Similarity], image: np.ndarray, weight: np.ndarray | None, workers: Workers
+    weights: Sequence[float], similarities: Sequence[Similarity], image: Array, weight: Array | None, workers: Workers
 ) -> list[float]:
     """Return the share of each channel in the force, 1 in all.
 
@@ -105,12 +105,7 @@ def shares(
     names = {similarity.name: similarity for similarity in similarities}
     steepness = {}
     for name, similarity in names.items() if len(names) > 1 else ():
-        inside = slice(None) if weight is None else weight > 0
-        steepness[name] = sum(
-            float(np.square(slope[inside], dtype=np.float64).mean())
-            for compared in similarity.channels(image, weight, workers)
-            for slope in slopes(compared, slice(0, len(compared)))
-        )
+        steepness[name] = similarity.steepness(image, weight, workers)
     parts = [w / max(steepness.get(s.name, 1.0), _LEAST) for w, s in zip(weights, similarities, strict=True)]
     return [part / sum(parts) for part in parts]
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import ndimage
@@ -19,6 +19,9 @@ from HyperPredictRegLib.core.progress import CancelCheck, never, stop_if
 
 Part = tuple[slice, ...]
 Result = TypeVar("Result")
+
+Array = Any
+"""Such an array in code that also runs on torch's: `numpy.ndarray` or `torch.Tensor`."""
 
 _PART_VOXELS = 98_304
 """Some hundred kilobytes per array: a few of them fit a core's own cache, which makes simple arithmetic three times as fast."""
@@ -178,7 +181,7 @@ class Sampler:
     def __init__(self, images: Sequence[np.ndarray], sharp: int = 0) -> None:
         self._shape = images[0].shape
         self._pairs = [_neighbor_pairs(image) for image in images]
-        self._bends = [
+        self._curvatures = [
             [_neighbor_pairs(second_difference(image, axis)) for axis in range(3)] if n < sharp else []
             for n, image in enumerate(images)
         ]
@@ -208,11 +211,11 @@ class Sampler:
                 cell *= np.int32(step)
                 index = cell + index
             index = index.astype(np.intp)
-            for pairs, bends, result in zip(self._pairs, self._bends, results, strict=True):
+            for pairs, curvatures, result in zip(self._pairs, self._curvatures, results, strict=True):
                 _mix(pairs, index, fractions, steps, result[start:stop])
-                for along_axis, bend in zip(fractions, bends, strict=False):
+                for along_axis, curvature in zip(fractions, curvatures, strict=False):
                     blur = np.empty_like(along_axis)
-                    _mix(bend, index, fractions, steps, blur)
+                    _mix(curvature, index, fractions, steps, blur)
                     blur *= along_axis * (np.float32(0.5) - np.float32(0.5) * along_axis)
                     result[start:stop] -= blur
 
@@ -224,9 +227,9 @@ def second_difference(image: np.ndarray, axis: int) -> np.ndarray:
     """Return the next voxel along an axis plus the one before less twice the voxel itself; edges repeated."""
     rows = np.moveaxis(image, axis, 0)
     result = np.zeros_like(image)
-    bends = np.moveaxis(result, axis, 0)
-    np.subtract(rows[1:], rows[:-1], out=bends[:-1])
-    bends[1:] -= rows[1:] - rows[:-1]
+    curvatures = np.moveaxis(result, axis, 0)
+    np.subtract(rows[1:], rows[:-1], out=curvatures[:-1])
+    curvatures[1:] -= rows[1:] - rows[:-1]
     return result
 
 

@@ -156,6 +156,8 @@ class Panel:
                 button.setToolTip(shown.tooltip)
                 button.setEnabled(shown.enabled)
         self.ui.limitCheckBox.setEnabled(not self.view.manual)
+        for widget in (self.ui.deviceComboBox, self.ui.deviceComboBoxLabel):
+            widget.setVisible(len(self.view.devices) > 1)
         for widget in (self.ui.foldingLimitSpinBox, self.ui.domainComboBox):
             widget.setEnabled(parameters.limitFolding and not self.view.manual)
 

@@ -42,6 +42,7 @@ Preset = _enum("Preset")
 Rule = _enum("Rule")
 Domain = _enum("Domain")
 Combine = _enum("Combine")
+Device = _enum("Device")
 Transform = _enum("Transform")
 LandmarksFor = _enum("LandmarksFor")
 
@@ -92,6 +93,7 @@ class ParameterNode:
     settingOf: str
     seed: Annotated[int, WithinRange(1, 2147483647)] = 20240901
     reproducible: bool = False
+    device: Device = Device.CPU
     transformKind: Transform = Transform.COMPOSITE
     fieldSpacing: Annotated[float, WithinRange(0.0, 20.0)] = 0.0
     prediction: vtkMRMLTextNode
@@ -153,6 +155,8 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
     else:
         criterion = view.criterion
         options["setting"] = view.setting if view.manual else {}
+        # A choice for another method stays where it is, unseen.
+        options["device"] = parameters.device.value if parameters.device.value in view.devices else "cpu"
     channel = (parameters.fixedChannel, parameters.movingChannel)
     return Request(
         fixed=parameters.fixedVolume,
@@ -171,8 +175,8 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
 
 
 _LISTS = {
-    "engine": Engine, "preset": Preset, "rule": Rule, "foldingDomain": Domain, "combine": Combine, "transformKind": Transform,
-    "landmarksFor": LandmarksFor,
+    "engine": Engine, "preset": Preset, "rule": Rule, "foldingDomain": Domain, "combine": Combine, "device": Device,
+    "transformKind": Transform, "landmarksFor": LandmarksFor,
 }  # fmt: skip
 
 

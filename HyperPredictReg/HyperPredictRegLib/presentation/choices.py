@@ -38,6 +38,7 @@ LABELS: dict[str, dict[str, str]] = {
         "start": "Starting the alignment",
         "start and deformation": "Starting, and pulling the deformation",
     },
+    "device": {"cpu": "Processor (CPU)", "cuda": "Graphics card (CUDA)"},
     "transform": {"composite": "Affine and deformable (exact)", "field": "One displacement field"},
 }
 """By parameter: the words for each of its values, in the order of the list."""

@@ -123,6 +123,7 @@ class PanelView:
     setting, manual : what the parameters are to say.
     legend : kinds of marks in the charts ("chosen", "fixed", "yours") with what they mean.
     curves : entries of the list of structures whose curves can be shown, after that of all together.
+    devices : that the engine computes on; there is a choice where they are several.
     """
 
     state: PanelState
@@ -145,6 +146,7 @@ class PanelView:
     register: ButtonView
     suggest: ButtonView
     page: ButtonView
+    devices: tuple[str, ...] = ("cpu",)
 
     @property
     def symbol(self) -> str:
@@ -208,6 +210,7 @@ def panel_view(state: PanelState, before: PanelView | None = None) -> PanelView:
         register=_register_button(state, space.first.symbol),
         suggest=_suggest_button(state, space.first.symbol),
         page=_page_button(state),
+        devices=choices.engine_info(state.engine).devices,
     )
 
 

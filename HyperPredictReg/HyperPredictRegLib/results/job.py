@@ -17,6 +17,7 @@ DEFAULT_ENGINE = "demons"
 RULES = ("plateau", "maximum", "knee")
 DOMAINS = ("foreground", "grid")
 COMBINATIONS = ("mean", "worst")
+DEVICES = ("cpu", "cuda")
 LARGEST_WEIGHT = 1e6
 LANDMARK_USES = ("measuring", "start", "start and deformation")
 MOST_CHANNELS = 16
@@ -118,6 +119,7 @@ class Job:
     seed : fixes every random choice; not 0, which would mean the clock.
     stability_seeds : repeat the affine step with this many seeds in all and report how far the results lie apart; 0 is off.
     reproducible : compute with one thread, so that results are equal bit for bit.
+    device : one of `DEVICES`, for the deformable step; where it turns out to be of no use the CPU computes, with a warning.
     out : output folder.
     scene : file name of a Slicer scene (.mrb) to write, or None.
     """
@@ -146,6 +148,7 @@ class Job:
     seed: int = 20240901
     stability_seeds: int = 0
     reproducible: bool = False
+    device: str = "cpu"
     scene: str | None = None
     schema_version: int = SCHEMA_VERSION
 

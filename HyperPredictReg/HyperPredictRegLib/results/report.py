@@ -226,6 +226,8 @@ class Report:
     reliability : of the prediction, or None.
     trials : every λ that was registered with, in order; the last one is the result.
     landmark_pull : how landmarks pulled the deformation; None where they did not.
+    engine_notes : sentences on what the engine chose itself, such as the similarity.
+    device : on which the deformable step was computed; another one than the job's where that could not be used.
     """
 
     job: Job
@@ -253,4 +255,6 @@ class Report:
     reliability: Reliability | None = None
     trials: tuple[Trial, ...] = ()
     landmark_pull: LandmarkPull | None = None
+    engine_notes: tuple[str, ...] = ()
+    device: str = "cpu"
     schema_version: int = SCHEMA_VERSION

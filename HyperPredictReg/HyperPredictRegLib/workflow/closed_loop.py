@@ -69,6 +69,7 @@ def _tried(
             channels=pair.channels,
             view=pair.view,
             moving_smoothed=pair.moving_smoothed,
+            device=plan.job.device,
             progress=progress,
             cancelled=cancelled,
         )

@@ -16,13 +16,13 @@ from HyperPredictRegLib.alignment import AlignmentSettings
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.core.files import reason, sentence_of
 from HyperPredictRegLib.core.json_records import from_plain
-from HyperPredictRegLib.engines import engine_settings, get_engine, one_pair_only
+from HyperPredictRegLib.engines import engine_infos, engine_settings, get_engine, one_pair_only
 from HyperPredictRegLib.engines.base import Engine, settings_hash
 from HyperPredictRegLib.predictor.card import Card, bundled, read_card
 from HyperPredictRegLib.preprocessing.image_set import Inputs, input_paths
 from HyperPredictRegLib.preprocessing.working_grid import PRESETS
 from HyperPredictRegLib.results.exchange import prediction_file
-from HyperPredictRegLib.results.job import Job, check_paths
+from HyperPredictRegLib.results.job import DEVICES, Job, check_paths
 from HyperPredictRegLib.results.prediction import Prediction
 from HyperPredictRegLib.workflow.landmarking import check_use
 from HyperPredictRegLib.workflow.reusing import reusable_prediction
@@ -75,6 +75,7 @@ class Plan:
         engine.info.search_space.complete(job.setting, engine.info.name)
         if job.channels and not engine.info.channels:
             raise InputError(one_pair_only(engine.info))
+        _check_device(job.device, engine)
         settings = engine_settings(engine, job.engine_settings)
         _check_bounds(settings, f"The setting of the engine '{job.engine}'")
         alignment = from_plain(AlignmentSettings, job.alignment, "the alignment settings")
@@ -188,6 +189,18 @@ def _check_numbers(job: Job) -> None:
         raise InputError(
             f"A stability check with {_number(job.stability_seeds)} seeds says nothing: give 2 or more, at most "
             f"{MOST_STABILITY_SEEDS}, or 0 for none."
+        )
+
+
+def _check_device(device: str, engine: Engine) -> None:
+    """Raise `InputError` for a device that there is not, or that the engine does not compute on."""
+    if device not in DEVICES:
+        raise InputError(f"There is no device '{device}': choose one of {', '.join(DEVICES)}.")
+    if device not in engine.info.devices:
+        able = [f", or the engine '{info.name}'" for info in engine_infos() if device in info.devices]
+        raise InputError(
+            f"The engine '{engine.info.name}' does not compute on the device '{device}': "
+            f"choose {' or '.join(engine.info.devices)}{''.join(able)}."
         )
 
 

@@ -314,6 +314,7 @@ def _report(
             "numpy": np.__version__,
             "scipy": scipy.__version__,
             **({} if prediction is None else prediction.versions),
+            **registered.registration.versions,
             "python": platform.python_version(),
         },
         outputs={},
@@ -325,4 +326,6 @@ def _report(
         reliability=None if prediction is None else prediction.reliability,
         trials=registered.trials,
         landmark_pull=registered.pull,
+        engine_notes=registered.registration.notes,
+        device=registered.registration.device,
     )
