@@ -17,6 +17,7 @@ BENCHMARKS = (
     ("prediction.py",),
     ("slider.py",),
     ("hard_starts.py", "--data", str(DATA)),
+    ("starts.py", "--data", str(DATA), "--held-out"),
     ("alignment_reproducibility.py", "--data", str(DATA)),
     ("lambda_table.py", "table", "--engine", "demons"),
     ("lambda_table.py", "table", "--name", "demons-before"),

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
 
 from HyperPredictRegLib.alignment.frame import (
     AlignmentSettings,
@@ -25,6 +24,21 @@ from HyperPredictRegLib.alignment.frame import (
     make_pyramid,
     object_size_mm,
 )
+from HyperPredictRegLib.alignment.poses import (
+    COMPARE_UNITS,
+    Chosen,
+    ambiguity,
+    best_apart,
+    best_poses,
+    choose,
+    convincing,
+    neighbours,
+    rivals,
+    rotations,
+    search_rotations,
+    worth,
+)
+from HyperPredictRegLib.alignment.search import Comparer, search, search_units
 from HyperPredictRegLib.alignment.stages import affine_of, make_method, run_level
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
@@ -33,44 +47,16 @@ from HyperPredictRegLib.quality.likeness import Likeness, likeness
 from HyperPredictRegLib.spatial.geometry import Geometry, homogeneous
 from HyperPredictRegLib.spatial.transforms import linear_matrix
 
-_PSI = 1.533751168755204288118041
-
-
-def _rotations(range_degrees: float, step_degrees: float) -> np.ndarray:
-    """Return evenly spread rotations of at most `range_degrees`, the identity first, shape (n, 3, 3).
-
-    Neighbours are about `step_degrees` apart. The spread is the super-Fibonacci spiral of M. Alexa, "Super-Fibonacci Spirals:
-    Fast, Low-Discrepancy Sampling of SO(3)", CVPR 2022, doi:10.1109/CVPR52688.2022.00811.
-    """
-    count = math.ceil(math.pi**2 / (math.radians(step_degrees) / 2) ** 3)
-    s = np.arange(count) + 0.5
-    radius, rest = np.sqrt(s / count), np.sqrt(1 - s / count)
-    alpha, beta = 2 * math.pi * s / math.sqrt(2), 2 * math.pi * s / _PSI
-    quaternions = np.stack([radius * np.sin(alpha), radius * np.cos(alpha), rest * np.sin(beta), rest * np.cos(beta)], axis=1)
-    spread = Rotation.from_quat(quaternions)
-    near = np.degrees(spread.magnitude()) <= range_degrees
-    return np.concatenate([np.eye(3)[None], spread[near].as_matrix()])
-
-
-def _best_apart(turns: np.ndarray, values: np.ndarray, count: int, least_degrees: float) -> list[int]:
-    """Return the indices of the best rotations that are no neighbours of each other or of the first, the identity."""
-    chosen = [0]
-    for n in np.argsort(values, kind="stable"):
-        if len(chosen) > count or not math.isfinite(values[n]):
-            break
-        traces = np.einsum("kij,ij->k", turns[chosen], turns[n])
-        angles = np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1)))
-        if angles.min() > 0.8 * least_degrees:
-            chosen.append(int(n))
-    return chosen[1:]
-
-
 _CORRELATED = 0.3
 """From here on the first stage's result is refined by correlation; below, and where that misleads, by mutual information."""
 _SEARCH_SHRINK = 1.5
 """Ranking hundreds of rotations needs less detail than refining a few."""
 _LEAST_OVERLAP = 0.02
 _POOR_OVERLAP = 0.5
+_DOUBTED_STRETCH, _STRETCH_GAIN = 1.3, 1.3
+"""More than the first, stretching must give more information than a similarity by the second."""
+_THIN = 0.3
+"""Smallest over largest extent: slabs of a head have up to .25, hearts of eight thick slices .45."""
 _PLAUSIBLE_SCALES = (0.4, 2.5)
 _UNUSUAL_STRETCH, _IMPLAUSIBLE_STRETCH = 1.6, 2.5
 """Largest scale over smallest: people, animals and hearts of one kind were measured to differ by up to 1.45, if aligned well."""
@@ -166,14 +152,19 @@ def align(  # noqa: PLR0913 - two images, what may belong to either, and what ev
     pyramid = make_pyramid(*pair, frame, settings)
     levels = pyramid.levels(settings)
     stop_if(cancelled)
-    run = _Run(pyramid, levels, settings, seed, progress, cancelled)
-    matrix, traces, tried = run.first_stage(start, multi_start=settings.multi_start and initial_transform is None)
+    run = _Run(pair, pyramid, levels, settings, seed, progress, cancelled)
+    multi = settings.multi_start and initial_transform is None
+    matrix, traces, chosen = run.first_stage(start, multi_start=multi)
     first, correlation = matrix, _correlation(*_inside(pair, frame, levels[-1], matrix))
     metric = settings.metric
     if metric == "auto":
         same = correlation >= _CORRELATED if settings.contrast == "auto" else settings.contrast == "same"
         metric = "correlation" if same else "mattes"
+    if _is_thin(pair, frame, first):
+        run = run.without_affine()
     matrix, more = run.later_stages(first, metric)
+    if "affine" in run.settings.stages and multi and stretch_of(matrix) > _DOUBTED_STRETCH:
+        matrix, more = run.least_stretched(first, metric, matrix, more)
     found = likeness(*_inside(pair, frame, levels[-1], matrix))
     if settings.metric == settings.contrast == "auto" and metric == "correlation" and found.contrast == "different":
         # The images as a whole correlate, their insides do not: what was optimised was the wrong thing.
@@ -181,13 +172,15 @@ def align(  # noqa: PLR0913 - two images, what may belong to either, and what ev
         matrix, more = run.later_stages(first, metric, from_fraction=0.95)
         found = likeness(*_inside(pair, frame, levels[-1], matrix))
     doubts, refusals = _result_warnings(pair, frame, matrix)
+    if chosen is not None and (sentence := ambiguity(chosen)) is not None:
+        doubts.append(sentence)
     refusals = [*refusals, *found.refusals]
     traces += more
     progress(ProgressEvent("align", 1.0, "Aligned"))
     return Alignment(
         transform=frame.itk_transform(matrix), levels=tuple(traces), metric=metric if settings.stages else "none",
         contrast=found.contrast if settings.contrast == "auto" else settings.contrast, likeness=found, correlation=correlation,
-        starts_tried=tried, seconds=time.monotonic() - began, seed=seed,
+        starts_tried=1 if chosen is None else chosen.tried, seconds=time.monotonic() - began, seed=seed,
         warnings=(*_limit_warnings(traces), *refusals, *doubts), doubts=tuple(doubts), refusals=tuple(refusals),
     )
 
@@ -196,6 +189,7 @@ def align(  # noqa: PLR0913 - two images, what may belong to either, and what ev
 class _Run:
     """What all levels of one alignment share."""
 
+    pair: tuple[Item, Item]
     pyramid: Pyramid
     levels: tuple[Level, ...]
     settings: AlignmentSettings
@@ -203,30 +197,72 @@ class _Run:
     progress: Progress
     cancelled: CancelCheck
 
-    def first_stage(self, start: np.ndarray, *, multi_start: bool) -> tuple[np.ndarray, list[LevelTrace], int]:
-        """Run the first stage on the coarsest level, from rotated starts too if asked; return how many were tried."""
+    def first_stage(self, start: np.ndarray, *, multi_start: bool) -> tuple[np.ndarray, list[LevelTrace], Chosen | None]:
+        """Run the first stage on the coarsest level, from other starts too if asked; return which one was taken."""
         if not self.settings.stages:
-            return start, [], 1
+            return start, [], None
         metric = "mattes" if self.settings.metric == "auto" else self.settings.metric
         stage = self.settings.stages[0]
-        tried = 1
+        chosen = None
         if multi_start:
             self.progress(ProgressEvent("align", 0.1, "Trying rotated starts"))
-            start, tried = self.best_start(stage, start, metric)
+            chosen = self.best_start(stage, start, metric)
+            start = chosen.matrix
         matrix, trace = self.level(stage, 0, start, metric, 0.3)
-        return matrix, [trace], tried
+        return matrix, [trace], chosen
 
-    def best_start(self, stage: str, start: np.ndarray, metric: str) -> tuple[np.ndarray, int]:
-        """Refine `start` and the best of its rotated copies on the coarsest level; return the best and how many were compared."""
+    def least_stretched(
+        self, first: np.ndarray, metric: str, matrix: np.ndarray, traces: list[LevelTrace]
+    ) -> tuple[np.ndarray, list[LevelTrace]]:
+        """Return `matrix` and its traces, or a similarity and its own if that leaves nearly as much information."""
+        plain, more = self.without_affine().later_stages(first, metric, from_fraction=0.95)
+        comparer = Comparer(self.pyramid.level_of(COMPARE_UNITS))
+        gain = worth(matrix, comparer.compare(matrix)) / max(1.0, worth(plain, comparer.compare(plain)))
+        return (matrix, traces) if gain > _STRETCH_GAIN else (plain, more)
+
+    def without_affine(self) -> _Run:
+        """Return the same run with a similarity in the place of the affine stage."""
+        stages = tuple(dict.fromkeys("similarity" if stage == "affine" else stage for stage in self.settings.stages))
+        return replace(self, settings=replace(self.settings, stages=stages))
+
+    def best_start(self, stage: str, start: np.ndarray, metric: str) -> Chosen:
+        """Refine `start` and the best of its rotated copies on the coarsest level; look everywhere if none of them convinces."""
         settings = self.settings
-        turns = _rotations(settings.multi_start_range_degrees, settings.multi_start_step_degrees)
+        turns = rotations(settings.multi_start_range_degrees, settings.multi_start_step_degrees)
         # Rotated about the center of the fixed object, which is 0 in the frame.
         starts = start @ np.stack([homogeneous(turn) for turn in turns])
-        best = _best_apart(turns, self.scores(starts, metric), settings.multi_start_refined, settings.multi_start_step_degrees)
+        best = best_apart(turns, self.scores(starts, metric), settings.multi_start_refined, settings.multi_start_step_degrees)
         rough = replace(self, settings=replace(settings, step_relaxation=min(0.5, settings.step_relaxation)))
         refined = [rough.level(stage, 0, candidate, metric, 0.2) for candidate in (start, *starts[best])]
         matrix, _ = min(refined, key=lambda result: math.inf if result[1].end_value is None else result[1].end_value)
-        return matrix, len(starts)
+        candidates = [found for found, _ in refined]
+        comparer = Comparer(self.pyramid.level_of(COMPARE_UNITS))
+        tried = len(starts)
+        inner = _correlation(*_inside(self.pair, self.pyramid.frame, self.levels[0], matrix))
+        if not convincing(comparer.compare(matrix), inner) or len(rivals(comparer, candidates)) > 1:
+            self.progress(ProgressEvent("align", 0.2, "Looking for the pose everywhere"))
+            poses, count = self.everywhere(comparer)
+            candidates += [rough.level(stage, 0, pose, metric, 0.25)[0] for pose in poses]
+            tried += count
+        near = rivals(comparer, candidates)
+        if len(near) > 1:
+            # The better one shows only when each is refined as far as it goes.
+            last = settings.stages[-1] if settings.stages[-1] != "affine" else "similarity"
+            candidates += [rough.level(last, 0, pose, metric, 0.28)[0] for pose in near]
+        return choose(comparer, matrix, candidates, tried)
+
+    def everywhere(self, comparer: Comparer) -> tuple[list[np.ndarray], int]:
+        """Return the poses (4, 4) that look best of all orientations and shifts, and how many orientations there were."""
+        settings = self.settings
+        step = settings.multi_start_step_degrees
+        level = self.pyramid.level_of(search_units(self.pyramid))
+        views = Geometry.of(level.fixed), Geometry.of(level.moving)
+        turns = search_rotations(*views, settings.multi_start_range_degrees, step)
+        poses, scores = search(level, turns, cancelled=self.cancelled)
+        more, more_scores = search(level, neighbours(poses, step), cancelled=self.cancelled)
+        order = np.argsort(-np.concatenate([scores, more_scores]), kind="stable")
+        poses = np.concatenate([poses, more])[order]
+        return best_poses(comparer, poses, 2 * settings.multi_start_refined, self.cancelled), len(turns)
 
     def scores(self, starts: np.ndarray, metric: str) -> np.ndarray:
         """Return the metric of each start (n, 4, 4) on a coarse level, shape (n,); infinite where the images do not overlap."""
@@ -325,6 +361,24 @@ def _check_overlap(pair: tuple[Item, Item], frame: Frame, start: np.ndarray) -> 
             "check that both are in millimetres and show the same anatomy. Where their positions cannot be trusted, start from "
             "'moments', or give a rough alignment as initial transform."
         )
+
+
+def stretch_of(matrix: np.ndarray) -> float:
+    """Return the largest scale of a matrix (4, 4) over its smallest."""
+    scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
+    return float(scales.max() / max(scales.min(), 1e-9))
+
+
+def _is_thin(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray) -> bool:
+    """Return whether what both images show is so thin that it cannot tell how large the object is across."""
+    lps = frame.to_lps(matrix)
+    points = foreground_points(pair[0].object_mask)
+    index = Geometry.of(pair[1].image).to_index(points @ lps[:3, :3].T + lps[:3, 3])
+    shared = points[((index >= -0.5) & (index <= np.array(pair[1].image.GetSize()) - 0.5)).all(axis=1)]
+    if len(shared) < 10:
+        return False
+    spread = np.sqrt(np.clip(np.linalg.eigvalsh(np.cov(shared.T)), 0, None))
+    return bool(spread[0] < _THIN * spread[2])
 
 
 def _inside(

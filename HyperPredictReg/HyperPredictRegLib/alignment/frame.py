@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from HyperPredictRegLib.alignment.view import measured_box, open_faces
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.preprocessing.intensity import foreground, padding, points_of
 from HyperPredictRegLib.spatial.geometry import Geometry, homogeneous
@@ -152,6 +153,8 @@ def check_seed(seed: int) -> int:
 OBJECT_UNITS = 150.0
 _MARGIN_UNITS = 15.0
 _MOST_VOXELS_ACROSS = 200
+_THIN, _LEAST_STEPS = 0.35, 2.01
+"""An isotropic grid so thin for its width keeps at least four slices, which is what smoothing needs."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,22 @@ def make_item(image: sitk.Image, object_mask: sitk.Image | None, mask: sitk.Imag
         raise InputError(f"The {role} image cannot be aligned. {error}") from error
     found = sitk.Cast(found != 0, sitk.sitkUInt8)
     padded = padding(image)
-    return Item(sitk.Cast(image if padded is None else padded.filled, sitk.sitkFloat32), found, points_of(found), mask)
+    if padded is not None:
+        measured = sitk.Equal(padded.missing, 0)
+        mask = measured if mask is None else sitk.And(measured, sitk.Cast(mask != 0, sitk.sitkUInt8))
+    item = Item(sitk.Cast(image if padded is None else padded.filled, sitk.sitkFloat32), found, points_of(found), mask)
+    box = measured_box(image)
+    return item if box is None else _cropped(item, *box)
+
+
+def _cropped(item: Item, first: tuple[int, int, int], size: tuple[int, int, int]) -> Item:
+    """Return the item on a part of its grid, or as it was where that part shows no anatomy."""
+    image, found = (sitk.RegionOfInterest(one, size, first) for one in (item.image, item.object_mask))
+    mask = None if item.mask is None else sitk.RegionOfInterest(item.mask, size, first)
+    emptied = mask is not None and not sitk.GetArrayViewFromImage(mask).any()
+    if emptied or not sitk.GetArrayViewFromImage(found).any():
+        return item
+    return Item(image, found, points_of(found), mask)
 
 
 def object_size_mm(item: Item) -> float:
@@ -264,12 +282,19 @@ class Pyramid:
     frame: Frame
 
     def level(self, index: int, shrink_factor: float, sigma_voxels: float) -> Level:
-        """Return both images smoothed and on coarser grids, in the frame."""
-        spacing = shrink_factor * self.images[0].GetSpacing()[0]
+        """Return both images smoothed and on coarser grids, in the frame; of thin ones some slices remain."""
+        finest = self.images[0].GetSpacing()[0]
+        most = [(min(image.GetSize()) - 1) / _LEAST_STEPS for image in self.images if _thin(image)]
+        spacing = finest * min([shrink_factor, *(max(1.0, factor) for factor in most)])
         centres = (self.frame.fixed_centre, self.frame.moving_centre)
         pair = [in_frame(_coarser(image, spacing, sigma_voxels * spacing), centre, self.frame.unit_mm)
                 for image, centre in zip(self.images, centres, strict=True)]
         return Level(pair[0], pair[1], *self.masks, index, shrink_factor, sigma_voxels * spacing)
+
+    def level_of(self, units: float) -> Level:
+        """Return both images on grids of about that voxel edge, in units of the frame; never finer than they are."""
+        finest = self.images[0].GetSpacing()[0] / self.frame.unit_mm
+        return self.level(0, max(1.0, units / finest), 0.5)
 
     def levels(self, settings: AlignmentSettings) -> tuple[Level, ...]:
         """Return every level that the settings ask for, coarsest first."""
@@ -299,16 +324,21 @@ def _resampled(item: Item, spacing_mm: float, frame: Frame) -> sitk.Image:
     along = item.points @ native.direction_matrix
     margin = _MARGIN_UNITS * frame.unit_mm
     low, high = along.min(axis=0) - margin, along.max(axis=0) + margin
-    if surround is None:
-        # Nothing is known of what lies beyond the scanned volume; made-up background there would look like an edge.
-        grid = native.corners_lps() @ native.direction_matrix
-        low, high = np.maximum(low, grid.min(axis=0)), np.minimum(high, grid.max(axis=0))
+    beyond = np.ones((2, 3), bool) if surround is None else open_faces(image, surround, 0.05 * _span(image, surround))
+    # Nothing is known of what lies beyond the scanned volume; made-up background there would look like an edge.
+    grid = native.corners_lps() @ native.direction_matrix
+    low = np.where(beyond[0], np.maximum(low, grid.min(axis=0)), low)
+    high = np.where(beyond[1], np.minimum(high, grid.max(axis=0)), high)
     corners = np.array([low, high]) @ native.direction_matrix.T
-    grid = native.covering(corners, spacing_mm, 0.0)
+    covering = native.covering(corners, spacing_mm, 0.0)
     return sitk.Resample(
-        averaged, grid.size, sitk.Transform(3, sitk.sitkIdentity), sitk.sitkLinear, grid.origin, grid.spacing,
-        grid.direction, 0.0 if surround is None else surround, sitk.sitkFloat32, surround is None,
+        averaged, covering.size, sitk.Transform(3, sitk.sitkIdentity), sitk.sitkLinear, covering.origin, covering.spacing,
+        covering.direction, 0.0 if surround is None else surround, sitk.sitkFloat32, bool(beyond.any()),
     )
+
+
+def _thin(image: sitk.Image) -> bool:
+    return min(image.GetSize()) < _THIN * max(image.GetSize())
 
 
 def _surround(image: sitk.Image) -> float | None:
@@ -316,8 +346,12 @@ def _surround(image: sitk.Image) -> float | None:
     voxels = sitk.GetArrayViewFromImage(image)
     border = np.concatenate([np.take(voxels, end, axis=axis).ravel() for axis in range(3) for end in (0, -1)])
     value = float(np.median(border))
-    span = float(np.abs(np.percentile(voxels, (1.0, 99.0)) - value).max())
-    return value if np.mean(np.abs(border - value) < 0.05 * span) > 0.75 else None
+    return value if np.mean(np.abs(border - value) < 0.05 * _span(image, value)) > 0.75 else None
+
+
+def _span(image: sitk.Image, background: float) -> float:
+    """Return how far intensities reach from the background."""
+    return float(np.abs(np.percentile(sitk.GetArrayViewFromImage(image), (1.0, 99.0)) - background).max())
 
 
 def _coarser(image: sitk.Image, spacing_mm: float, sigma_mm: float) -> sitk.Image:
