@@ -122,7 +122,10 @@ def run_rows(prepared: PreparedPair, settings: SweepSettings, values: Sequence[M
         row: Row = dict(value) | prepared.columns
         started = time.perf_counter()
         try:
-            found = engine.register(RegistrationTask(pair.fixed, pair.moving, value, chosen, settings.seed))
+            task = RegistrationTask(
+                pair.fixed, pair.moving, value, chosen, settings.seed, view=pair.view, moving_smoothed=pair.moving_smoothed
+            )
+            found = engine.register(task)
         except HyperPredictRegError as error:
             rows.append(row | {"error": str(error)})
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,18 @@ def test_warping_interpolates_as_scipy_does(workers: Workers) -> None:
     np.testing.assert_allclose(Sampler([image, image * 2]).warped(field, workers)[1], 2 * expected, atol=1e-4)
 
 
+def test_sharp_warping_loses_less_than_linear_interpolation_and_nothing_where_that_loses_nothing(workers: Workers) -> None:
+    image = np.random.default_rng(1).random(SHAPE, np.float32)
+    image, field = ndimage.gaussian_filter(image, 1.0), random_field(3.0)
+    expected = ndimage.map_coordinates(image, np.indices(SHAPE) + field, order=5, mode="nearest")
+    inner = (slice(4, -4),) * 3
+    linear, sharp = (np.abs(Sampler([image], sharp=n).warped(field, workers)[0] - expected)[inner].mean() for n in (0, 1))
+    assert sharp < 0.4 * linear
+    ramp = (np.indices(SHAPE) * np.array([1.0, -2.0, 0.5])[:, None, None, None]).sum(axis=0).astype(np.float32)
+    plain, bent = Sampler([ramp, ramp], sharp=1).warped(field, workers)
+    np.testing.assert_allclose(plain[inner], bent[inner], atol=1e-4)
+
+
 @pytest.mark.parametrize("radii", [(2, 2, 2), (0, 1, 3)])
 def test_window_sums_are_those_of_scipy(workers: Workers, radii: tuple[int, int, int]) -> None:
     image = np.random.default_rng(1).random(SHAPE, np.float32)
@@ -135,7 +148,7 @@ def test_a_field_of_voxels_becomes_millimeters() -> None:
 def test_the_force_points_to_where_the_images_agree(workers: Workers, name: str) -> None:
     k, j, i = np.indices(SHAPE)
     fixed = np.exp(-((k - 11) ** 2 + (j - 17) ** 2 + (i - 14) ** 2) / 40).astype(np.float32)
-    similarity = Similarity(name, (2, 2, 2), 0.03, (1.0, 1.0, 1.0))
+    similarity = Similarity(name, ((1, 1, 1), (2, 2, 2)), 0.06, (1.0, 1.0, 1.0))
     for axis in range(3):
         moving = np.roll(fixed, 1, axis)
         channels = [similarity.channels(image, None, workers) for image in (fixed, moving)]
@@ -231,6 +244,38 @@ def test_what_a_mask_leaves_out_does_not_pull() -> None:
         assert np.abs(only_moving[near]).max() < 0.5 * np.abs(pulled[near]).max()
 
 
+def test_what_lies_beyond_the_common_view_does_not_pull() -> None:
+    fixed, moving = pair()
+    inside = np.zeros(GRID.size[::-1], np.uint8)
+    inside[:, 14:] = 1
+    view = GRID.apply_to(sitk.GetImageFromArray(inside))
+    zero = sitk.Mask(fixed, view), sitk.Mask(moving, view)
+    seen = voxels(registered(*zero, view=view))
+    np.testing.assert_array_equal(voxels(registered(fixed + sitk.Cast(view == 0, sitk.sitkFloat32), moving, view=view)), seen)
+    np.testing.assert_array_equal(voxels(registered(*zero, fixed_mask=view, moving_mask=view)), seen)
+    assert np.abs(voxels(registered(*zero)) - seen).max() > 0.5
+    half = inside.copy()
+    half[20:] = 0
+    mask = GRID.apply_to(sitk.GetImageFromArray(half))
+    both = voxels(registered(fixed, moving, fixed_mask=mask, moving_mask=mask))
+    np.testing.assert_array_equal(voxels(registered(fixed, moving, view=view, fixed_mask=mask, moving_mask=mask)), both)
+
+
+def test_the_similarity_is_chosen_by_the_contrast_inside_and_said() -> None:
+    fixed, moving = pair()
+    given = RegistrationTask(fixed, moving, {}, DiffeoSettings(iterations=(5,)), 1)
+    found = DiffeoEngine().register(given)
+    assert "same contrast" in found.notes[0]
+    assert "'lncc'" in found.notes[0]
+    plain = DiffeoEngine().register(replace(given, settings=DiffeoSettings(similarity="lncc", iterations=(5,))))
+    np.testing.assert_array_equal(voxels(found.transform), voxels(plain.transform))
+    assert not plain.notes
+    other = DiffeoEngine().register(replace(given, moving=recolored(moving)))
+    assert "differ in contrast" in other.notes[0]
+    assert "'mind'" in other.notes[0]
+    assert "(mind)" in other.levels[0].metric
+
+
 def test_a_pair_that_fits_already_stops_at_once() -> None:
     fixed, _ = pair()
     result = DiffeoEngine().register(RegistrationTask(fixed, fixed, {}, QUICK, 1))
@@ -305,7 +350,8 @@ def test_flat_volumes_are_registered_too() -> None:
         {"step_gain": -1},
         {"smoothing_voxels": -0.1},
         {"convergence_share": -1},
-        {"window_voxels": 0},
+        {"window_voxels": []},
+        {"window_voxels": [0]},
         {"coarsest_voxels": 1},
     ],
 )

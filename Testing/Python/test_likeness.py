@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from HyperPredictRegLib.alignment import AlignmentSettings, Likeness, align
-from HyperPredictRegLib.alignment.likeness import likeness
 from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
+from HyperPredictRegLib.quality.likeness import likeness
 from HyperPredictRegLib.spatial.images import read_image
 from scipy import ndimage
 

@@ -25,11 +25,11 @@ from HyperPredictRegLib.alignment.frame import (
     make_pyramid,
     object_size_mm,
 )
-from HyperPredictRegLib.alignment.likeness import Likeness, likeness
 from HyperPredictRegLib.alignment.stages import affine_of, make_method, run_level
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
 from HyperPredictRegLib.core.trace import LevelTrace
+from HyperPredictRegLib.quality.likeness import Likeness, likeness
 from HyperPredictRegLib.spatial.geometry import Geometry, homogeneous
 from HyperPredictRegLib.spatial.transforms import linear_matrix
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import SimpleITK as sitk
 
 from HyperPredictRegLib.engines.base import Registration
 from HyperPredictRegLib.preprocessing.image_set import Inputs, check_memory
-from HyperPredictRegLib.preprocessing.working_grid import common_view, on_grid, working_grid, working_spacing
+from HyperPredictRegLib.preprocessing.working_grid import common_view, on_grid, smoothing_mm, working_grid, working_spacing
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import composed, displacement_field, faded, field_of, field_transform
@@ -23,6 +24,8 @@ class AlignedPair:
     grid : the working grid.
     fixed, moving : float32 images on it, intensities about 0 to 1; 0 where one of the two has no voxels, or padding only.
     fixed_mask, moving_mask : uint8 on it, or None.
+    moving_smoothed : whether the moving image was smoothed, because the grid is coarser than its own.
+    view : where both have voxels that are not padding, uint8 on it; None if everywhere.
     """
 
     grid: Geometry
@@ -30,6 +33,8 @@ class AlignedPair:
     moving: sitk.Image
     fixed_mask: sitk.Image | None
     moving_mask: sitk.Image | None
+    view: sitk.Image | None = None
+    moving_smoothed: bool = False
 
     @classmethod
     def of(cls, inputs: Inputs, alignment: sitk.Transform, preset: str, engine_bytes: float = 0.0) -> AlignedPair:
@@ -53,6 +58,8 @@ class AlignedPair:
             moving=sitk.Mask(on_grid(moving.normalised, grid, alignment), view),
             fixed_mask=None if fixed.mask is None else nearest(fixed.mask, grid),
             moving_mask=None if moving.mask is None else nearest(moving.mask, grid, alignment),
+            view=None if np.all(sitk.GetArrayViewFromImage(view)) else view,
+            moving_smoothed=any(smoothing_mm(moving.image, grid)),
         )
 
     def whole_transform(self, registration: Registration, alignment: sitk.Transform) -> sitk.CompositeTransform:

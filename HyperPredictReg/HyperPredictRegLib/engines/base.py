@@ -81,6 +81,8 @@ class RegistrationTask:
     settings : an instance of the engine's `settings_type`.
     seed : above 0; fixes every random choice.
     fixed_mask, moving_mask : where the images may be compared, uint8 on the same grid, or None.
+    moving_smoothed : whether the moving image was smoothed for this grid, so that it holds no noise from voxel to voxel.
+    view : where both images have voxels, uint8 on the same grid, or None for everywhere; elsewhere both are 0, which is no edge.
     progress, cancelled : see `core.progress`; `Cancelled` is raised within two seconds of `cancelled()` being true.
     """
 
@@ -91,6 +93,8 @@ class RegistrationTask:
     seed: int
     fixed_mask: sitk.Image | None = None
     moving_mask: sitk.Image | None = None
+    view: sitk.Image | None = None
+    moving_smoothed: bool = False
     progress: Progress = silent
     cancelled: CancelCheck = never
 
@@ -107,6 +111,7 @@ class Registration:
     seconds : wall-clock time of the whole engine run.
     seed : the seed that was given.
     warnings : sentences for the user.
+    notes : sentences on what the engine chose itself, for the report.
     """
 
     transform: sitk.Transform
@@ -115,6 +120,7 @@ class Registration:
     seconds: float
     seed: int
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from HyperPredictRegLib.core.progress import Progress, ProgressEvent, silent, st
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.engines.base import EngineInfo, Registration, RegistrationTask
+from HyperPredictRegLib.engines.contrast import choose_similarity
 from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity, inner_weight
 from HyperPredictRegLib.engines.voxel_fields import Sampler, Workers, compose, sampled, scale_update, smooth
 from HyperPredictRegLib.spatial.geometry import Geometry
@@ -29,6 +30,9 @@ from HyperPredictRegLib.spatial.transforms import field_transform
 
 _PATIENCE = 5
 """Convergence is judged by the gain of this many iterations."""
+
+AUTO = "auto"
+"""As the similarity: the engine chooses one that suits the contrast of the pair, and says which."""
 
 _LEAST_SPREAD = 1e-6
 """An image whose intensities (about 0 to 1) spread less than this is constant."""
@@ -40,31 +44,32 @@ class DiffeoSettings:
 
     Attributes
     ----------
-    similarity : a key of `SIMILARITIES`.
+    similarity : a key of `SIMILARITIES`, or "auto": "lncc", or "mind" where the images differ in contrast inside the anatomy.
     iterations : most iterations per level, finest last; coarser levels than there are numbers use the first.
     coarsest_voxels : levels are added, each half as fine, while the shortest side of the grid keeps this many voxels.
     smoothing_voxels : standard deviation of the Gaussian on the images of a level, in voxels of that level; the finest
         level takes the images as they are, because the working grid has been smoothed already.
-    window_voxels : radius of the window of "lncc".
-    contrast_floor : added to the local standard deviation (in squares); intensities are about 0 to 1.
+    window_voxels : radii of the windows of "lncc", each a channel of its own.
+    contrast_floor : added to the local standard deviation (in squares) in a window of radius 1, in proportion less in wider ones;
+        intensities are about 0 to 1.
     maximum_step_voxels : no update is longer, so that composing it folds nothing.
     step_gain : updates are multiplied by this before they are limited, because smoothing makes them smaller.
     convergence_share : a level has converged when its last five iterations brought less than this share of what it has gained.
     """
 
-    similarity: str = "lncc"
-    iterations: tuple[int, ...] = (40, 40, 40, 20)
+    similarity: str = AUTO
+    iterations: tuple[int, ...] = (40, 40, 40, 14)
     coarsest_voxels: int = 16
     smoothing_voxels: float = 0.5
-    window_voxels: int = 1
+    window_voxels: tuple[int, ...] = (1, 2)
     contrast_floor: float = 0.1
     maximum_step_voxels: float = 0.5
     step_gain: float = 2.0
     convergence_share: float = 0.005
 
     def __post_init__(self) -> None:
-        if self.similarity not in SIMILARITIES:
-            raise InputError(f"There is no similarity '{self.similarity}': choose one of {', '.join(SIMILARITIES)}.")
+        if self.similarity not in (AUTO, *SIMILARITIES):
+            raise InputError(f"There is no similarity '{self.similarity}': choose one of {', '.join((AUTO, *SIMILARITIES))}.")
         if not self.iterations or min(self.iterations) < 1:
             raise InputError(f"The iterations are {self.iterations}: give at least one number, each 1 or more.")
         if not 0 < self.maximum_step_voxels <= 1:
@@ -73,8 +78,8 @@ class DiffeoSettings:
             raise InputError("The contrast floor and the step gain must be above 0.")
         if min(self.smoothing_voxels, self.convergence_share) < 0:
             raise InputError("The smoothing and the share of convergence must be 0 or more.")
-        if self.window_voxels < 1:
-            raise InputError(f"The window's radius is {self.window_voxels} voxels: give 1 or more.")
+        if not self.window_voxels or min(self.window_voxels) < 1:
+            raise InputError(f"The radii of the windows are {self.window_voxels} voxels: give at least one, each 1 or more.")
         if self.coarsest_voxels < 4:
             raise InputError(f"The coarsest_voxels is {self.coarsest_voxels}: give 4 or more.")
 
@@ -84,14 +89,14 @@ class DiffeoEngine:
 
     info: ClassVar[EngineInfo] = EngineInfo(
         name="diffeo",
-        version="1",
+        version="2",
         title="Diffeo",
-        summary="Greedy diffeomorphic registration: the most accurate for images of the same contrast, and hardly any folding.",
-        contrasts="same",
+        summary="Greedy diffeomorphic registration for images of the same or of other contrast: accurate, hardly any folding.",
+        contrasts="any",
         search_space=SearchSpace(
             (
                 Parameter(
-                    name="regularization_weight", symbol="λ", unit="voxels", scale="log", low=0.25, high=3.0, default=0.45,
+                    name="regularization_weight", symbol="λ", unit="voxels", scale="log", low=0.25, high=3.0, default=0.4,
                     regularizes="up", title="Regularization weight",
                     tooltip="Standard deviation of the Gaussian that smooths the displacement field in every iteration.",
                 ),
@@ -114,32 +119,45 @@ class DiffeoEngine:
     def register(self, task: RegistrationTask) -> Registration:
         """Register the moving image to the fixed one; see `Engine.register`.
 
-        Voxels outside a mask exert no force and count in no window.
+        Voxels outside a mask or beyond the common view exert no force and count in no window.
         """
         started = time.perf_counter()
         values = self.info.search_space.complete(task.setting, self.info.name)
         stop_if(task.cancelled)
         grid = Geometry.of(task.fixed)
+        seen = tuple(_both(mask, task.view) for mask in (task.fixed_mask, task.moving_mask))
         images = (
-            MaskedArray.of(task.fixed, task.fixed_mask, "fixed"),
-            MaskedArray.of(task.moving, task.moving_mask, "moving"),
+            MaskedArray.of(task.fixed, seen[0], "fixed"),
+            MaskedArray.of(task.moving, seen[1], "moving", task.moving_smoothed),
         )
+        settings, notes = _chosen(task.settings, images, grid)
         with Workers(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), task.cancelled) as workers:
-            scheme = Scheme(task.settings, values["regularization_weight"], values["fluid_sigma"], grid.spacing[::-1])
+            scheme = Scheme(settings, values["regularization_weight"], values["fluid_sigma"], grid.spacing[::-1])
             field, levels = scheme.register(*images, workers=workers, progress=task.progress)
         transform = field_transform(in_millimeters(field, grid))
-        return Registration(transform, levels, values, time.perf_counter() - started, task.seed)
+        return Registration(transform, levels, values, time.perf_counter() - started, task.seed, notes=notes)
+
+
+def _both(mask: sitk.Image | None, view: sitk.Image | None) -> sitk.Image | None:
+    """Return where a mask and a view are both not 0; either may be None, which is everywhere."""
+    if mask is None or view is None:
+        return view if mask is None else mask
+    return sitk.And(sitk.Cast(mask != 0, sitk.sitkUInt8), sitk.Cast(view != 0, sitk.sitkUInt8))
 
 
 @dataclass(frozen=True)
 class MaskedArray:
-    """Voxels (float32, indexed k, j, i) and 1 where they may be looked at (float32; None is everywhere); 0 elsewhere."""
+    """Voxels (float32, indexed k, j, i) and 1 where they may be looked at (float32; None is everywhere); 0 elsewhere.
+
+    `smoothed` : whether they were smoothed for their grid: then interpolation need not blur them to be rid of noise.
+    """
 
     voxels: np.ndarray
     mask: np.ndarray | None = None
+    smoothed: bool = False
 
     @classmethod
-    def of(cls, image: sitk.Image, mask: sitk.Image | None, role: str) -> MaskedArray:
+    def of(cls, image: sitk.Image, mask: sitk.Image | None, role: str, smoothed: bool = False) -> MaskedArray:
         """Return an image's voxels within its mask.
 
         Raises
@@ -160,7 +178,7 @@ class MaskedArray:
             )
         if np.ptp(inside) < _LEAST_SPREAD:
             raise InputError(f"The {role} image has one intensity only where it is compared, so there is nothing to register.")
-        return cls(voxels, seen)
+        return cls(voxels, seen, smoothed)
 
     def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], workers: Workers) -> MaskedArray:
         """Return this image smoothed and sampled at continuous indices along each axis."""
@@ -168,10 +186,22 @@ class MaskedArray:
             return self
         voxels = sampled(smooth(self.voxels.copy(), sigmas, workers), places, workers)
         if self.mask is None:
-            return MaskedArray(voxels)
+            return MaskedArray(voxels, smoothed=True)
         share = sampled(smooth(self.mask.copy(), sigmas, workers), places, workers)
         seen = share >= 0.5
-        return MaskedArray(np.where(seen, voxels / np.maximum(share, 0.5), np.float32(0)), seen.astype(np.float32))
+        return MaskedArray(np.where(seen, voxels / np.maximum(share, 0.5), np.float32(0)), seen.astype(np.float32), True)
+
+
+def _chosen(
+    settings: DiffeoSettings, images: tuple[MaskedArray, MaskedArray], grid: Geometry
+) -> tuple[DiffeoSettings, tuple[str, ...]]:
+    """Return settings with one of `SIMILARITIES`, and what to say of it if it was chosen here."""
+    if settings.similarity != AUTO:
+        return settings, ()
+    fixed, moving = (grid.apply_to(sitk.GetImageFromArray(image.voxels)) for image in images)
+    masks = [None if image.mask is None else grid.apply_to(sitk.GetImageFromArray(image.mask)) for image in images]
+    found = choose_similarity(fixed, moving, masks, "lncc", "mind")
+    return replace(settings, similarity=found.name), (found.reason,)
 
 
 @dataclass(frozen=True)
@@ -321,12 +351,12 @@ class Scheme:
         settings = self.settings
         edges = [s * f for s, f in zip(self.spacing, level.factors, strict=True)]
         relative = tuple(edge / min(edges) for edge in edges)
-        radii = tuple(round(settings.window_voxels / r) for r in relative)
-        similarity = Similarity(settings.similarity, radii, settings.contrast_floor, relative)
+        windows = tuple(tuple(round(radius / r) for r in relative) for radius in settings.window_voxels)
+        similarity = Similarity(settings.similarity, windows, settings.contrast_floor, relative)
         fluid, elastic = (tuple(sigma / r for r in relative) for sigma in (self.fluid_sigma, self.elastic_sigma))
         weights = [None if image.mask is None else inner_weight(image.mask) for image in (fixed, moving)]
         fixed_channels = similarity.channels(fixed.voxels, weights[0], workers)
-        sampler = Sampler([moving.voxels] if weights[1] is None else [moving.voxels, weights[1]])
+        sampler = Sampler([moving.voxels] if weights[1] is None else [moving.voxels, weights[1]], sharp=int(moving.smoothed))
         for _ in range(level.iterations):
             image, *weight = sampler.warped(field, workers)
             channels = similarity.channels(image, weight[0] if weight else None, workers)

@@ -17,7 +17,7 @@ from scipy import ndimage
 from HyperPredictRegLib.engines.voxel_fields import Part, Workers, parts_along, slopes, window_sum
 
 SIMILARITIES = {
-    "lncc": "local correlation: intensities less their mean over a window, in units of their standard deviation there",
+    "lncc": "local correlation: intensities less their mean over windows, in units of their standard deviation there",
     "mind": "self-similarity (MIND-SSC): how much each place resembles its surroundings, whatever the contrast",
     "ssd": "squared difference of intensities, for images of one scale",
 }
@@ -34,13 +34,14 @@ class Similarity:
     Attributes
     ----------
     name : a key of `SIMILARITIES`.
-    radii : of the window of "lncc" along each axis, in voxels.
-    contrast_floor : added to the local standard deviation (in squares), so that noise in flat regions is not blown up.
+    windows : radii of each window of "lncc" along each axis, in voxels.
+    contrast_floor : added to the local standard deviation (in squares), so that noise in flat regions is not blown up; for
+        windows of radius 1, and in proportion less for wider ones, whose standard deviation is less noisy.
     relative_spacing : voxel edge along each axis in units of the shortest one.
     """
 
     name: str
-    radii: tuple[int, ...]
+    windows: tuple[tuple[int, ...], ...]
     contrast_floor: float
     relative_spacing: tuple[float, ...]
 
@@ -52,20 +53,22 @@ class Similarity:
         weight : 0 where the image must not be looked at, or None.
         """
         if self.name == "lncc":
-            return [self._locally_normalized(image, weight, workers)]
+            return [self._locally_normalized(image, weight, radii, workers) for radii in self.windows]
         if self.name == "mind":
             return self._self_similarity(image, workers)
         return [image]
 
-    def _locally_normalized(self, image: np.ndarray, weight: np.ndarray | None, workers: Workers) -> np.ndarray:
-        total = None if weight is None else window_sum(weight.copy(), self.radii, workers)
+    def _locally_normalized(
+        self, image: np.ndarray, weight: np.ndarray | None, radii: tuple[int, ...], workers: Workers
+    ) -> np.ndarray:
+        total = None if weight is None else window_sum(weight.copy(), radii, workers)
         mean = image.copy() if weight is None else image * weight
         square = image * mean
-        share = np.float32(1 / math.prod(2 * radius + 1 for radius in self.radii))
-        window_sum(mean, self.radii, workers)
-        window_sum(square, self.radii, workers)
+        share = np.float32(1 / math.prod(2 * radius + 1 for radius in radii))
+        window_sum(mean, radii, workers)
+        window_sum(square, radii, workers)
         result = np.empty_like(image)
-        floor = np.float32(self.contrast_floor**2)
+        floor = np.float32((self.contrast_floor / max(radii)) ** 2)
 
         def normalize(part: Part) -> None:
             middle, spread = mean[part], square[part]

@@ -163,14 +163,28 @@ def slopes(slab: np.ndarray, inner: slice) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 class Sampler:
-    """Images on one grid, prepared for being sampled many times."""
+    """Images on one grid, prepared for being sampled many times.
 
-    def __init__(self, images: Sequence[np.ndarray]) -> None:
+    Linear interpolation blurs, most between voxels and not at all on them, so that an image warped by it differs from what it is
+    compared with. At a share f of the way from one voxel to the next it loses f (1 - f) / 2 of the second difference there; of
+    `sharp` images that is taken off along each axis, which brings it close to a cubic spline.
+
+    Parameters
+    ----------
+    images : of one shape.
+    sharp : how many of them, from the first on, are interpolated so; the others linearly, which keeps weights from 0 to 1.
+    """
+
+    def __init__(self, images: Sequence[np.ndarray], sharp: int = 0) -> None:
         self._shape = images[0].shape
         self._pairs = [_neighbor_pairs(image) for image in images]
+        self._bends = [
+            [_neighbor_pairs(second_difference(image, axis)) for axis in range(3)] if n < sharp else []
+            for n, image in enumerate(images)
+        ]
 
     def warped(self, displacement: np.ndarray, workers: Workers) -> list[np.ndarray]:
-        """Sample the images at the voxels' displaced places by linear interpolation, places beyond a face on that face.
+        """Sample the images at the voxels' displaced places, places beyond a face on that face.
 
         Parameters
         ----------
@@ -194,11 +208,26 @@ class Sampler:
                 cell *= np.int32(step)
                 index = cell + index
             index = index.astype(np.intp)
-            for pairs, result in zip(self._pairs, results, strict=True):
+            for pairs, bends, result in zip(self._pairs, self._bends, results, strict=True):
                 _mix(pairs, index, fractions, steps, result[start:stop])
+                for along_axis, bend in zip(fractions, bends, strict=False):
+                    blur = np.empty_like(along_axis)
+                    _mix(bend, index, fractions, steps, blur)
+                    blur *= along_axis * (np.float32(0.5) - np.float32(0.5) * along_axis)
+                    result[start:stop] -= blur
 
         workers.each(sample, parts_along(shape, 2))
         return results
+
+
+def second_difference(image: np.ndarray, axis: int) -> np.ndarray:
+    """Return the next voxel along an axis plus the one before less twice the voxel itself; edges repeated."""
+    rows = np.moveaxis(image, axis, 0)
+    result = np.zeros_like(image)
+    bends = np.moveaxis(result, axis, 0)
+    np.subtract(rows[1:], rows[:-1], out=bends[:-1])
+    bends[1:] -= rows[1:] - rows[:-1]
+    return result
 
 
 def _neighbor_pairs(image: np.ndarray) -> np.ndarray:

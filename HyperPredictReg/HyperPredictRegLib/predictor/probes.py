@@ -32,12 +32,14 @@ class HalfPair:
     grid : the coarser grid.
     fixed, moving : float32 images on it.
     foreground : of the fixed image, boolean array.
+    view : where both images have voxels, uint8 on the grid; None if everywhere.
     """
 
     grid: Geometry
     fixed: sitk.Image
     moving: sitk.Image
     foreground: np.ndarray
+    view: sitk.Image | None = None
 
     @classmethod
     def of(cls, pair: AlignedPair, foreground: sitk.Image) -> HalfPair:
@@ -46,7 +48,8 @@ class HalfPair:
         centres = np.array([pair.grid.to_lps((0, 0, 0)), pair.grid.to_lps(np.array(pair.grid.size) - 1)])
         grid = pair.grid.covering(centres, spacing, 0.0)
         inside = sitk.GetArrayFromImage(nearest(foreground, grid)) != 0
-        return cls(grid, on_grid(pair.fixed, grid), on_grid(pair.moving, grid), inside)
+        view = None if pair.view is None else nearest(pair.view, grid)
+        return cls(grid, on_grid(pair.fixed, grid), on_grid(pair.moving, grid), inside, view)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,10 @@ def run_probes(
 
 
 def _probe(engine: Engine, settings: Any, half: HalfPair, value: Setting, seed: int, cancelled: CancelCheck) -> Probe:
-    found = engine.register(RegistrationTask(half.fixed, half.moving, value, settings, seed, cancelled=cancelled))
+    task = RegistrationTask(
+        half.fixed, half.moving, value, settings, seed, view=half.view, moving_smoothed=True, cancelled=cancelled
+    )
+    found = engine.register(task)
     field = displacement_field(found.transform, half.grid)
     to_index = np.linalg.inv(half.grid.index_to_lps[:3, :3])
     return Probe(

@@ -79,12 +79,17 @@ def on_grid(image: sitk.Image, grid: Geometry, alignment: sitk.Transform | None 
     alignment : maps points of the grid to points of the image; identity if left out.
     """
     image = sitk.Cast(image, sitk.sitkFloat32)
-    sigmas = [0.5 * grid.spacing[0] if s < 0.9 * grid.spacing[0] else 0.0 for s in image.GetSpacing()]
+    sigmas = smoothing_mm(image, grid)
     if any(sigmas):
         for axis, sigma in enumerate(sigmas):
             if sigma:
                 image = sitk.RecursiveGaussian(image, sigma=sigma, direction=axis)
     return grid.resample(image, alignment)
+
+
+def smoothing_mm(image: sitk.Image, grid: Geometry) -> list[float]:
+    """Return the standard deviations in mm by which `on_grid` smooths an image along its axes."""
+    return [0.5 * grid.spacing[0] if s < 0.9 * grid.spacing[0] else 0.0 for s in image.GetSpacing()]
 
 
 def common_view(

@@ -65,6 +65,8 @@ def _tried(
             seed=plan.job.seed,
             fixed_mask=pair.fixed_mask,
             moving_mask=pair.moving_mask,
+            view=pair.view,
+            moving_smoothed=pair.moving_smoothed,
             progress=progress,
             cancelled=cancelled,
         )
