@@ -2,10 +2,11 @@
 
     python benchmarks/peer_methods.py METHOD FOLDER      registers FOLDER/fixed.nii and FOLDER/moving.nii
 
-It leaves in the folder `field.*`, the displacement field on the fixed image's grid in mm (LPS, or RAS where `Method.ras`),
-`warped.*`, the moving image as a peer itself warps it, and `usage.json`: CPU seconds of user and system of the registration alone
-(without the start of Python) and the peak memory of the whole process. All run with one thread. Nothing is imported before it is
-needed, because ITK of one package and SimpleITK of another do not go together in one process.
+`pair.json` and, where the images do not see the same, `view.nii` tell our engines what a job tells them. It leaves in the folder
+`field.*`, the displacement field on the fixed image's grid in mm (LPS, or RAS where `Method.ras`), `warped.*`, the moving image as a
+peer itself warps it, and `usage.json`: CPU seconds of user and system of the registration alone (without the start of Python) and
+the peak memory of the whole process. All run with one thread. Nothing is imported before it is needed, because ITK of one
+package and SimpleITK of another do not go together in one process.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class Usage:
         Path("usage.json").write_text(json.dumps({"cpu_seconds": seconds, "peak_mb": max(peaks) / 1024}), encoding="ascii")
 
 
-def by_engine(name: str, engine_settings: dict[str, object] | None = None, setting: dict[str, float] | None = None) -> None:
-    """Register by an engine of this library."""
+def by_engine(name: str) -> None:
+    """Register by an engine of this library, by default settings."""
     import SimpleITK as sitk
     from HyperPredictRegLib import engines
     from HyperPredictRegLib.engines.base import RegistrationTask
@@ -73,10 +74,12 @@ def by_engine(name: str, engine_settings: dict[str, object] | None = None, setti
     from HyperPredictRegLib.spatial.transforms import displacement_field
 
     fixed, moving = (sitk.ReadImage(f"{side}.nii", sitk.sitkFloat32) for side in ("fixed", "moving"))
+    view = sitk.ReadImage("view.nii", sitk.sitkUInt8) if Path("view.nii").exists() else None
+    smoothed = json.loads(Path("pair.json").read_text(encoding="ascii"))["moving_smoothed"]
     engine = engines.get_engine(name)
-    settings = engines.engine_settings(engine, engine_settings or {})
+    settings = engines.engine_settings(engine, {})
     usage = Usage()
-    found = engine.register(RegistrationTask(fixed, moving, setting or {}, settings, SEED))
+    found = engine.register(RegistrationTask(fixed, moving, {}, settings, SEED, view=view, moving_smoothed=smoothed))
     field = displacement_field(found.transform, Geometry.of(fixed))
     usage.write()
     sitk.WriteImage(field, "field.nrrd")
@@ -196,9 +199,6 @@ PIP = "`pip install -c constraints.txt '.[peers]'`"
 METHODS = {
     "affine": Method("affine step alone"),
     "diffeo": Method("ours, default settings", lambda: by_engine("diffeo")),
-    "diffeo-mind": Method(
-        'ours, `similarity` "mind", λ 0.65', lambda: by_engine("diffeo", {"similarity": "mind"}, {"regularization_weight": 0.65})
-    ),
     "demons": Method("ours, default settings", lambda: by_engine("demons")),
     "bspline": Method("ours, default settings", lambda: by_engine("bspline")),
     "greedy": Method("`-m NCC 2x2x2 -n 100x50x10 -s 1.732vox 0.707vox`", lambda: by_greedy("NCC 2x2x2"), "picsl_greedy", PIP),

@@ -19,6 +19,7 @@ from HyperPredictRegLib.alignment import AlignmentSettings, align
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.preprocessing.image_set import read_inputs
 from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
+from HyperPredictRegLib.preprocessing.working_grid import common_view, smoothing_mm
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.quality.metrics import (
     dice_coefficients,
@@ -61,6 +62,8 @@ class Case:
     fixed, moving : on the working grid, the moving one aligned.
     start : fixed to moving points, LPS mm: the affine step; for known warps the warp that registration has to undo.
     inside : foreground of the fixed image, on its own grid.
+    view : where both images have voxels, on the working grid, or None for everywhere.
+    moving_smoothed : whether the moving image was smoothed, because the working grid is coarser than its own.
     fixed_labels, moving_labels : each on its image's own grid; None for known warps.
     labels : those whose Dice counts; empty is all.
     landmarks : labels whose centroids correspond.
@@ -70,6 +73,8 @@ class Case:
     moving: sitk.Image
     start: sitk.Transform
     inside: sitk.Image
+    view: sitk.Image | None = None
+    moving_smoothed: bool = False
     fixed_labels: sitk.Image | None = None
     moving_labels: sitk.Image | None = None
     labels: tuple[int, ...] = field(default=())
@@ -185,8 +190,21 @@ def case_of(pair: Pair, preset: str, cache: Path) -> Case:
     fixed, moving = made[preset]
     labels = STRUCTURES if pair.group.startswith("brain") else (GLAND,) if pair.group == "prostate" else ()
     landmarks = LANDMARKS if pair.group == "prostate" else ()
-    moving = in_contrast(moving, pair.contrast)
-    return Case(fixed, moving, made["align"], made["fg"], made["fl"], made["ml"], labels, landmarks)
+    grid = Geometry.of(fixed)
+    # Labels lie on their image's grid.
+    view = common_view(made["fl"], made["ml"], made["align"], grid)
+    return Case(
+        fixed=fixed,
+        moving=in_contrast(moving, pair.contrast),
+        start=made["align"],
+        inside=made["fg"],
+        view=None if np.all(sitk.GetArrayViewFromImage(view)) else view,
+        moving_smoothed=any(smoothing_mm(made["ml"], grid)),
+        fixed_labels=made["fl"],
+        moving_labels=made["ml"],
+        labels=labels,
+        landmarks=landmarks,
+    )
 
 
 def centroids(labels: sitk.Image, values: tuple[int, ...]) -> np.ndarray:

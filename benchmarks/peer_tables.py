@@ -12,7 +12,7 @@ from scipy.stats import t as student
 
 KEY = ("group", "fixed", "moving", "contrast", "preset", "method")
 MEASURES = ("dice", "mm", "folded", "sd_log_jacobian", "cpu_seconds", "peak_mb")
-SAME = tuple(name for name in METHODS if name not in ("diffeo-mind", "greedy-nmi"))
+SAME = tuple(name for name in METHODS if name != "greedy-nmi")
 OTHER = tuple(name for name in METHODS if name != "ants")
 
 
@@ -44,13 +44,9 @@ GROUPS = {
     "mouse": Group("`mouse-t2`, two animals"),
     "fetal": Group("`fetal-t2`, two states"),
     "heads-same": Group("`spm-contrasts`, a known warp of the same head, same contrast", measure="mm"),
-    "heads": Group("`spm-contrasts`, a known warp of one head, another contrast of it", "fast", "mm", OTHER, "diffeo-mind"),
-    "prostate": Group(
-        "`prostate-mr-us`, MR and ultrasound of one prostate: Dice of the gland, landmarks", "fast", "dice", OTHER, "diffeo-mind"
-    ),
-    "brain-remapped": Group(
-        "`brain-t1-nmm`, the moving T1 remapped by curves that rise and fall, 2 mm", "fast", "dice", OTHER, "diffeo-mind"
-    ),
+    "heads": Group("`spm-contrasts`, a known warp of one head, another contrast of it", "fast", "mm", OTHER),
+    "prostate": Group("`prostate-mr-us`, MR and ultrasound of one prostate: Dice of the gland, landmarks", "fast", "dice", OTHER),
+    "brain-remapped": Group("`brain-t1-nmm`, the moving T1 remapped by curves that rise and fall, 2 mm", "fast", "dice", OTHER),
     "brain-fine": Group("`brain-t1-nmm`, people that nothing was tuned on, 1 mm, 30 structures", "fine"),
 }
 """The groups by name, in the order in which they are run."""
@@ -72,7 +68,7 @@ its own with one thread. All are measured by our own metrics:
 - ± is the 95 % interval of the mean of the paired differences (Student's t) over the pairs that both methods have run on.
 - n is how many pairs a method has run on; where it is less than that of the others, the rest did not run, and all its
   numbers but the paired difference are those of fewer pairs.
-- Rows without memory are those of an earlier run, of the same methods on the same alignments and images, that had not measured it.
+- MB is the mean of the runs that measured it; an earlier run of some methods on the same alignments and images did not.
 - `python benchmarks/peers.py check` compares our warp by each peer's field with the peer's own warped image.
 
 """

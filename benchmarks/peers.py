@@ -28,7 +28,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import field_transform
 from peer_methods import METHODS, ONE_THREAD, Method
-from peer_pairs import DATA, Pair, case_of, measured, pairs
+from peer_pairs import DATA, Case, Pair, case_of, measured, pairs
 from peer_tables import GROUPS, KEY, MEASURES, document
 from scipy.spatial.transform import Rotation
 
@@ -78,15 +78,17 @@ def available(methods: Iterable[str], known: dict[str, Method] = METHODS) -> tup
     return tuple(there)
 
 
-def registered(method: str, fixed: sitk.Image, moving: sitk.Image, folder: Path) -> tuple[sitk.Image, dict[str, float]]:
-    """Register in a process of its own; return the displacement field, LPS mm on the fixed image's grid, and what it used.
+def registered(method: str, case: Case, folder: Path) -> tuple[sitk.Image, dict[str, float]]:
+    """Register in a process of its own; return the displacement field, LPS mm on the working grid, and what it used.
 
     Raises
     ------
     RuntimeError : the process failed; with the last line that it wrote.
     """
-    sitk.WriteImage(fixed, str(folder / "fixed.nii"))
-    sitk.WriteImage(moving, str(folder / "moving.nii"))
+    for name, image in (("fixed", case.fixed), ("moving", case.moving), ("view", case.view)):
+        if image is not None:
+            sitk.WriteImage(image, str(folder / f"{name}.nii"))
+    (folder / "pair.json").write_text(json.dumps({"moving_smoothed": case.moving_smoothed}), encoding="ascii")
     command = [sys.executable, str(REPOSITORY / "benchmarks" / "peer_methods.py"), method, str(folder)]
     environment = os.environ | ONE_THREAD | {"ANTS_RANDOM_SEED": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False)
@@ -97,7 +99,7 @@ def registered(method: str, fixed: sitk.Image, moving: sitk.Image, folder: Path)
     voxels = sitk.GetArrayFromImage(field)
     if METHODS[method].ras:
         voxels = voxels * (-1.0, -1.0, 1.0)
-    return Geometry.of(fixed).holding(voxels, vectors=True), json.loads((folder / "usage.json").read_text(encoding="ascii"))
+    return Geometry.of(case.fixed).holding(voxels, vectors=True), json.loads((folder / "usage.json").read_text(encoding="ascii"))
 
 
 def row_of(run: Run, cache: Path) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def row_of(run: Run, cache: Path) -> dict[str, Any]:
         return row | measured(case, None)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            field, usage = registered(run.method, case.fixed, case.moving, Path(scratch))
+            field, usage = registered(run.method, case, Path(scratch))
         except RuntimeError as error:
             return row | {"failure": str(error)[:200]}
     return row | measured(case, field) | usage
@@ -156,9 +158,10 @@ def check() -> None:
     grid = replace(Geometry.of(images[0]), direction=tuple(Rotation.from_rotvec((0.2, -0.3, 0.5)).as_matrix().ravel().tolist()))
     images[1] = sitk.GetImageFromArray(sitk.GetArrayFromImage(Geometry.of(images[0]).resample(images[1])))
     fixed, moving = (grid.apply_to(sitk.Image(image)) / float(np.max(sitk.GetArrayViewFromImage(image))) for image in images)
+    case = Case(fixed, moving, sitk.Transform(3, sitk.sitkIdentity), fixed > 0)
     for name in available(name for name in METHODS if METHODS[name].package):
         with tempfile.TemporaryDirectory() as scratch:
-            field, _ = registered(name, fixed, moving, Path(scratch))
+            field, _ = registered(name, case, Path(scratch))
             own = sitk.GetArrayFromImage(sitk.ReadImage(str(next(Path(scratch).glob("warped.*"))), sitk.sitkFloat32))
         ours = sitk.GetArrayFromImage(grid.resample(moving, field_transform(field)))
         inner = (slice(4, -4),) * 3

@@ -38,6 +38,13 @@ def lines_of(text: str, name: str) -> list[str]:
     return [cell.strip() for cell in lines[0].strip("|").split("|")]
 
 
+def case_of(fixed: sitk.Image, moving: sitk.Image) -> Any:
+    """Return two images as a case without labels."""
+    import peer_pairs
+
+    return peer_pairs.Case(fixed, moving, sitk.Transform(3, sitk.sitkIdentity), fixed > 0)
+
+
 def test_a_table_compares_pair_by_pair_and_says_who_is_ahead() -> None:
     import peer_tables
 
@@ -91,7 +98,7 @@ def test_a_run_in_its_own_process_gives_the_field_and_what_it_used(tmp_path: Pat
     for image in (fixed, moving):
         image.SetDirection((0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0))
         image.SetOrigin((30.0, -20.0, 10.0))
-    field, usage = peers.registered("demons", fixed, moving, tmp_path)
+    field, usage = peers.registered("demons", case_of(fixed, moving), tmp_path)
     warped = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, field_transform(field)))
     assert np.abs(warped - blobs[0]).mean() < 0.4 * np.abs(blobs[1] - blobs[0]).mean()
     assert field.GetOrigin() == fixed.GetOrigin()
@@ -104,4 +111,4 @@ def test_a_failed_run_says_so(tmp_path: Path) -> None:
 
     image = sitk.Image(8, 8, 8, sitk.sitkFloat32)
     with pytest.raises(RuntimeError, match="status 1: 'affine' has nothing to run"):
-        peers.registered("affine", image, image, tmp_path)
+        peers.registered("affine", case_of(image, image), tmp_path)
