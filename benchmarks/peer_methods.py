@@ -2,11 +2,11 @@
 
     python benchmarks/peer_methods.py METHOD FOLDER      registers FOLDER/fixed.nii and FOLDER/moving.nii
 
-`pair.json` and, where the images do not see the same, `view.nii` tell our engines what a job tells them. It leaves in the folder
-`field.*`, the displacement field on the fixed image's grid in mm (LPS, or RAS where `Method.ras`), `warped.*`, the moving image as a
-peer itself warps it, and `usage.json`: CPU seconds of user and system of the registration alone (without the start of Python) and
-the peak memory of the whole process. All run with one thread. Nothing is imported before it is needed, because ITK of one
-package and SimpleITK of another do not go together in one process.
+`pair.json` and, where the images do not see the same, `view.nii` tell our engines what a job tells them. It leaves in the
+folder `field.*`, the displacement field on the fixed image's grid in mm (LPS, or RAS where `Method.ras`), `warped.*`, the
+moving image as a peer itself warps it, and `usage.json`: CPU seconds of user and system of the registration alone (without the
+start of Python) and the peak memory of the whole process. All run with one thread. Nothing is imported before it is needed,
+because ITK of one package and SimpleITK of another do not go together in one process.
 """
 
 from __future__ import annotations
