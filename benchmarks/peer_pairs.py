@@ -228,7 +228,7 @@ def measured(case: Case, deformation: sitk.Image | None) -> dict[str, float]:
     values = {}
     if case.fixed_labels is None or case.moving_labels is None:
         inside = sitk.GetArrayViewFromImage(case.inside) != 0
-        errors = sitk.GetArrayViewFromImage(displacement_field(whole, Geometry.of(case.inside)))[inside]
+        errors = sitk.GetArrayFromImage(displacement_field(whole, Geometry.of(case.inside)))[inside]
         values["mm"] = float(np.linalg.norm(errors, axis=1).mean())
     else:
         warped = nearest(case.moving_labels, Geometry.of(case.fixed_labels), whole)
