@@ -48,8 +48,6 @@ DATA = Path(os.environ.get("HYPERPREDICTREG_DATA", REPOSITORY.parent / "shared" 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "diffeo.csv"
 COLUMNS = ("group", "fixed", "moving", "method", "preset", "contrast", "dice", "folded", "sd_log_jacobian", "mm", "cpu_seconds")
 SEED = 20240901
-MIND_WEIGHT = 0.65
-"""λ for self-similarity, whose force is noisier than that of local correlation."""
 
 GREEDY = "-d 3 -threads 1 -m NCC 2x2x2 -i {0}/f.nii {0}/m.nii -o {0}/w.nii -n 100x50x10 -s 1.732vox 0.707vox"
 DOMAINS = ("heart", "hippo", "fetal", "mouse")
@@ -107,8 +105,7 @@ def aligned(group: str, names: tuple[str, str], files: list[Path], cache: Path) 
     ).transform
     made: dict[str, Any] = {"align": alignment, "fl": sides[0].labels, "ml": sides[1].labels, "fg": sides[0].foreground}
     for preset in ("fast", "fine"):
-        pair = AlignedPair.of(inputs, alignment, preset)
-        made[preset] = (pair.fixed, pair.moving)
+        made[preset] = AlignedPair.of(inputs, alignment, preset)
     stored.write_bytes(pickle.dumps(made))
     return made
 
@@ -124,20 +121,21 @@ def in_contrast(image: sitk.Image, name: str) -> sitk.Image:
     return result
 
 
-def field_by(method: str, fixed: sitk.Image, moving: sitk.Image) -> tuple[sitk.Image | None, float]:
-    """Register; return the displacement field (None: affine only) and the CPU seconds of user and system."""
+def field_by(method: str, fixed: sitk.Image, moving: sitk.Image, **seen: Any) -> tuple[sitk.Image | None, float]:
+    """Register; return the displacement field (None: affine only) and the CPU seconds of user and system.
+
+    `method` : "affine", "greedy", "demons", "diffeo", or one of its similarities; `seen` : more fields of the task.
+    """
     if method == "affine":
         return None, 0.0
     if method == "greedy":
         return greedy_field(fixed, moving)
     started = time.process_time()
     if method == "demons":
-        found = DemonsEngine().register(RegistrationTask(fixed, moving, {}, DemonsSettings(), SEED))
-    elif method == "mind":
-        weight = {"regularization_weight": MIND_WEIGHT}
-        found = DiffeoEngine().register(RegistrationTask(fixed, moving, weight, DiffeoSettings(similarity="mind"), SEED))
+        found = DemonsEngine().register(RegistrationTask(fixed, moving, {}, DemonsSettings(), SEED, **seen))
     else:
-        found = DiffeoEngine().register(RegistrationTask(fixed, moving, {}, DiffeoSettings(), SEED))
+        settings = DiffeoSettings() if method == "diffeo" else DiffeoSettings(similarity=method)
+        found = DiffeoEngine().register(RegistrationTask(fixed, moving, {}, settings, SEED, **seen))
     seconds = time.process_time() - started
     return displacement_field(found.transform, Geometry.of(fixed)), seconds
 
@@ -222,9 +220,11 @@ def run(step: str, cache: Path, most: int | None) -> None:
             left = [e[1:] for e in STEPS[step] if e[0] == group and (group, fixed, moving, *e[1:]) not in done]
             pair = aligned(group, (fixed, moving), files, cache) if left else {}
             for method, preset, contrast in left:
-                images = pair[preset]
-                other = images[1] if contrast == "same" else in_contrast(images[1], contrast)
-                field, seconds = field_by(method, images[0], other)
+                both = pair[preset]
+                other = both.moving if contrast == "same" else in_contrast(both.moving, contrast)
+                field, seconds = field_by(
+                    method, both.fixed, other, view=both.view, moving_smoothed=both.moving_smoothed
+                )
                 row = {"group": group, "fixed": fixed, "moving": moving, "method": method, "preset": preset, "contrast": contrast}
                 write([row | measured(group, pair, field) | {"cpu_seconds": seconds}])
 

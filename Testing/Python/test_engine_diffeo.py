@@ -175,7 +175,7 @@ def test_self_similarity_registers_another_contrast() -> None:
     found = {}
     for name in ("lncc", "mind"):
         settings = DiffeoSettings(similarity=name, iterations=(30, 30, 15))
-        task = RegistrationTask(fixed, recolored(moving), {"regularization_weight": 0.65}, settings, 1)
+        task = RegistrationTask(fixed, recolored(moving), {}, settings, 1)
         transform = DiffeoEngine().register(task).transform
         found[name] = mean_dice(fixed, moving, transform)
     assert found["mind"] > 0.8
@@ -241,7 +241,8 @@ def test_what_a_mask_leaves_out_does_not_pull() -> None:
         only_moving = voxels(registered(fixed, moving + spot, settings, moving_mask=inside))
         pulled = voxels(registered(fixed, moving + spot, settings))
         near = (distance > 3) & (distance < 6)
-        assert np.abs(only_moving[near]).max() < 0.5 * np.abs(pulled[near]).max()
+        moved = [np.linalg.norm((field - clean)[near], axis=1).mean() for field in (only_moving, pulled)]
+        assert moved[0] < 0.5 * moved[1], name
 
 
 def test_what_lies_beyond_the_common_view_does_not_pull() -> None:

@@ -160,6 +160,12 @@ def test_numbers_that_are_not_numbers_become_dashes(outcome: Outcome) -> None:
     assert rows[-1][2:4] == ["–", "–"]
 
 
+def test_what_the_engine_chose_is_said(outcome: Outcome) -> None:
+    note = "Inside the anatomy the images have the same contrast: 'lncc' compares them."
+    check_page(render(with_report(outcome, engine_notes=(note,))), expected=("Chosen by the engine", note))
+    check_page(render(outcome), unexpected=("Chosen by the engine",))
+
+
 def test_without_traces(outcome: Outcome) -> None:
     silent = with_report(outcome, registration=(), alignment=dataclasses.replace(outcome.report.alignment, stages=()))
     assert "trace_picture" not in report_page.captions(silent)

@@ -40,6 +40,8 @@ def show_report(report: Report) -> None:
         for row in wording.trial_rows(report):
             folding = f"{row.foreground} of the foreground, {row.grid} of the grid"
             _say(f"  {row.number}. {row.setting:<12} folding {folding} ({row.outcome}), {row.seconds} s")
+    for note in report.engine_notes:
+        _say(note)
     show_measured(report.measured, voxel_mm)
     if report.alignment.stability is not None:
         spread = report.alignment.stability

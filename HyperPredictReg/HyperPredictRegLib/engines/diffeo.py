@@ -23,7 +23,7 @@ from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.engines.base import EngineInfo, Registration, RegistrationTask
 from HyperPredictRegLib.engines.contrast import choose_similarity
-from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity, inner_weight
+from HyperPredictRegLib.engines.similarity import SIMILARITIES, SMOOTHING, Similarity, inner_weight
 from HyperPredictRegLib.engines.voxel_fields import Sampler, Workers, compose, sampled, scale_update, smooth
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import field_transform
@@ -353,7 +353,8 @@ class Scheme:
         relative = tuple(edge / min(edges) for edge in edges)
         windows = tuple(tuple(round(radius / r) for r in relative) for radius in settings.window_voxels)
         similarity = Similarity(settings.similarity, windows, settings.contrast_floor, relative)
-        fluid, elastic = (tuple(sigma / r for r in relative) for sigma in (self.fluid_sigma, self.elastic_sigma))
+        elastic_sigma = self.elastic_sigma * SMOOTHING.get(settings.similarity, 1.0)
+        fluid, elastic = (tuple(sigma / r for r in relative) for sigma in (self.fluid_sigma, elastic_sigma))
         weights = [None if image.mask is None else inner_weight(image.mask) for image in (fixed, moving)]
         fixed_channels = similarity.channels(fixed.voxels, weights[0], workers)
         sampler = Sampler([moving.voxels] if weights[1] is None else [moving.voxels, weights[1]], sharp=int(moving.smoothed))

@@ -23,6 +23,9 @@ SIMILARITIES = {
 }
 """The similarities by name, with what is compared."""
 
+SMOOTHING = {"mind": 1.6}
+"""How many times as wide the Gaussian on the displacements is for the same λ: the force of twelve channels is noisier. Else 1."""
+
 _FLAT = 1e-4
 """Squared slopes below this are noise: no force is divided by less."""
 

@@ -166,6 +166,7 @@ class Report:
     mirror_check : exchanged labels or a mirrored image, where one of these would explain a poor result; else None.
     reliability : of the prediction, or None.
     trials : every λ that was registered with, in order; the last one is the result.
+    engine_notes : sentences on what the engine chose itself, such as the similarity.
     """
 
     job: Job
@@ -191,4 +192,5 @@ class Report:
     mirror_check: MirrorCheck | None = None
     reliability: Reliability | None = None
     trials: tuple[Trial, ...] = ()
+    engine_notes: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION

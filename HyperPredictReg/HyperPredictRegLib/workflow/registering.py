@@ -289,4 +289,5 @@ def _report(
         bundle_sha256="" if prediction is None else prediction.bundle_sha256,
         reliability=None if prediction is None else prediction.reliability,
         trials=registered.trials,
+        engine_notes=registered.registration.notes,
     )
