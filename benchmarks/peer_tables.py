@@ -164,11 +164,11 @@ def sentences(rows: dict[str, list[Row]], group: Group) -> list[str]:
     ]
     level = [f"`{n}` (n {d.count})" for n, d in found.items() if d.clear == 0]
     behind = [f"`{n}`" for n, d in found.items() if d.clear < 0]
-    said = []
+    spoken = []
     for names, text in ((ahead, "Ahead of"), (level, "No clear difference from"), (behind, "Behind")):
         if names:
-            said.append(f"{text} `{group.reference}`: {', '.join(names)}.")
-    return said
+            spoken.append(f"{text} `{group.reference}`: {', '.join(names)}.")
+    return spoken
 
 
 def table(name: str, rows: Sequence[Row]) -> str:

@@ -84,7 +84,7 @@ def test_a_peer_that_is_not_installed_is_left_out_with_a_sentence(capsys: pytest
     import peer_methods
     import peers
 
-    known = {"ours": peer_methods.METHODS["affine"], "theirs": peer_methods.Method("", print, "no_such_package", "`pip`")}
+    known = {"ours": peer_methods.METHODS["affine"], "theirs": peer_methods.Method("", print, "no_such_package", install="`pip`")}
     assert peers.available(known, known) == ("ours",)
     assert capsys.readouterr().out == "theirs: left out: 'no_such_package' is not installed; get it by `pip`.\n"
 
