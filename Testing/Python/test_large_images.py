@@ -20,7 +20,7 @@ from HyperPredictRegLib.preprocessing.analysis import analysed
 from HyperPredictRegLib.preprocessing.coarser_copy import block_averages
 from HyperPredictRegLib.preprocessing.image_set import read_inputs
 from HyperPredictRegLib.preprocessing.intensity import background_value, foreground, normalised, padding
-from HyperPredictRegLib.preprocessing.working_grid import PRESETS, on_grid
+from HyperPredictRegLib.preprocessing.working_grid import PRESETS, common_view, on_grid
 from HyperPredictRegLib.quality.metrics import dice_coefficients
 from HyperPredictRegLib.results.job import Job
 from HyperPredictRegLib.spatial import slabs
@@ -126,6 +126,20 @@ def test_no_copy_is_coarser_than_the_working_grid() -> None:
     found = analysed(image, None, "fine")
     np.testing.assert_array_equal(numbers(found.foreground), numbers(foreground(image)))
     assert found.normalised.GetSpacing() == image.GetSpacing()
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_padding_found_on_a_coarser_copy_is_left_out_of_the_common_view() -> None:
+    image, whole = ct(padded=-3024.0), CUBE.holding(numbers(ct()))
+    found = analysed(image, None, "fast", spacing_mm=4.0)
+    assert found.missing is not None and found.missing.GetSize() != image.GetSize()
+    grid = CUBE.covering(CUBE.corners_lps(), 4.0, 0.0)
+    seen = numbers(common_view(image, whole, sitk.Transform(3, sitk.sitkIdentity), grid, (found.missing, None))) != 0
+    j, i = np.indices(seen.shape[1:])
+    middle = [(n - 1) / 2 for n in seen.shape[1:]]
+    radius = np.hypot((j - middle[0]) / (middle[0] + 0.5), (i - middle[1]) / (middle[1] + 0.5))
+    # The outer planes lie beyond the images.
+    assert seen[1:-1, radius < 0.85].all() and not seen[:, radius > 1.15].any()
 
 
 @pytest.mark.usefixtures("small_is_large")

@@ -56,6 +56,11 @@ def test_the_loop_corrects_what_was_predicted_and_leaves_the_other_until_nothing
     assert tried[-1] == SPACE.strongest
 
 
+def test_the_loop_tries_nothing_twice_where_the_predicted_parameter_is_exhausted() -> None:
+    trials = [Trial({"damping": 10.0, "step": 1.0}, FoldingPercent(30.0, 10.0), 0.5, False, 1.0)]
+    assert corrected(over_damping(), Criterion(), trials, SPACE) == SPACE.strongest
+
+
 def test_the_loop_trusts_the_curve_of_one_parameter_more_than_a_general_slope() -> None:
     trials = [Trial({"damping": 0.0, "step": 1.0}, FoldingPercent(25.0, 8.0), 0.5, False, 1.0)]
     found = corrected(over_damping(), Criterion(), trials, SPACE)

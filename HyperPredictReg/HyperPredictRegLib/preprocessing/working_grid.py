@@ -106,7 +106,8 @@ def common_view(
     """Return where on the grid both images have voxels at all, as a uint8 image.
 
     Anatomy that one scan has cut off must not be compared with the nothing beyond its edge. `missing` tells where the fixed and
-    the moving image hold padding (non-zero, on their own grids); `alignment` maps fixed to moving points, LPS mm.
+    the moving image hold padding (non-zero, on the image's grid or, of a large image, on that of a coarser copy); `alignment`
+    maps fixed to moving points, LPS mm.
     """
     return sitk.And(field_of_view(fixed, missing[0], grid), field_of_view(moving, missing[1], grid, alignment))
 
@@ -115,6 +116,9 @@ def field_of_view(
     image: sitk.Image, missing: sitk.Image | None, grid: Geometry, transform: sitk.Transform | None = None
 ) -> sitk.Image:
     """Return where on the grid an image has voxels that are not padding, as a uint8 image; see `common_view`."""
-    ones = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1 if missing is None else sitk.Equal(missing, 0)
-    ones.CopyInformation(image)
+    if missing is None:
+        ones = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
+        ones.CopyInformation(image)
+    else:
+        ones = sitk.Equal(missing, 0)
     return grid.resample(ones, transform, interpolator=sitk.sitkNearestNeighbor)

@@ -81,6 +81,9 @@ def corrected(
         place[predicted] = _rechosen(surface, criterion, trials, space.only(surface.names))
     else:
         place = _extrapolated(criterion, trials, at, _ends(space))
+    if np.array_equal(place, at[-1]):
+        # What was predicted over has nothing left to give: the same again would fold the same.
+        return space.strongest
     found = space.setting(space.at_shares(np.clip(place / _ends(space), 0, 1)[None])[0])
     # Exactly as it was where nothing moves.
     return {name: found[name] if moved else last.setting[name] for name, moved in zip(space.names, place != at[-1], strict=True)}
