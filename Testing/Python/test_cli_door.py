@@ -196,7 +196,11 @@ def test_work_that_does_not_hear_is_left(tmp_path: Path, number: signal.Signals)
         while not begun.exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
-        message = process.communicate(timeout=LIMIT)[1]
+        try:
+            message = process.communicate(timeout=LIMIT)[1]
+        finally:
+            # The block would wait for the hour that the work sleeps.
+            process.kill()
     assert process.returncode == 130 and message == "The work was cancelled; nothing was written.\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "in"]
 

@@ -69,7 +69,7 @@ def test_a_prediction_without_the_channel_does_not_count(opened_panel: tuple[Any
     for selector, node in zip((ui.fixedChannelSelector, ui.movingChannelSelector), add_channel(), strict=True):
         selector.setCurrentNode(node)
     host.let_qt_work()
-    assert "another mask, segmentation, channel or initial transform" in ui.reliabilityLabel.text
+    assert "another mask, segmentation, channel, start or landmarks" in ui.reliabilityLabel.text
     for selector in (ui.fixedChannelSelector, ui.movingChannelSelector):
         selector.setCurrentNode(None)
     host.let_qt_work()

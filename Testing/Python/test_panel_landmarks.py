@@ -41,7 +41,7 @@ def choose_landmarks(host: Any, panel: Any, use: str) -> tuple[Any, Any]:
 def test_landmarks_start_and_pull(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     choose_pair(host, panel)
-    fixed, _moving = choose_landmarks(host, panel, "Starting, and pulling the deformation")
+    fixed, _moving = choose_landmarks(host, panel, "Starting and pulling")
     parameters = panel.widget._parameterNode
     assert parameters.fixedLandmarks is fixed and parameters.landmarksFor.value == "start and deformation"
     register_at(host, panel)
@@ -61,7 +61,7 @@ def test_landmarks_start_and_pull(opened_panel: tuple[Any, Any]) -> None:
 def test_landmarks_that_cannot_start_anything_are_a_sentence(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     choose_pair(host, panel)
-    choose_landmarks(host, panel, "Starting the alignment")
+    choose_landmarks(host, panel, "Starting")
     panel.ui.movingLandmarksSelector.setCurrentNode(None)
     host.let_qt_work()
     register_at(host, panel)
@@ -71,7 +71,7 @@ def test_landmarks_that_cannot_start_anything_are_a_sentence(opened_panel: tuple
 def test_a_prediction_does_not_count_once_landmarks_are_used(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     choose_pair(host, panel)
-    choose_landmarks(host, panel, "Measuring the result")
+    choose_landmarks(host, panel, "Measuring")
     take_prediction(host, panel)
     assert panel.widget.panel.view.prediction is not None
     panel.ui.landmarksForComboBox.setCurrentIndex(1)

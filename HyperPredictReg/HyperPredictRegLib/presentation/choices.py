@@ -34,9 +34,9 @@ LABELS: dict[str, dict[str, str]] = {
     "domain": {"foreground": "of the foreground", "grid": "of the working grid"},
     "combine": {"mean": "Their (weighted) mean counts", "worst": "The worst of them counts"},
     "landmarksfor": {
-        "measuring": "Measuring the result",
-        "start": "Starting the alignment",
-        "start and deformation": "Starting, and pulling the deformation",
+        "measuring": "Measuring",
+        "start": "Starting",
+        "start and deformation": "Starting and pulling",
     },
     "device": {"cpu": "Processor (CPU)", "cuda": "Graphics card (CUDA)"},
     "transform": {"composite": "Affine and deformable (exact)", "field": "One displacement field"},
