@@ -35,6 +35,7 @@ from HyperPredictRegLib.core.resources import estimated_bytes
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.results.job import Job
 from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.spatial.slabs import MOST_VOXELS
 from HyperPredictRegLib.spatial.transforms import read_transform, transformed_points
 from HyperPredictRegLib.worker import Child, new_workplace, remove_workplace
 from HyperPredictRegLib.workflow import run as run_job
@@ -178,9 +179,11 @@ def run(folder: Path, options: argparse.Namespace) -> None:
 
 def estimate_gb(report: dict[str, Any]) -> float:
     """Return the peak memory in GB by which the library would have refused the job."""
-    voxels = sum(int(np.prod(used["size"])) for used in report["inputs"])
+    sizes = [int(np.prod(used["size"])) for used in report["inputs"]]
+    as_they_are = sum(size for size in sizes if size <= MOST_VOXELS)
     engine_bytes = get_engine(report["engine"]["name"]).info.extra_bytes
-    return estimated_bytes(voxels, int(np.prod(report["working_grid"]["size"])), engine_bytes) / 1e9
+    grid_voxels = int(np.prod(report["working_grid"]["size"]))
+    return estimated_bytes(as_they_are, grid_voxels, engine_bytes, sum(sizes) - as_they_are) / 1e9
 
 
 def longest_waits(folder: Path, options: argparse.Namespace) -> float:

@@ -17,7 +17,7 @@ from HyperPredictRegLib.quality.metrics import SAME_DICE
 from HyperPredictRegLib.reporting import wording
 from HyperPredictRegLib.reporting.report_page import plain_report
 from HyperPredictRegLib.results.outcome import affine_warped, affine_warped_labels
-from HyperPredictRegLib.results.report import BENEFITS, Benefit, Report
+from HyperPredictRegLib.results.report import BENEFITS, Benefit, ChannelMeasure, Report
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import field_transform, parts_of, read_transform
 from reporting_samples import check_page, make_outcome, render
@@ -144,6 +144,17 @@ def test_labels_count(right: Evidence, wrong: Evidence) -> None:
     farther = replace(landmarks, tre_mm=replace(measured.displacement_mm, mean=measured.displacement_mm.mean + 1))
     assert judged(right, farther, 2.0).level == "did not help"
     assert judged(right, farther, 100.0).level == "helped"
+
+
+def test_the_first_pair_cannot_speak_for_channels(wrong: Evidence, unrelated: Evidence) -> None:
+    measured = replace(make_outcome().report.measured, dice=None, tre_mm=None)
+    risen, same = ChannelMeasure(2, 1.0, 1.05, 1.12), ChannelMeasure(3, 1.0, 1.05, 1.05)
+    for numbers, alone in ((wrong, "did not help"), (unrelated, "nonsense")):
+        assert judged(numbers, replace(measured, channels=(same,)), 1.0).level == alone
+        found = judged(numbers, replace(measured, channels=(risen, same)), 1.0)
+        assert found.level == "unclear"
+        assert found.reasons[0].endswith("the images of channel 2 agree better than before.")
+    assert not any("first pair" in reason for reason in judged(wrong, measured, 1.0).reasons)
 
 
 def with_benefit(level: str) -> Report:

@@ -15,14 +15,14 @@ from HyperPredictRegLib import workflow
 from HyperPredictRegLib.core.errors import Cancelled, InputError
 from HyperPredictRegLib.core.progress import interruptible, never
 from HyperPredictRegLib.core.resources import estimated_bytes
-from HyperPredictRegLib.preprocessing import analysis, coarser_copy, intensity
+from HyperPredictRegLib.preprocessing import analysis, coarser_copy, image_set, intensity
 from HyperPredictRegLib.preprocessing.analysis import analysed
 from HyperPredictRegLib.preprocessing.coarser_copy import block_averages
 from HyperPredictRegLib.preprocessing.image_set import read_inputs
 from HyperPredictRegLib.preprocessing.intensity import background_value, foreground, normalised, padding
 from HyperPredictRegLib.preprocessing.working_grid import PRESETS, common_view, on_grid
 from HyperPredictRegLib.quality.metrics import dice_coefficients
-from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.results.job import Channel, Job
 from HyperPredictRegLib.spatial import slabs
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.slabs import resampled
@@ -326,11 +326,22 @@ def test_a_job_on_coarser_copies_ends_where_the_same_without_them_does(
 
 
 def test_the_estimate_of_memory_knows_that_large_images_are_not_copied() -> None:
-    ordinary, large = 2 * 256**3, 2 * 512 * 512 * 300
+    large = 2 * 512 * 512 * 300
     # Measured by benchmarks/big_volume.py, preset "fast".
     peak_bytes, grid_voxels = 2.68e9, 210 * 173 * 122
-    assert 0.95 < estimated_bytes(large, grid_voxels) / peak_bytes < 1.3
-    assert (estimated_bytes(large, 0) - estimated_bytes(0, 0)) / large < 0.5 * (
-        estimated_bytes(ordinary, 0) - estimated_bytes(0, 0)
-    ) / ordinary
-    assert estimated_bytes(large, 5_000_000) > estimated_bytes(large, 1_000_000) > estimated_bytes(large, 0)
+    assert 0.95 < estimated_bytes(0, grid_voxels, reduced_voxels=large) / peak_bytes < 1.3
+    assert estimated_bytes(0, 0, reduced_voxels=large) < 0.5 * estimated_bytes(large, 0)
+    assert estimated_bytes(0, 2_000_000) > estimated_bytes(0, 1_000_000)
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_memory_is_estimated_image_by_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (analysis, image_set):
+        monkeypatch.setattr(module, "working_spacing", lambda _image, _anatomy, preset: 4.0 if preset == "fast" else 1.0)
+    large, small = tmp_path / "large.nrrd", tmp_path / "small.nrrd"
+    sitk.WriteImage(ct(), str(large))
+    sitk.WriteImage(ct()[20:70, 20:64, 18:58], str(small))
+    both = read_inputs(Job(str(small), str(large), "out", channels=(Channel(str(large), str(small)),)))
+    assert both.voxels == (2 * 50 * 44 * 40, 2 * CUBE.voxel_count)
+    as_they_are = read_inputs(Job(str(small), str(large), "out", preset="fine"))
+    assert as_they_are.voxels == (50 * 44 * 40 + CUBE.voxel_count, 0)

@@ -64,6 +64,10 @@ def test_landmarks_that_cannot_start_anything_are_a_sentence(opened_panel: tuple
     choose_landmarks(host, panel, "Starting")
     panel.ui.movingLandmarksSelector.setCurrentNode(None)
     host.let_qt_work()
+    for button in (panel.ui.registerButton, panel.ui.suggestButton):
+        assert not button.enabled and "not given for both images" in button.toolTip
+    panel.ui.landmarksForComboBox.setCurrentIndex(0)
+    host.let_qt_work()
     register_at(host, panel)
     assert "Landmarks are chosen for one volume only ('Ball points')" in host.dialogs.texts("error")[0]
 

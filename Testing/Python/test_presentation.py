@@ -19,6 +19,7 @@ from HyperPredictRegLib.presentation.panel import (
     PanelView,
     manual_setting,
     missing_inputs,
+    missing_landmarks,
     panel_view,
     ticked_weights,
 )
@@ -57,6 +58,13 @@ def test_what_is_missing_is_said() -> None:
     assert missing_inputs(None, one) == "Select a fixed volume first."
     assert missing_inputs(one, one) == "Fixed and moving are the same volume: select two."
     assert missing_inputs(one, other) == ""
+
+
+def test_landmarks_that_cannot_be_used_are_told_before_anything_is_copied() -> None:
+    assert missing_landmarks("measuring", None, None, object()) == ""
+    assert missing_landmarks("start", object(), object(), None) == ""
+    assert "not given for both images" in missing_landmarks("start", object(), None, None)
+    assert "both are given" in missing_landmarks("start and deformation", object(), object(), object())
 
 
 def test_buttons_say_why_they_are_not_enabled() -> None:
@@ -268,6 +276,23 @@ def test_every_further_parameter_is_shown_and_registered_with() -> None:
     assert setting == {**view.setting, second.name: value}
     both = panel_view(dataclasses.replace(view.state, setting=setting, manual=True), view)
     assert both.setting == setting and both.read_out != view.read_out
+
+
+def test_a_parameter_that_nothing_is_predicted_over_keeps_its_control() -> None:
+    space = make_map().space
+    second = space.parameters[1]
+    curve = dataclasses.replace(make_surface(NAMES), held={second.name: second.default})
+    made = make_prediction(curve, Criterion())
+    made = dataclasses.replace(made, engine=dataclasses.replace(made.engine, space=space))
+    view = panel_view(state(prediction=made))
+    assert view.space == space and view.setting[second.name] == second.default
+    assert view.read_out.startswith("Suggested: Dice")
+    own = manual_setting(view, second.name, value=second.high)
+    moved_on = panel_view(dataclasses.replace(view.state, setting=own, manual=True), view)
+    assert moved_on.setting[second.name] == second.high
+    assert moved_on.read_out.startswith(f"Nothing was predicted for {second.name.replace('_', ' ')} = ")
+    back = panel_view(dataclasses.replace(moved_on.state, setting={**own, second.name: second.default}), moved_on)
+    assert "Dice" in back.read_out
 
 
 @pytest.mark.parametrize(("regularizes", "side"), [("up", "right"), ("down", "left")])

@@ -69,7 +69,7 @@ class AlignedPair:
         spacing = working_spacing(fixed.image, fixed.foreground, preset)
         grid = working_grid(fixed.foreground, moving.foreground, alignment, spacing)
         engine_bytes += len(inputs.channels) * CHANNEL_BYTES_PER_VOXEL * grid.voxel_count
-        check_memory(inputs.image_voxels, grid.voxel_count, f"The preset '{preset}' (a grid of {grid.size} voxels)", engine_bytes)
+        check_memory(inputs.voxels, grid.voxel_count, f"The preset '{preset}' (a grid of {grid.size} voxels)", engine_bytes)
         through = alignment if drawn is None else drawn
         view = common_view(fixed.image, moving.image, through, grid, (fixed.missing, moving.missing))
         masks = (

@@ -86,9 +86,8 @@ def threads(count: int | None) -> Iterator[int]:
 
 
 _BYTES_PER_IMAGE_VOXEL = 40
-_BYTES_PER_VOXEL_OF_LARGE_IMAGE = 6
-"""Images of very many voxels are kept as they are, without floating-point copies, see `preprocessing.analysis`."""
-_LARGE_PAIR_VOXELS = 40_000_000
+_BYTES_PER_REDUCED_VOXEL = 6
+"""Images that are only analysed on a coarser copy are kept as they are, without floating-point copies."""
 _BYTES_PER_GRID_VOXEL = 330
 _BASE_BYTES = 350e6
 
@@ -96,22 +95,23 @@ CHANNEL_BYTES_PER_VOXEL = 200
 """What each channel beside the first pair takes for each voxel of the working grid: the measured peak with a third added."""
 
 
-def estimated_bytes(image_voxels: int, grid_voxels: int, engine_bytes: float = 0.0) -> float:
+def estimated_bytes(image_voxels: int, grid_voxels: int, engine_bytes: float = 0.0, reduced_voxels: int = 0) -> float:
     """Return an upper estimate of the peak memory of a registration in bytes.
 
     Parameters
     ----------
-    image_voxels : voxels of the fixed and the moving image together.
+    image_voxels : voxels of all images together that are worked on as they are.
     grid_voxels : voxels of the working grid.
     engine_bytes : what the engine itself takes beyond that.
+    reduced_voxels : voxels of the other images, those that are so large that coarser copies stand for them.
 
     Notes
     -----
     The constants are measured peaks with a third added; ``benchmarks/one_pair.py`` prints estimate and peak side by side, and
     ``benchmarks/big_volume.py`` does for a pair of 512 x 512 x 300 voxels.
     """
-    per_voxel = _BYTES_PER_IMAGE_VOXEL if image_voxels <= _LARGE_PAIR_VOXELS else _BYTES_PER_VOXEL_OF_LARGE_IMAGE
-    return _BASE_BYTES + engine_bytes + per_voxel * image_voxels + _BYTES_PER_GRID_VOXEL * grid_voxels
+    of_images = _BYTES_PER_IMAGE_VOXEL * image_voxels + _BYTES_PER_REDUCED_VOXEL * reduced_voxels
+    return _BASE_BYTES + engine_bytes + of_images + _BYTES_PER_GRID_VOXEL * grid_voxels
 
 
 def available_bytes() -> float | None:

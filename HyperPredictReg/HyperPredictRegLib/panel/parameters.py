@@ -18,7 +18,7 @@ from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.presentation.choices import LABELS
-from HyperPredictRegLib.presentation.panel import PanelState, PanelView, missing_channel, missing_inputs
+from HyperPredictRegLib.presentation.panel import PanelState, PanelView, missing_channel, missing_inputs, missing_landmarks
 from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.slicerbridge.request import ChannelChoice, MaskChoice, Request
 from HyperPredictRegLib.slicerbridge.volumes import volume_geometry
@@ -129,7 +129,10 @@ def state_of(parameters: Any, **more: Any) -> PanelState:
         segments=tuple(segment_name(segmentation, one) for one in segment_ids(segmentation)),
         grid=grid,
         missing=missing_inputs(fixed, parameters.movingVolume)
-        or missing_channel(parameters.fixedChannel, parameters.movingChannel),
+        or missing_channel(parameters.fixedChannel, parameters.movingChannel)
+        or missing_landmarks(
+            parameters.landmarksFor.value, parameters.fixedLandmarks, parameters.movingLandmarks, parameters.initialTransform
+        ),
         several=parameters.fixedChannel is not None,
         **more,
     )

@@ -51,6 +51,7 @@ def pair_features(
     settings: Any,
     *,
     seed: int,
+    drawn: sitk.Transform | None = None,
     cancelled: CancelCheck = never,
 ) -> PairFeatures:
     """Describe a pair after the affine step; labels of the fixed image are never looked at.
@@ -60,6 +61,7 @@ def pair_features(
     inputs, pair : the images, as read and on the working grid.
     alignment : fixed to moving points, LPS mm.
     engine, settings, seed : for the probes.
+    drawn : by what the pair's moving image was sampled, if that is more than the alignment; see `AlignedPair.of`.
 
     Raises
     ------
@@ -68,7 +70,8 @@ def pair_features(
     Cancelled : the caller asked to stop.
     """
     fixed_foreground = nearest(inputs.fixed.foreground, pair.grid)
-    moving_foreground = nearest(inputs.moving.foreground, pair.grid, alignment)
+    through = alignment if drawn is None else drawn
+    moving_foreground = nearest(inputs.moving.foreground, pair.grid, through)
     half = HalfPair.of(pair, fixed_foreground)
     if half.foreground.sum() < LEAST_FOREGROUND_VOXELS:
         raise InputError(
@@ -87,7 +90,7 @@ def pair_features(
     labels = inputs.moving.labels
     tokens: dict[int, dict[str, float]] = {}
     if labels is not None:
-        tokens = structure_tokens(nearest(labels, pair.grid, alignment), pair, fixed_foreground, half, probes)
+        tokens = structure_tokens(nearest(labels, pair.grid, through), pair, fixed_foreground, half, probes)
     return PairFeatures({name: float(value) for name, value in named.items()}, tokens)
 
 

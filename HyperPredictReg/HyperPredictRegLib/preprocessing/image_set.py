@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,13 +15,14 @@ from HyperPredictRegLib.core.progress import CancelCheck, interruptible, never
 from HyperPredictRegLib.core.resources import available_bytes, estimated_bytes
 from HyperPredictRegLib.preprocessing.analysis import Analysed, analysed
 from HyperPredictRegLib.preprocessing.placement import check_placement
-from HyperPredictRegLib.preprocessing.working_grid import working_spacing
+from HyperPredictRegLib.preprocessing.working_grid import PRESETS, working_spacing
 from HyperPredictRegLib.results.job import Job, channel_paths, channel_role
 from HyperPredictRegLib.results.report import InputUsed
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.images import file_sha256, read_header, read_image, read_labels, read_mask
 from HyperPredictRegLib.spatial.labels import embedded_label_names, names_given_twice, read_label_names, renumbered_like
 from HyperPredictRegLib.spatial.points import read_points
+from HyperPredictRegLib.spatial.slabs import MOST_VOXELS
 from HyperPredictRegLib.spatial.transforms import read_transform
 
 _PAIR_FIELDS = (
@@ -99,10 +100,11 @@ class Inputs:
     channels: tuple[ChannelSides, ...] = ()
 
     @property
-    def image_voxels(self) -> int:
-        """Return the number of voxels of all images together."""
+    def voxels(self) -> tuple[int, int]:
+        """Return the voxels of all images that are worked on as they are, and of those for which coarser copies stand."""
         pairs = [(self.fixed, self.moving), *((channel.fixed, channel.moving) for channel in self.channels)]
-        return sum(side.image.GetNumberOfPixels() for pair in pairs for side in pair)
+        sides = [side for pair in pairs for side in pair]
+        return _parted((side.image.GetNumberOfPixels(), side.normalised.GetSize() != side.image.GetSize()) for side in sides)
 
 
 def read_inputs(job: Job, cancelled: CancelCheck = never) -> Inputs:
@@ -115,8 +117,9 @@ def read_inputs(job: Job, cancelled: CancelCheck = never) -> Inputs:
     """
     headers = [read_header(job.fixed, "fixed image"), read_header(job.moving, "moving image")]
     headers += [read_header(path, channel_role(key)) for key, path in channel_paths(job).items()]
-    voxels = sum(int(np.prod(h.size, dtype=np.int64)) for h in headers)
-    check_memory(voxels, 0, "The images")
+    sizes = [int(np.prod(h.size, dtype=np.int64)) for h in headers]
+    # Whether there will be coarser copies depends on the working grid as well; that of the finest preset is never so coarse.
+    check_memory(_parted((size, size > MOST_VOXELS and PRESETS.get(job.preset, 0) > 0) for size in sizes), 0, "The images")
     fixed = _read_side("fixed", job, None, cancelled)
     spacing = working_spacing(fixed.image, fixed.foreground, job.preset)
     moving = _read_side("moving", job, spacing, cancelled)
@@ -155,14 +158,25 @@ def input_checksums(job: Job) -> dict[str, str]:
     return {name: file_sha256(path) for name, path in input_paths(job).items()}
 
 
-def check_memory(image_voxels: int, grid_voxels: int, what: str, engine_bytes: float = 0.0) -> None:
-    """Raise `InputError` if a registration of this size would not fit into the memory that is free now."""
-    needed, available = estimated_bytes(image_voxels, grid_voxels, engine_bytes), available_bytes()
+def check_memory(voxels: tuple[int, int], grid_voxels: int, what: str, engine_bytes: float = 0.0) -> None:
+    """Raise `InputError` if a registration of this size would not fit into the memory that is free now.
+
+    `voxels` are those of `Inputs.voxels`.
+    """
+    needed, available = estimated_bytes(voxels[0], grid_voxels, engine_bytes, voxels[1]), available_bytes()
     if available is not None and needed > available:
         raise InputError(
             f"{what} would need about {needed / 1e9:.1f} GB of memory, but only {available / 1e9:.1f} GB are free: choose "
             "a coarser preset, crop or resample the images, or close other programs."
         )
+
+
+def _parted(images: Iterable[tuple[int, bool]]) -> tuple[int, int]:
+    """Add up the voxels of images that are worked on as they are, and of those that are not."""
+    found = [0, 0]
+    for voxels, reduced in images:
+        found[reduced] += voxels
+    return found[0], found[1]
 
 
 def _read_side(name: str, job: Job, spacing_mm: float | None, cancelled: CancelCheck) -> Side:

@@ -13,10 +13,10 @@ from HyperPredictRegLib.presentation import choices
 from HyperPredictRegLib.presentation.result import BAD, DOUBTFUL, GOOD, mark
 from HyperPredictRegLib.reporting.wording import is_unreliable, reliability_meaning, setting
 from HyperPredictRegLib.results.formatting import banded, banded_percent
-from HyperPredictRegLib.results.job import Criterion
+from HyperPredictRegLib.results.job import Criterion, check_landmarks
 from HyperPredictRegLib.results.prediction import Choice, Prediction, PredictionSurface
 from HyperPredictRegLib.selection import choose, interpolated
-from HyperPredictRegLib.selection.interpolation import band_value
+from HyperPredictRegLib.selection.interpolation import band_value, beside
 from HyperPredictRegLib.spatial.geometry import Geometry
 
 _COLORS = {"reliable": GOOD, "uncertain": DOUBTFUL, "unreliable": BAD}
@@ -171,6 +171,15 @@ def missing_channel(fixed: object | None, moving: object | None) -> str:
     return "Fixed and moving are the same volume in channel 2: select two." if fixed is moving is not None else ""
 
 
+def missing_landmarks(use: str, fixed: object | None, moving: object | None, initial: object | None) -> str:
+    """Say why landmarks cannot be used as chosen, or "" if they can."""
+    try:
+        check_landmarks(use, fixed, moving, initial)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 def panel_view(state: PanelState, before: PanelView | None = None) -> PanelView:
     """Return what is shown of a state.
 
@@ -185,9 +194,10 @@ def panel_view(state: PanelState, before: PanelView | None = None) -> PanelView:
     own = state.setting_of == state.engine
     manual = state.manual and own
     setting_now = _setting(space, state.setting if own else {}, manual, prediction, unpredicted)
-    here = None
+    here, elsewhere = None, ""
     if prediction is not None and not is_unreliable(prediction):
-        here = interpolated(prediction.surface, prediction.surface.space.rows([setting_now]))
+        elsewhere = beside(prediction.surface, setting_now)
+        here = None if elsewhere else interpolated(prediction.surface, prediction.surface.space.rows([setting_now]))
     reliability, reasons = _reliability(state, prediction, suggested, sentence)
     return PanelView(
         state=state,
@@ -203,7 +213,7 @@ def panel_view(state: PanelState, before: PanelView | None = None) -> PanelView:
         curves=() if prediction is None else prediction.surface.structures,
         reliability=reliability,
         reasons=reasons,
-        read_out=_read_out(state, space, manual, prediction, suggested, here),
+        read_out=elsewhere or _read_out(state, space, manual, prediction, suggested, here),
         legend=_legend(space.first.symbol, prediction),
         hint=f"{space.text(setting_now)} is taken as it is (manual): the folding limit is not enforced." if manual else "",
         expected=_expected(state, before),
@@ -248,9 +258,11 @@ def _basis(state: PanelState, counts: Prediction | None, before: PanelView | Non
         if key == (old.engine, old.preset, old.grid, before.prediction is None):
             return before.space, before.unpredicted
     if counts is not None:
-        space = counts.surface.space
-        if counts.choice.fixed:
-            return space, {p.name: min(max(counts.choice.fixed[p.name], p.low), p.high) for p in space}
+        predicted, fixed = counts.surface.space, counts.choice.fixed
+        # Parameters that nothing is predicted over can be set all the same.
+        space = SearchSpace(tuple(predicted[p.name] if p.name in predicted.names else p for p in counts.engine.space))
+        if fixed:
+            return space, {p.name: min(max(fixed.get(p.name, p.default), p.low), p.high) for p in space}
     else:
         grid = None if state.grid is None else choices.estimated_grid(state.grid, state.preset)
         space = choices.estimated_space(state.engine, grid)

@@ -50,6 +50,9 @@ LEAST_BLOCKS = 20
 SAME_VOXELS = 0.05
 """Landmark errors that differ by less of a voxel are about the same: .1 mm for a brain at Fast."""
 
+CHANNEL_GAIN = 0.005
+"""From this rise of a further channel's normalized mutual information on, the first pair alone cannot speak against deforming."""
+
 SENTENCES = {
     "helped": "Deforming helped.",
     "unclear": "It is unclear whether deforming helped: compare with the affine-only result before you use it.",
@@ -174,9 +177,15 @@ def judged_alone(numbers: Evidence, suited: bool = True) -> str:
 def judged(numbers: Evidence, measured: Measured, voxel_mm: float, suited: bool = True) -> Benefit:
     """Judge from the evidence, and from labels or landmarks where these were measured, whether deforming helped.
 
+    The evidence is that of the first pair of images. Where channels beside it agree better after the deformable step, what
+    speaks against deforming is not enough to say so.
+
     `voxel_mm` : smallest spacing of the working grid; `suited` : see `judged_alone`.
     """
     level = judged_alone(numbers, suited)
+    risen = [one.number for one in measured.channels if one.similarity_after - one.similarity_before > CHANNEL_GAIN]
+    if risen and level in ("did not help", "nonsense"):
+        level = "unclear"
     better, words = _told_by_labels(measured, voxel_mm)
     if better < 0 and level in ("helped", "unclear"):
         level = "did not help"
@@ -185,7 +194,14 @@ def judged(numbers: Evidence, measured: Measured, voxel_mm: float, suited: bool 
     elif better > 0 and level == "unclear":
         level = "helped"
     told = {name: float(value) for name, value in asdict(numbers).items()}
-    return Benefit(level, SENTENCES[level], (*words, *_reasons(numbers, suited)), told)
+    return Benefit(level, SENTENCES[level], (*words, *_channel_words(measured, risen), *_reasons(numbers, suited)), told)
+
+
+def _channel_words(measured: Measured, risen: list[int]) -> tuple[str, ...]:
+    if not measured.channels:
+        return ()
+    better = f"; the images of channel {' and '.join(map(str, risen))} agree better than before" if risen else ""
+    return (f"Only the first pair of images was judged{better}.",)
 
 
 def _told_by_labels(measured: Measured, voxel_mm: float) -> tuple[int, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import SimpleITK as sitk
@@ -115,7 +116,10 @@ def measure(
         dice=dice,
         tre_mm=tre,
         tre_before_mm=tre_before,
-        channels=tuple(_channel_measure(channel, transform, start, foreground) for channel in inputs.channels),
+        channels=tuple(
+            interruptible(partial(_channel_measure, channel, transform, start, foreground), cancelled)
+            for channel in inputs.channels
+        ),
     )
     # Measured in double precision; shown and stored in single, which has the same signs.
     stored = sitk.Cast(jacobian, sitk.sitkFloat32)
@@ -152,8 +156,7 @@ def measuring_grid(inputs: Inputs, transform: sitk.Transform, preset: str) -> Ge
         spacing = working_spacing(fixed.image, fixed.foreground, preset)
         grid = working_grid(fixed.foreground, moving.foreground, transform if transform.IsLinear() else start, spacing)
         # A transform that leads far away asks for a grid that reaches there.
-        images = fixed.image.GetNumberOfPixels() + moving.image.GetNumberOfPixels()
-        check_memory(images, grid.voxel_count, f"Measuring this transform (a grid of {grid.size} voxels)")
+        check_memory(inputs.voxels, grid.voxel_count, f"Measuring this transform (a grid of {grid.size} voxels)")
         return grid
     lattice = Geometry.of(field)
     if min(lattice.size) < 3:
@@ -195,9 +198,8 @@ def _channel_measure(
     inside = sitk.And(foreground, sitk.And(*views))
     before = after = 1.0
     if sitk.GetArrayViewFromImage(inside).any():
-        before, after = (
-            mutual_information(image, on_grid(moving.normalised, grid, one), inside) for one in (start, transform)
-        )
+        smoothed = smoothed_for(moving.normalised, grid)
+        before, after = (mutual_information(image, grid.resample(smoothed, one), inside) for one in (start, transform))
     return ChannelMeasure(channel.number, channel.weight, before, after)
 
 

@@ -158,6 +158,29 @@ class Job:
         return self.landmarks_for != LANDMARK_USES[0]
 
 
+def check_landmarks(use: str, fixed: object | None, moving: object | None, initial_transform: object | None) -> None:
+    """Refuse a use of landmarks that there is not, or that what else is given leaves no room for; None is what is not given.
+
+    Raises
+    ------
+    InputError : see above.
+    """
+    if use not in LANDMARK_USES:
+        raise InputError(f"Landmarks cannot be used for '{use}': choose one of {', '.join(LANDMARK_USES)}.")
+    if use == LANDMARK_USES[0]:
+        return
+    if fixed is None or moving is None:
+        raise InputError(
+            f"The alignment is to begin with landmarks ('{use}'), but they are not given for both images: give fixed and moving "
+            "landmarks, or use them for measuring only."
+        )
+    if initial_transform is not None:
+        raise InputError(
+            "The alignment can begin with the initial transform or with a fit to the landmarks, but both are given: leave out "
+            "the initial transform, or use the landmarks for measuring only."
+        )
+
+
 PATHS = (
     "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks",
     "moving_landmarks", "label_names", "initial_transform", "prediction",

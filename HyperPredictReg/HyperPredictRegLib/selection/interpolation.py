@@ -80,14 +80,20 @@ def predict_at(surface: PredictionSurface, setting: Mapping[str, float], predict
     ------
     InputError : a value lies outside of what was predicted, or differs from the one that the surface is for.
     """
-    for name, value in surface.held.items():
-        if not math.isclose(setting.get(name, value), value, rel_tol=1e-6):
-            raise InputError(
-                f"Nothing was predicted for {name} = {setting[name]:.3g}, only for {value:.3g}: leave it there, or register and "
-                "see what is measured."
-            )
+    elsewhere = beside(surface, setting)
+    if elsewhere:
+        raise InputError(elsewhere)
     here = interpolated(surface, surface.space.rows([setting]))
     return predicted_row(here, 0, predictor)
+
+
+def beside(surface: PredictionSurface, setting: Mapping[str, float]) -> str:
+    """Say which of the parameters that a surface does not run over has another value than it is for; "" if none has."""
+    for name, value in surface.held.items():
+        if not math.isclose(setting.get(name, value), value, rel_tol=1e-6):
+            asked = f"{name.replace('_', ' ')} = {setting[name]:.3g}"
+            return f"Nothing was predicted for {asked}, only for {value:.3g}: leave it, or register and see what is measured."
+    return ""
 
 
 def predicted_row(surface: PredictionSurface, row: int, predictor: str) -> Predicted:

@@ -19,7 +19,7 @@ from HyperPredictRegLib.results.exchange import prediction_from_json, prediction
 from HyperPredictRegLib.results.formatting import banded, banded_percent
 from HyperPredictRegLib.results.prediction import Band, Prediction, PredictionSurface
 from HyperPredictRegLib.selection import NO_FOLDING_PERCENT, interpolated
-from HyperPredictRegLib.selection.interpolation import band_value
+from HyperPredictRegLib.selection.interpolation import band_value, beside
 from HyperPredictRegLib.slicerbridge.tables import AXIS_TITLE_PIXELS, add_plain_chart, add_table_node, fitting_title, set_columns
 from HyperPredictRegLib.slicerbridge.together import all_or_none, mark_run, nodes_of_run, put_in_folder
 
@@ -372,11 +372,13 @@ def read_out(
     Parameters
     ----------
     surface : the prediction's.
-    setting : a value for each of its parameters.
+    setting : a value for each of its parameters, and for others of the engine.
     criterion_domain : "foreground" or "grid".
     structure : label or name of the one whose Dice to read; the mean of all if left out.
     """
     row = _row(surface, structure)
+    if elsewhere := beside(surface, setting):
+        return elsewhere
     try:
         here = interpolated(surface, surface.space.rows([setting]))
     except InputError as error:

@@ -20,7 +20,7 @@ import slicer
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.json_records import from_json, to_json
 from HyperPredictRegLib.results.exchange import prediction_from_json, prediction_to_json
-from HyperPredictRegLib.results.job import LANDMARK_USES, Channel, Job, channel_role
+from HyperPredictRegLib.results.job import LANDMARK_USES, Channel, Job, channel_role, check_landmarks
 from HyperPredictRegLib.slicerbridge.segmentations import OverlapError, from_segmentation_node, segment_labels, segments_mask
 from HyperPredictRegLib.slicerbridge.transforms import from_transform_node
 from HyperPredictRegLib.slicerbridge.volumes import (
@@ -169,7 +169,8 @@ def check_request(request: Request) -> None:
     if unknown:
         where = " in Slicer, where inputs are nodes and results go into the scene" if unknown[0] in _GIVEN_BY_NODES else ""
         raise InputError(f"There is no option '{unknown[0]}'{where}; known are: {', '.join(sorted(known))}.")
-    _job({"fixed": "", "moving": "", "out": ""}, request.options)
+    use = _job({"fixed": "", "moving": "", "out": ""}, request.options).landmarks_for
+    check_landmarks(use, *given, request.initial_transform)
     for node in (request.fixed, request.moving, *channel_volumes(request).values()):
         volume_geometry(node)
 

@@ -76,7 +76,10 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
     from HyperPredictRegLib.predictor.features import pair_features
 
     try:
-        features = pair_features(inputs, prepared.pair, prepared.affine, engine, settings, seed=job.seed, cancelled=cancelled)
+        drawn = None if prepared.pull is None else prepared.pull.through
+        features = pair_features(
+            inputs, prepared.pair, prepared.affine, engine, settings, seed=job.seed, drawn=drawn, cancelled=cancelled
+        )
     except InputError as error:
         raise _NotPredictable(error, card) from error
     try:

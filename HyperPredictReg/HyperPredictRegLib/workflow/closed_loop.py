@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, interruptible
 from HyperPredictRegLib.core.search_space import Setting
@@ -74,9 +75,9 @@ def _tried(
             cancelled=cancelled,
         )
     )
-    pull = None
-    if prepared.pull is not None:
-        found, pull = prepared.pull.after(found, pair.grid)
+    pull, drawing = None, prepared.pull
+    if drawing is not None:
+        found, pull = interruptible(partial(drawing.after, found, pair.grid), cancelled)
     foreground = nearest(prepared.inputs.fixed.foreground, pair.grid)
     whole = interruptible(lambda: pair.whole_transform(found, prepared.affine), cancelled)
     jacobian = interruptible(lambda: jacobian_determinant(displacement_field(whole, pair.grid)), cancelled)

@@ -32,29 +32,6 @@ _OUTSIDE = 0.5
 """Landmarks farther outside of their image, in parts of its diagonal, are given in other coordinates."""
 
 
-def check_use(job: Job) -> None:
-    """Refuse a use of landmarks that there is not, or that the rest of the job leaves no room for.
-
-    Raises
-    ------
-    InputError : see above.
-    """
-    if job.landmarks_for not in LANDMARK_USES:
-        raise InputError(f"Landmarks cannot be used for '{job.landmarks_for}': choose one of {', '.join(LANDMARK_USES)}.")
-    if not job.uses_landmarks:
-        return
-    if job.fixed_landmarks is None or job.moving_landmarks is None:
-        raise InputError(
-            f"The alignment is to begin with landmarks ('{job.landmarks_for}'), but they are not given for both images: give "
-            "fixed and moving landmarks, or use them for measuring only."
-        )
-    if job.initial_transform is not None:
-        raise InputError(
-            "The alignment can begin with the initial transform or with a fit to the landmarks, but both are given: leave out "
-            "the initial transform, or use the landmarks for measuring only."
-        )
-
-
 def fitted_start(job: Job, inputs: Inputs) -> LandmarkFit | None:
     """Return the fit to the landmarks that the affine step starts from; None if it starts from something else.
 

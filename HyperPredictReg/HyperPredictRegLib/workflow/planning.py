@@ -22,9 +22,8 @@ from HyperPredictRegLib.predictor.card import Card, bundled, read_card
 from HyperPredictRegLib.preprocessing.image_set import Inputs, input_paths
 from HyperPredictRegLib.preprocessing.working_grid import PRESETS
 from HyperPredictRegLib.results.exchange import prediction_file
-from HyperPredictRegLib.results.job import DEVICES, Job, check_paths
+from HyperPredictRegLib.results.job import DEVICES, Job, check_landmarks, check_paths
 from HyperPredictRegLib.results.prediction import Prediction
-from HyperPredictRegLib.workflow.landmarking import check_use
 from HyperPredictRegLib.workflow.reusing import reusable_prediction
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Plan:
         """
         check_paths(job)
         _check_numbers(job)
-        check_use(job)
+        check_landmarks(job.landmarks_for, job.fixed_landmarks, job.moving_landmarks, job.initial_transform)
         engine = get_engine(job.engine)
         engine.info.search_space.complete(job.setting, engine.info.name)
         if job.channels and not engine.info.channels:

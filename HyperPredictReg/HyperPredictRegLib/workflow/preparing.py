@@ -88,7 +88,7 @@ def prepare(plan: Plan, clock: Clock, progress: Progress, cancelled: CancelCheck
         affine.SetParameters(taken.parameters)
         progress(ProgressEvent("align", 1.0, "alignment taken from the prediction"))
     with clock.stage("align"):
-        pull = Pull.of(plan.job, inputs, affine)
+        pull = interruptible(lambda: Pull.of(plan.job, inputs, affine), cancelled)
         drawn = None if pull is None else pull.through
         pair = interruptible(
             lambda: AlignedPair.of(inputs, affine, plan.job.preset, plan.engine.info.extra_bytes, drawn), cancelled
@@ -105,7 +105,7 @@ def _check_grid(plan: Plan, inputs: Inputs) -> None:
     spacing = working_spacing(fixed.image, fixed.foreground, preset)
     grid = Geometry.of(fixed.image).covering(points_of(fixed.foreground), spacing, MARGIN_VOXELS * spacing)
     extra = engine.info.extra_bytes + len(inputs.channels) * CHANNEL_BYTES_PER_VOXEL * grid.voxel_count
-    check_memory(inputs.image_voxels, grid.voxel_count, f"The preset '{preset}'", extra)
+    check_memory(inputs.voxels, grid.voxel_count, f"The preset '{preset}'", extra)
     engine.search_space(grid, plan.engine_settings).complete(plan.job.setting, engine.info.name)
 
 

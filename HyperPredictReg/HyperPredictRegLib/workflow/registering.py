@@ -124,7 +124,7 @@ def _measured_outcome(
         found = measure(inputs, transform, affine, pair.grid, cancelled)
         comparisons = compared(choice.predicted, at_result, registered.trials, found.measured)
     with clock.stage("judge"):
-        benefit = _benefit(plan, prepared, registered, found)
+        benefit = interruptible(lambda: _benefit(plan, prepared, registered, found), cancelled)
     with clock.stage("measure"):
         mirror_check = _explanation(plan, prepared, found, comparisons, benefit, cancelled)
     warnings = (
