@@ -53,7 +53,7 @@ def tuning_pairs() -> list[Pair]:
         *(Pair("brain", one, other) for one, other in permutations(TUNED_ON, 2)),
         *(Pair("heart", f"{p}_ed", f"{p}_es") for p in hearts[3::8]),
         *(Pair("hippo", *two) for two in zip(hippocampi[9::24], hippocampi[12::24], strict=False)),
-        *(Pair("mouse", *two) for two in ((mice[13], mice[15]), (mice[15], mice[17]), (mice[17], mice[13]))),
+        *(Pair("mouse", *two) for two in ((mice[14], mice[16]), (mice[15], mice[17]), (mice[17], mice[14]))),
         *(Pair("fetal", *two) for two in ((states[11], states[13]), (states[12], states[14]), (states[14], states[11]))),
     ]
 
