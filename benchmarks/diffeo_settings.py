@@ -97,7 +97,7 @@ def run(cache: Path, processes: int) -> None:
         for one in asked:
             new = not RESULTS.exists()
             with RESULTS.open("a", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file)
+                writer = csv.writer(file, lineterminator="\n")
                 if new:
                     writer.writerow(COLUMNS)
                 writer.writerows(one.result())
