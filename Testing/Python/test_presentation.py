@@ -97,10 +97,10 @@ def test_engine_that_is_not_installed_is_listed_with_the_remedy(monkeypatch: pyt
 
 
 def test_what_can_be_predicted_is_what_there_are_bundles_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choices.predictable_words() == 'Demons at "Fast" or Diffeo at "Fast"'
+    assert choices.predictable_words() == 'Diffeo at "Fast" or Demons at "Fast"'
     view = panel_view(state(engine="bspline", setting_of="bspline", prediction=None))
     assert not view.suggest.enabled
-    told = 'Predictions are made for Demons at "Fast" or Diffeo at "Fast" only. "Register" starts from a fixed h'
+    told = 'Predictions are made for Diffeo at "Fast" or Demons at "Fast" only. "Register" starts from a fixed h'
     assert view.suggest.tooltip.startswith(told)
     assert view.read_out.startswith("Nothing can be predicted with this method and preset")
     known = {("bspline", "standard"), ("demons", "fine")}
