@@ -374,8 +374,14 @@ def test_without_torch_a_prediction_is_refused_and_a_registration_goes_on(pair: 
     assert "PyTorch is not installed, so nothing can be predicted" in predicted.stderr
     assert "pip install torch" in predicted.stderr
     assert not (tmp_path / "out").exists()
-    given = without({"torch"}, *words_of(pair, "register", tmp_path / "out", *ROUGHLY, "--no-page", "--predictor", "none"))
-    assert given.returncode == 0, given.stderr
+    # The default engine needs no torch, and its bundle's fixed setting can be read without it.
+    given = ("--engine", engine_names()[0], *ROUGHLY, "--no-page", "--json")
+    done = without({"torch"}, *words_of(pair, "register", tmp_path / "out", *given))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["choice"]["by"], report["limit_met"], report["measured"]["folding_percent"]["grid"]) == ("fixed", True, 0.0)
+    assert report["setting"] == {"regularization_weight": 0.4294, "fluid_sigma": 1.2}
+    assert "PyTorch is not installed" in report["choice"]["sentence"]
 
 
 @pytest.mark.parametrize(
