@@ -121,8 +121,8 @@ def _from_docs(name: str) -> str:
     return name.removeprefix("docs/") if name.startswith("docs/") else f"../{name}"
 
 
-def best_peer(rows: Sequence[Row], group: str) -> tuple[str, Difference] | None:
-    """Return the program of others that is best on average on the pairs of both, and by how much it is better than ours."""
+def against_peers(rows: Sequence[Row], group: str) -> dict[str, Difference]:
+    """Return for every program of others that ran by how much it is better than our default, on the pairs of both."""
     spec = GROUPS[group]
     ours = [row for row in rows if row["method"] == spec.reference]
     found = {}
@@ -131,7 +131,7 @@ def best_peer(rows: Sequence[Row], group: str) -> tuple[str, Difference] | None:
             one = difference([row for row in rows if row["method"] == name], ours, spec.measure)
             if one.count:
                 found[name] = one
-    return max(found.items(), key=lambda item: item[1].mean) if found else None
+    return found
 
 
 def verdict(found: Difference) -> str:
@@ -151,30 +151,35 @@ def mean_over(rows: Iterable[Row], measure: str, pairs: set[tuple[str, ...]]) ->
 
 def measured_lines(rows: Sequence[Row]) -> list[str]:
     """Return the lines that compare our default engine with the best peer of each group."""
-    heads = ["pairs", "measure", "`diffeo`", "best peer", "its", "better than `diffeo` by", "n", "CPU s: ours, its", ""]
+    heads = ["pairs", "measure", "affine", "`diffeo`", "best peer, of", "its", "better than `diffeo` by", "n", "CPU s", ""]
     lines = ["## Measured", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for group, spec in GROUPS.items():
         here = [row for row in rows if row["group"] == group]
-        best = best_peer(here, group)
-        if best is None:
+        peers = against_peers(here, group)
+        if not peers:
             continue
-        name, found = best
-        sides = [[row for row in here if row["method"] == method] for method in (spec.reference, name)]
+        name, found = max(peers.items(), key=lambda item: item[1].mean)
+        affine, *sides = ([row for row in here if row["method"] == method] for method in ("affine", spec.reference, name))
         both = set.intersection(*(set(by_pair(side, spec.measure)) for side in sides))
         digits = DIGITS[spec.measure]
-        values = [number(mean_over(side, spec.measure, both), digits) for side in sides]
+        means = [mean_over(side, spec.measure, both) for side in (affine, *sides)]
+        values = [number(mean, digits) for mean in means]
         seconds = [number(mean_over(side, "cpu_seconds", both), 1) for side in sides]
         half = f" ± {number(found.half, digits)}" if found.count > 1 else ""
         measure = "mm" if spec.measure == "mm" else "Dice"
-        cells = [spec.title, measure, values[0], f"`{name}`", values[1], number(found.mean, digits, "+") + half, str(found.count)]
-        lines.append(f"| {' | '.join([*cells, ', '.join(seconds), verdict(found)])} |")
+        sign = -1 if measure == "mm" else 1
+        harmed = all(sign * (mean - means[0]) < 0 for mean in means[1:])
+        said_of_both = "; both worse than the affine step" if harmed else ""
+        cells = [spec.title, measure, *values[:2], f"`{name}`, {len(peers)}", values[2], number(found.mean, digits, "+") + half]
+        lines.append(f"| {' | '.join([*cells, str(found.count), ', '.join(seconds), verdict(found) + said_of_both])} |")
     return [
         *lines,
         "",
-        "In each line stands the program of others that is best on average of those that ran, chosen after the fact from up to",
-        "seven, which favors it; ± is the 95 % interval of the mean of the paired differences. Settings, all methods, folding,",
-        "memory: [measured](peers-measured.md). Not run: the networks (uniGradICON, IMPACT), whose weights are not here, BRAINS",
-        "and Plastimatch.",
+        "In each line stands the program of others that is best on average of those that ran (their number behind it), chosen",
+        "after the fact, which favors it; n is the pairs of both, CPU s ours and its, ± the 95 % interval of the mean of the",
+        "paired differences. One or a few pairs prove nothing. Settings, all methods, folding, memory:",
+        "[measured](peers-measured.md). Not run: the networks (uniGradICON, IMPACT), whose weights are not here, BRAINS and",
+        "Plastimatch.",
         "",
     ]
 
