@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +200,9 @@ def known_warp(pair: Pair) -> Case:
     return Case(fixed, grid.resample(moving, warp), warp, masks[0])
 
 
+@lru_cache(maxsize=1)
 def case_of(pair: Pair, preset: str, cache: Path) -> Case:
-    """Return a pair, aligned and on the working grid of a preset."""
+    """Return a pair, aligned and on the working grid of a preset; the last one is remembered: methods run pair by pair."""
     if pair.group.startswith("heads"):
         return known_warp(pair)
     made = aligned(pair, cache)

@@ -1,9 +1,10 @@
 """Our engines beside every peer that pip can install: same start, same images, same measures, one thread.
 
-    make bench-peers                          sets up .venv-peers, runs what is missing, writes docs/peers-measured.md
+    make bench-peers                          sets up .venv-peers, runs what is missing, writes both documents
     python benchmarks/peers.py run [GROUP ...] [--methods NAME ...] [--most N]
                                               one CSV row per run; rows that are there are not run again
-    python benchmarks/peers.py table          write the document from the rows, and print it
+    python benchmarks/peers.py table          write docs/peers-measured.md from the rows and print it, and docs/peers.md
+    python benchmarks/peers.py compare        write docs/peers.md: what peers in Slicer offer, and a summary of the rows
     python benchmarks/peers.py check          compare our warp by each peer's field with the peer's own warped image
 
 Pairs and seed are in `peer_pairs.py`, settings in `peer_methods.py`. The alignments stay in the folder `--cache`.
@@ -24,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peer_offers
 import SimpleITK as sitk
+from HyperPredictRegLib.core.errors import RegistrationError
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import field_transform
 from peer_methods import METHODS, ONE_THREAD, Method
@@ -35,7 +38,10 @@ from scipy.spatial.transform import Rotation
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "peers.csv"
 DOCUMENT = REPOSITORY / "docs" / "peers-measured.md"
+COMPARISON = REPOSITORY / "docs" / "peers.md"
 COLUMNS = (*KEY, "version", *MEASURES, "failure")
+NO_ALIGNMENT = "no alignment"
+"""How the failure of a pair begins that no method can start from: one row says it, and no other method is tried."""
 COSTLY = ("ants",)
 COSTLY_PAIRS = 3
 """Methods that take minutes at 1 mm run on this many pairs there."""
@@ -103,9 +109,12 @@ def registered(method: str, case: Case, folder: Path) -> tuple[sitk.Image, dict[
 
 
 def row_of(run: Run, cache: Path) -> dict[str, Any]:
-    """Register and measure; a method that fails leaves a row that says so."""
+    """Register and measure; a method that fails leaves a row that says so, and so does a pair that cannot be aligned."""
     row: dict[str, Any] = dict(zip(KEY, run.key, strict=True)) | {"version": METHODS[run.method].version}
-    case = case_of(run.pair, run.preset, cache)
+    try:
+        case = case_of(run.pair, run.preset, cache)
+    except RegistrationError as error:
+        return row | {"failure": f"{NO_ALIGNMENT}: {error}"[:200]}
     if METHODS[run.method].run is None:
         return row | measured(case, None)
     with tempfile.TemporaryDirectory() as scratch:
@@ -137,10 +146,14 @@ def read() -> list[dict[str, str]]:
 
 def run(groups: Iterable[str], methods: Iterable[str], most: int | None, cache: Path) -> None:
     """Run what is missing or was run by another version, and print a line for each."""
-    done = {(*(row[name] for name in KEY), row["version"]) for row in read()}
+    rows = read()
+    done = {(*(row[name] for name in KEY), row["version"]) for row in rows}
+    unaligned = {tuple(row[name] for name in KEY[:4]) for row in rows if row["failure"].startswith(NO_ALIGNMENT)}
     for one in planned(groups, available(methods), most):
-        if (*one.key, METHODS[one.method].version) not in done:
+        if (*one.key, METHODS[one.method].version) not in done and one.key[:4] not in unaligned:
             row = row_of(one, cache)
+            if row.get("failure", "").startswith(NO_ALIGNMENT):
+                unaligned.add(one.key[:4])
             write(row)
             values = " ".join(f"{name} {row[name]:.4g}" for name in MEASURES if name in row)
             print(" ".join(one.key), values, row.get("failure", ""), flush=True)
@@ -172,7 +185,7 @@ def check() -> None:
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("run", "table", "check"))
+    parser.add_argument("action", choices=("run", "table", "compare", "check"))
     parser.add_argument("groups", nargs="*", default=list(GROUPS), help=f"of {', '.join(GROUPS)}; default: all")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--most", type=int, help="take the first pairs of each group only")
@@ -186,9 +199,12 @@ def main() -> None:
     if options.action == "run":
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         run(options.groups, options.methods, options.most, options.cache)
-    text = document(read())
-    DOCUMENT.write_text(text, encoding="utf-8", newline="\n")
-    print(text)
+    rows = read()
+    COMPARISON.write_text(peer_offers.document(peer_offers.offers(), rows), encoding="utf-8", newline="\n")
+    if options.action != "compare":
+        text = document(rows)
+        DOCUMENT.write_text(text, encoding="utf-8", newline="\n")
+        print(text)
 
 
 if __name__ == "__main__":

@@ -112,3 +112,30 @@ def test_a_failed_run_says_so(tmp_path: Path) -> None:
     image = sitk.Image(8, 8, 8, sitk.sitkFloat32)
     with pytest.raises(RuntimeError, match="status 1: 'affine' has nothing to run"):
         peers.registered("affine", case_of(image, image), tmp_path)
+
+
+def test_a_pair_without_alignment_leaves_one_row_and_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import peer_pairs
+    import peer_tables
+    import peers
+    from HyperPredictRegLib.core.errors import RegistrationError
+
+    tried = []
+
+    def failing(pair: Any, preset: str, cache: Path) -> None:
+        tried.append(pair)
+        raise RegistrationError("The affine alignment collapsed.")
+
+    pair = peer_pairs.Pair("heart", "p1", "m")
+    monkeypatch.setattr(peers, "RESULTS", tmp_path / "rows.csv")
+    monkeypatch.setattr(peers, "case_of", failing)
+    monkeypatch.setattr(peers, "pairs", lambda group: [pair])
+    for _ in range(2):
+        peers.run(["heart"], ["affine", "diffeo"], None, tmp_path)
+    assert tried == [pair]
+    (row,) = peers.read()
+    assert (row["method"], row["failure"]) == ("affine", "no alignment: The affine alignment collapsed.")
+    assert "no alignment" in capsys.readouterr().out
+    assert lines_of(peer_tables.document([row]), "affine") == ["`affine`", "0 (1 failed)"]
