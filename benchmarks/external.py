@@ -40,16 +40,16 @@ Setting = dict[str, float]
 
 def runs() -> Iterator[tuple[Pair, str, Setting, dict[str, object]]]:
     """Yield pair, engine, setting and settings of every run, the most telling ones first."""
-    for pair in (*BRAINS[:1], *HEARTS[:1], *BRAINS[1:], *HEARTS[1:]):
-        for engine in COMPARED:
-            yield pair, engine, {}, {}
+    compared = (*BRAINS[:1], *HEARTS[:1], *BRAINS[1:], *HEARTS[1:])
+    yield from ((pair, engine, {}, {}) for engine in COMPARED[:-1] for pair in compared)
+    for settings in ({"spacing_voxels": 2.5}, {"similarity": "lncc"}):
+        yield BRAINS[0], "niftyreg", {}, settings
     for be in BE:
         for le in LE:
             yield BRAINS[0], "niftyreg", {"be": be, "le": le}, {}
+    yield from ((pair, COMPARED[-1], {}, {}) for pair in compared)
     for weight in WEIGHTS:
         yield BRAINS[0], "elastix", {"regularization_weight": weight}, {}
-    for settings in ({"similarity": "lncc"}, {"spacing_voxels": 3.0}):
-        yield BRAINS[0], "niftyreg", {}, settings
     yield BRAINS[0], "elastix", {}, {"metric": "mattes"}
 
 

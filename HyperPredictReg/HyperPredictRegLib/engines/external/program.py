@@ -108,8 +108,8 @@ class Program:
         if (path := self.otherwise()) is not None:
             return self._checked(path, "this program")
         raise InputError(
-            f"The engine '{self.engine}' needs the program {self.executables[0]}, which is not installed here: {self.remedy}, and "
-            f"put its folder into PATH or the environment variable {self.variable}."
+            f"The engine '{self.engine}' needs the program {self.executables[0]}, which is not installed here: {self.remedy}, "
+            f"and put its folder into PATH or the environment variable {self.variable}."
         )
 
     def version(self, found: Found) -> str:
