@@ -116,15 +116,11 @@ def run(cache: Path) -> None:
 def table() -> None:
     """Print the tables."""
     rows = known()
-    print("| engine | brain: Dice | folded % | CPU s | heart: Dice | folded % | CPU s |")
-    print("|---|---|---|---|---|---|---|")
-    for name in COMPARED:
-        cells = []
-        for group in (BRAINS, HEARTS):
-            found = [row for row in rows if any(row_key(row) == key(pair, name, {}, {}) for pair in group)]
-            cells += [mean(found, column, digits) for column, digits in (("dice", 3), ("folded", 3), ("cpu_seconds", 1))]
-            cells[-3] += f" ({len(found)})"
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    print(f"| Dice (folded %; CPU s) | {' | '.join(COMPARED)} |\n|---|" + "---|" * len(COMPARED))
+    for group in (BRAINS, HEARTS):
+        for pairs in (*([pair] for pair in group), group):
+            title = f"{pairs[0].group} {pairs[0].fixed}, {pairs[0].moving}" if len(pairs) == 1 else f"mean of {len(pairs)}"
+            print(f"| {title} | " + " | ".join(cell(rows, pairs, name) for name in COMPARED) + " |")
     print("\n| engine | setting | settings | Dice | folded % | CPU s |\n|---|---|---|---|---|---|")
     for row in sorted(rows, key=lambda row: (row["engine"], row["settings"])):
         if row["fixed"] == BRAINS[0].fixed and (row["setting"], row["settings"]) != ("{}", "{}"):
@@ -137,9 +133,13 @@ def row_key(row: dict[str, str]) -> tuple[str, ...]:
     return tuple(row[name] for name in COLUMNS[:6])
 
 
-def mean(rows: list[dict[str, str]], column: str, digits: int) -> str:
-    """Return the mean of a column as text, "-" where there are no rows."""
-    return f"{np.mean([float(row[column]) for row in rows]):.{digits}f}" if rows else "-"
+def cell(rows: list[dict[str, str]], pairs: list[Pair], name: str) -> str:
+    """Return means over pairs as text, "-" where a pair was not measured."""
+    found = [row for row in rows if any(row_key(row) == key(pair, name, {}, {}) for pair in pairs)]
+    if len(found) < len(pairs):
+        return "-"
+    dice, folded, seconds = (np.mean([float(row[column]) for row in found]) for column in ("dice", "folded", "cpu_seconds"))
+    return f"{dice:.3f}" if name == AFFINE else f"{dice:.3f} ({folded:.3f}; {seconds:.1f})"
 
 
 def main() -> None:
