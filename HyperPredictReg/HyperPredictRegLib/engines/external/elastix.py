@@ -137,8 +137,7 @@ class ElastixEngine:
     def register(self, task: RegistrationTask) -> Registration:
         """Register the moving image to the fixed one; see `Engine.register`.
 
-        The transform is the program's own cubic B-spline, with as many digits as it writes. One thread and one seed give the same
-        bits.
+        The transform is the program's own cubic B-spline, with as many digits as it writes. The seed is the program's.
 
         Raises
         ------
