@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from helpfulness_cases import SEED, cases, grid_pair, make, truth
-from HyperPredictRegLib.alignment.likeness import likeness
+from HyperPredictRegLib.quality.likeness import likeness
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.engines.base import RegistrationTask
 from HyperPredictRegLib.engines.demons import DemonsEngine, DemonsSettings
