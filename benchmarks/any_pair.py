@@ -5,7 +5,7 @@
     python benchmarks/any_pair.py figure --out FILE.png
 
 Every case of `any_pair_cases.py` is aligned, its evidence found, and registered by the default engine at the settings `LAMBDAS`
-and, for the first case of each kind and use, `CROSS`, with one thread, at Fast or on 200,000 voxels where that is larger.
+and, for the first case of each kind and use, `CROSS`, with one thread, at Fast or on 120,000 voxels where that is larger.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def write_tables(cache: Path) -> None:
     for name, rows in (("runs", runs), ("features", features)):
         table = pd.DataFrame(rows)
         numbers = table.select_dtypes("float").columns
-        table.astype({number: "float32" for number in numbers}).to_parquet(FOLDER / f"{name}.parquet", index=False)
+        table.astype(dict.fromkeys(numbers, "float32")).to_parquet(FOLDER / f"{name}.parquet", index=False)
 
 
 def main() -> None:
