@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ ENGINE = get_engine("diffeo")
 SETTINGS = ENGINE.settings_type()
 LAMBDAS = (0.25, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0, 3.0)
 CROSS = tuple((weight, sigma) for sigma in (0.7, 2.0, 3.5) for weight in (0.25, 0.55, 1.4))
-MOST_LABEL_VOXELS = 1_000_000
+MOST_LABEL_VOXELS = 400_000
+_MOST_LABEL = {"prostate MR-US": 1}
+"""Other labels are landmarks."""
 
 
 def run(cache: Path, minutes: float) -> None:
@@ -107,14 +109,13 @@ def measured(one: AnyCase, cache: Path, *, evidence: bool) -> dict[str, Any]:
     # A start that failed on purpose is not worth a whole table.
     elif case.change.startswith(("turned", "shifted")):
         settings = settings[1::3]
-    before = truth(one, made, made.start, pair.grid, "affine_")
-    found["rows"] = [{**registered(one, made, pair, foreground, setting), **before} for setting in settings]
+    truth = Truth.of(one, made, pair.grid)
+    before = truth.measured(made.start, "affine_")
+    found["rows"] = [{**registered(truth, pair, foreground, setting), **before} for setting in settings]
     return found
 
 
-def registered(
-    one: AnyCase, made: Made, pair: AlignedPair, foreground: sitk.Image, setting: dict[str, float]
-) -> dict[str, float]:
+def registered(truth: Truth, pair: AlignedPair, foreground: sitk.Image, setting: dict[str, float]) -> dict[str, float]:
     """Register at one setting; return its row."""
     task = RegistrationTask(
         pair.fixed, pair.moving, setting, SETTINGS, SEED, view=pair.view, moving_smoothed=pair.moving_smoothed
@@ -131,33 +132,63 @@ def registered(
         "sd_log_jacobian": sd_log_jacobian(jacobian, foreground),
         "spacing_mm": pair.grid.spacing[0],
         "cpu_seconds": seconds,
-        **truth(one, made, pair.whole_transform(result, made.start), pair.grid, ""),
+        **truth.measured(pair.whole_transform(result, truth.made.start)),
     }
 
 
-def truth(one: AnyCase, made: Made, transform: sitk.Transform, grid: Geometry, prefix: str) -> dict[str, float]:
-    """Return what is true of a transform: Dice by label and its mean, landmark error, dense error, whichever is known."""
-    inputs = made.inputs
-    if made.warp is not None:
-        inside = sitk.GetArrayFromImage(nearest(inputs.fixed.foreground, grid)) != 0
-        reached, asked = (
-            sitk.GetArrayFromImage(displacement_field(way, grid))[inside]
-            for way in (sitk.CompositeTransform([made.warp, transform]), reference(one.case))
+@dataclass(frozen=True)
+class Truth:
+    """What a case's transforms are measured by, whichever is known.
+
+    Attributes
+    ----------
+    made : the case.
+    expected : without a warp, displacements (n, 3) at the foreground's voxels of `grid`, where a warp is known.
+    inside : those voxels, boolean.
+    fixed_labels, common : where labels tell; on a grid of at most `MOST_LABEL_VOXELS`, and which.
+    """
+
+    made: Made
+    grid: Geometry
+    expected: np.ndarray | None = None
+    inside: np.ndarray | None = None
+    fixed_labels: sitk.Image | None = None
+    common: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, one: AnyCase, made: Made, grid: Geometry) -> Truth:
+        """Prepare the truth of a case whose working grid is given."""
+        fixed, moving = made.inputs.fixed, made.inputs.moving
+        if made.warp is not None:
+            inside = sitk.GetArrayFromImage(nearest(fixed.foreground, grid)) != 0
+            return cls(made, grid, sitk.GetArrayFromImage(displacement_field(reference(one.case), grid))[inside], inside)
+        if fixed.labels is None or moving.labels is None:
+            return cls(made, grid)
+        coarse = coarse_grid(Geometry.of(fixed.labels), MOST_LABEL_VOXELS)
+        labels = nearest(fixed.labels, coarse)
+        common = np.intersect1d(
+            *(np.unique(sitk.GetArrayViewFromImage(x)) for x in (labels, nearest(moving.labels, coarse, made.start)))
         )
-        middle, worst = np.percentile(np.linalg.norm(reached - asked, axis=-1), (50, 95))
-        return {f"{prefix}error_mm_median": float(middle), f"{prefix}error_mm_95": float(worst)}
-    if inputs.fixed.landmarks is not None and inputs.moving.landmarks is not None:
-        return {f"{prefix}tre_mm": landmark_error(transform, inputs.fixed.landmarks, inputs.moving.landmarks).mean}
-    if inputs.fixed.labels is None or inputs.moving.labels is None:
-        return {}
-    native = coarse_grid(Geometry.of(inputs.fixed.labels), MOST_LABEL_VOXELS)
-    common = np.intersect1d(*(np.unique(sitk.GetArrayViewFromImage(side.labels)) for side in (inputs.fixed, inputs.moving)))
-    if one.domain == "prostate MR-US":
-        common = common[common <= 1]
-    dice = dice_coefficients(nearest(inputs.fixed.labels, native), nearest(inputs.moving.labels, native, transform))
-    found = {int(label): dice.get(int(label), 0.0) for label in common if label}
-    mean = {f"{prefix}dice": float(np.mean(list(found.values())))}
-    return mean | {f"{'affine' if prefix else 'dice'}_{label}": value for label, value in found.items()}
+        return cls(
+            made, grid, fixed_labels=labels, common=tuple(int(x) for x in common if 0 < x <= _MOST_LABEL.get(one.domain, x))
+        )
+
+    def measured(self, transform: sitk.Transform, prefix: str = "") -> dict[str, float]:
+        """Return Dice by label and its mean, landmark error or dense error of a transform; `prefix` is "affine_" or nothing."""
+        fixed, moving = self.made.inputs.fixed, self.made.inputs.moving
+        if self.expected is not None:
+            there = displacement_field(sitk.CompositeTransform([self.made.warp, transform]), self.grid)
+            off = np.linalg.norm(sitk.GetArrayViewFromImage(there)[self.inside] - self.expected, axis=-1)
+            middle, worst = np.percentile(off, (50, 95))
+            return {f"{prefix}error_mm_median": float(middle), f"{prefix}error_mm_95": float(worst)}
+        if fixed.landmarks is not None and moving.landmarks is not None:
+            return {f"{prefix}tre_mm": landmark_error(transform, fixed.landmarks, moving.landmarks).mean}
+        if self.fixed_labels is None or not self.common:
+            return {}
+        dice = dice_coefficients(self.fixed_labels, nearest(moving.labels, Geometry.of(self.fixed_labels), transform))
+        found = {label: dice.get(label, 0.0) for label in self.common}
+        mean = {f"{prefix}dice": float(np.mean(list(found.values())))}
+        return mean | {f"{prefix or 'dice_'}{label}": value for label, value in found.items()}
 
 
 def write_tables(cache: Path) -> None:
