@@ -1,6 +1,6 @@
 """Each kind of evidence judged alone, on the tables that `any_pair.py run` writes: see `docs/evidence.md`.
 
-    python benchmarks/any_pair_rules.py    tunes on the tuning subjects, prints what holds on the others
+    python benchmarks/any_pair_rules.py [--figure FILE.png]    tunes on the tuning subjects, prints what holds on the others
 A start has failed if it is more than two voxels from the best affine one, or, where only labels tell, if these overlap with a
 Dice below .6 all together. What a pick of λ is worth is asked where the start has not failed.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ def to_weight(share: np.ndarray | float) -> np.ndarray:
     return np.asarray(LOW * (HIGH / LOW) ** np.asarray(share))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Judged:
     """One pair: its evidence and its truth over λ.
 
@@ -240,6 +241,10 @@ FAILURE: dict[str, Callable[[Judged], float]] = {
 """Numbers that are larger where the start has failed."""
 
 
+SHOWN = (*list(FAILURE)[:3], "held-out blocks that gain, best", "explained variance, registered")
+"""Those of them in the figure."""
+
+
 def area(failed: Sequence[float], good: Sequence[float]) -> float:
     """Return the area under the ROC curve."""
     a, b = np.asarray(failed)[:, None], np.asarray(good)[None]
@@ -289,11 +294,56 @@ def error_table(pairs: Sequence[Judged]) -> list[str]:
     return lines
 
 
+def draw(pairs: Sequence[Judged], path: Path) -> None:
+    """Draw what the bootstrap says beside what is true: error in mm over λ and over pairs, and failed starts."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    curves, errors, rates = figure.subplots(1, 3)
+    known = [o for o in pairs if o.measure == "mm" and o.loss.size]
+    shown = [
+        next((o for o in known if o.use == "test" and o.domain == d and not o.failed), None) for d in (o.domain for o in known)
+    ]
+    weights = to_weight(SHARES)
+    for color, one in enumerate(dict.fromkeys(o for o in shown if o is not None)):
+        curves.loglog(weights, one.loss / one.affine, color=f"C{color}", label=one.domain)
+        curves.loglog(weights, one.curve("bootstrap_error") / one.number("bootstrap_nothing"), "--", color=f"C{color}")
+    curves.set(
+        xlabel="λ", ylabel="error over that of doing nothing", title="true (lines) and bootstrap (dashes), first test pairs"
+    )
+    curves.legend(fontsize=7)
+    at = round(100 * float(to_share(DEFAULT)))
+    for color, domain in enumerate(dict.fromkeys(o.domain for o in known)):
+        for failed, mark in ((False, "o"), (True, "x")):
+            some = [o for o in known if o.domain == domain and o.failed == failed]
+            told = [o.curve("bootstrap_error")[at] for o in some]
+            errors.loglog(told, [o.loss[at] for o in some], mark, color=f"C{color}", label=domain if not failed else None)
+    ends = np.array(errors.get_xlim())
+    errors.loglog(ends, ends, color="gray", lw=0.8)
+    errors.set(
+        xlabel="bootstrap's error at λ = .4, mm", ylabel="true error, mm", title="known warps and landmarks (x: start failed)"
+    )
+    errors.legend(fontsize=7)
+    for name in SHOWN:
+        bad, good = (
+            np.array([FAILURE[name](o) for o in pairs if o.failed == failed and o.use == "test"]) for failed in (True, False)
+        )
+        levels = np.sort(np.concatenate([bad, good]))[::-1]
+        line = [[0.0, *((values >= level).mean() for level in levels)] for values in (good, bad)]
+        rates.step(*line, where="post", label=f"{name} ({area(bad, good):.2f})")
+    rates.set(xlabel="good starts called failed", ylabel="failed starts found", title="test pairs (area under the curve)")
+    rates.legend(fontsize=7, loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
-    """Print the tables."""
+    """Print the tables, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    parser.add_argument("--figure", type=Path, help="draw into this PNG file, too")
+    options = parser.parse_args()
     pairs = read()
+    if options.figure:
+        draw(pairs, options.figure)
     failed = [o.use for o in pairs if o.failed]
     print(f"{len(pairs)} pairs; of {len(failed)}, {failed.count('test')} of them for test, the start has failed\n")
     for table in (choice_table(pairs), failure_table(pairs), error_table(pairs)):
