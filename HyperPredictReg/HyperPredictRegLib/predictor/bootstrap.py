@@ -1,0 +1,89 @@
+"""The rule without learning: from the bootstrap's errors at a few settings to an error in mm at all of them, and a setting.
+
+It serves where no trained predictor does, and is what one must beat. `benchmarks/any_pair_rules.py` shows how far it leads, and
+where its numbers come from.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from HyperPredictRegLib.core.search_space import SearchSpace, Setting
+from HyperPredictRegLib.predictor.coarse_pair import ACROSS, ALONG, CROSSED
+from HyperPredictRegLib.predictor.evidence import PairEvidence
+from HyperPredictRegLib.results.prediction import Band
+
+FACTOR = 0.89
+"""True error over the bootstrap's, geometric mean over the tuning pairs with a known warp or landmarks."""
+
+LOWER, UPPER = 0.41, 2.04
+"""Factors between which nine of ten true errors of kinds of images lie that `FACTOR` was not taken from."""
+
+FAILED = (6.25, -3.09, -6.68, 0.59)
+"""Of a logistic rule for a start that is more than two voxels off: intercept, then the weights of the share of variance that one
+image explains of the other, of the overlap of the foregrounds, both of the affine step, and of the bootstrap's error of doing
+nothing in voxels of the coarse grid. Failed and good starts weigh the same."""
+
+_GRID = 101
+_LEAST = 1e-6
+
+
+def evidence_curve(evidence: PairEvidence, space: SearchSpace, values: np.ndarray, name: str) -> np.ndarray:
+    """Return a curve of the evidence that is above 0 at any settings: geometric interpolation along the first parameter.
+
+    A further parameter adds what it did where it was tried, linearly between the tries and its default; beyond them no more.
+
+    Parameters
+    ----------
+    space : of the engine on the evidence's grid.
+    values : shape (m, h).
+    name : of the curve.
+    """
+    shares = space.shares(np.asarray(values, dtype=float).reshape(-1, len(space)))
+    curve = np.log(np.maximum(evidence.curves[name], _LEAST))
+    found = PchipInterpolator(ALONG, curve[: len(ALONG)])(shares[:, 0])
+    defaults = space.shares(space.rows([space.defaults]))[0]
+    for column in range(1, len(space)):
+        first = len(ALONG) + len(ACROSS) * (column - 1)
+        known = [(float(defaults[column]), 0.0)]
+        known += [(share, float(curve[first + n] - curve[CROSSED])) for n, share in enumerate(ACROSS)]
+        places, gains = zip(*sorted(known), strict=True)
+        found = found + np.interp(shares[:, column], places, gains)
+    return np.asarray(np.exp(found))
+
+
+def bootstrap_curve(evidence: PairEvidence, space: SearchSpace, values: np.ndarray) -> Band:
+    """Return the error in mm (median over the foreground) that registration is expected to leave at settings (m, h)."""
+    middle = FACTOR * evidence_curve(evidence, space, values, "bootstrap_error")
+    return Band(middle, LOWER * middle, UPPER * middle)
+
+
+def bootstrap_choice(evidence: PairEvidence, space: SearchSpace, folding_limit: float | None = None) -> Setting:
+    """Return the setting of the first parameter with the least expected error, the others at their defaults.
+
+    Whether further parameters can be chosen so was not measured. `folding_limit` : percent of the foreground that may fold on the
+    coarse grid; None is no limit. If no setting keeps to it, the most strongly regularized one is returned.
+    """
+    values = np.tile(space.rows([space.defaults]), (_GRID, 1))
+    values[:, 0] = space.first.from_unit(np.linspace(0, 1, _GRID))
+    error = bootstrap_curve(evidence, space, values).value
+    if folding_limit is not None:
+        kept_to = evidence_curve(evidence, space, values, "folding") <= folding_limit
+        if not kept_to.any():
+            return space.strongest
+        values, error = values[kept_to], error[kept_to]
+    return space.setting(values[int(np.argmin(error))])
+
+
+def chance_failed(evidence: PairEvidence) -> float:
+    """Return how likely the alignment is more than two voxels off, 0 to 1, where every other alignment is.
+
+    Whether the deformable step can make up for that is another question: its error is that of `bootstrap_curve`.
+    """
+    numbers = evidence.numbers
+    told = numbers["explained"], numbers["foreground_overlap"], numbers["bootstrap_nothing"] / numbers["spacing_mm"]
+    score = FAILED[0] + sum(weight * value for weight, value in zip(FAILED[1:], told, strict=True))
+    return 1 / (1 + math.exp(-score))
