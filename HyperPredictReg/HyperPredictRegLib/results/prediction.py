@@ -144,6 +144,10 @@ class Predicted:
     error_mm: BandValue | None = None
     error_95_mm: BandValue | None = None
 
+    def folding(self, domain: str) -> BandValue:
+        """Return folding in percent of `domain`: "foreground" or "grid"."""
+        return {"foreground": self.folding_foreground, "grid": self.folding_grid}[domain]
+
 
 BOOTSTRAP = "bootstrap"
 """What predicts without training: trial registrations of this very pair, coarse ones, against a truth that is known."""

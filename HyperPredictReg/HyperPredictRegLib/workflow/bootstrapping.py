@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent
 from HyperPredictRegLib.engines.base import engine_used
@@ -16,8 +16,19 @@ from HyperPredictRegLib.workflow.preparing import Prepared
 TRYING = "trying settings coarsely against a known truth"
 
 
+STRUCTURES_IDLE = (
+    "Without a trained predictor no Dice is predicted: the expected error counts, and the weights of structures have no effect."
+)
+
+
 def predicted_by_bootstrap(
-    plan: Plan, prepared: Prepared, fixed: Choice, why: str, progress: Progress, cancelled: CancelCheck
+    plan: Plan,
+    prepared: Prepared,
+    fixed: Choice,
+    why: str,
+    doubts: Sequence[str],
+    progress: Progress,
+    cancelled: CancelCheck,
 ) -> Prediction:
     """Predict a pair by the bootstrap rule; the choice is `fixed` until the job's criterion makes its own.
 
@@ -27,6 +38,7 @@ def predicted_by_bootstrap(
     ----------
     fixed : the setting of those who do not predict.
     why : a sentence: why no trained predictor serves.
+    doubts : sentences, for which the prediction is uncertain at best.
 
     Raises
     ------
@@ -48,18 +60,19 @@ def predicted_by_bootstrap(
     )
     suited = alignment.contrast != "different" or plan.engine.info.contrasts != "same"
     surface = surface_of(found, prepared.space, min(pair.grid.spacing))
+    idle = (STRUCTURES_IDLE,) if job.criterion.structures else ()
     return Prediction(
         job=job,
         engine=engine_used(plan.engine, plan.engine_settings),
         predictor=BOOTSTRAP,
         bundle_sha256="",
-        reliability=what_was_measured(found, suited, alignment.doubts, alignment.refusals, why),
+        reliability=what_was_measured(found, doubts, alignment.refusals, why),
         criterion=job.criterion,
         choice=fixed,
         structures=(),
         surface=surface,
         seconds={},
-        warnings=(*inputs.notes, *alignment.warnings, *found.remarks),
+        warnings=(*inputs.notes, *alignment.warnings, *found.remarks, *idle),
         alignment=alignment,
         inputs=inputs.checksums,
         notes=inputs.notes,

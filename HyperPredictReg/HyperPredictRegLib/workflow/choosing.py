@@ -64,9 +64,10 @@ def choose_setting(
         return trained.choice, trained
     if not at_any_cost and plan.engine.info.kind != "built-in":
         return _fixed(prepared.space, card, f"{why}, and trying settings with this engine takes long"), trained
+    doubts = _doubts(plan, prepared, "and what is predicted is for the images as they are after that")
     fixed = _fixed(prepared.space, card, NOT_AS_ALIGNED if prepared.alignment.refusals else AGAINST)
     try:
-        found = predicted_by_bootstrap(plan, prepared, fixed, f"{capitalized(why)}.", progress, cancelled)
+        found = predicted_by_bootstrap(plan, prepared, fixed, f"{capitalized(why)}.", doubts, progress, cancelled)
     except (InputError, RegistrationError) as error:
         return (_fixed(prepared.space, card, str(error).rstrip(".")), None) if trained is None else (trained.choice, trained)
     prediction = chosen_by(found, job.criterion, prepared.space)
@@ -74,7 +75,7 @@ def choose_setting(
 
 
 def _trained(plan: Plan, prepared: Prepared, cancelled: CancelCheck) -> tuple[Prediction | None, Card | None, str]:
-    """Return what a trained predictor says of the pair or None, the card whose fixed setting suits it, and why it cannot serve."""
+    """Return what a trained predictor says of the pair, the card whose fixed setting suits it, and why it cannot serve."""
     folder = bundle_folder(plan.job)
     if folder is None:
         job = plan.job
@@ -121,7 +122,7 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
             features,
             names=inputs.label_names,
             within=prepared.space,
-            doubts=_doubts(plan, prepared),
+            doubts=_doubts(plan, prepared, "as with none of the pairs that the predictor was trained on"),
             refusals=alignment.refusals,
         )
     except InputError as error:
@@ -148,11 +149,11 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
     return chosen_by(prediction, job.criterion, prepared.space), card
 
 
-def _doubts(plan: Plan, prepared: Prepared) -> tuple[str, ...]:
-    """Return sentences on what forbids a reliable prediction."""
+def _doubts(plan: Plan, prepared: Prepared, pulled: str) -> tuple[str, ...]:
+    """Return sentences on what forbids a reliable prediction; `pulled` : what it makes of it if landmarks pull."""
     doubts, info = prepared.alignment.doubts, plan.engine.info
     if prepared.pull is not None:
-        doubts = (*doubts, "Landmarks pull the deformation, as with none of the pairs that the predictor was trained on.")
+        doubts = (*doubts, f"Landmarks pull the deformation, {pulled}.")
     if plan.job.channels:
         doubts = (*doubts, FIRST_PAIR_ONLY)
     if prepared.alignment.contrast != "different" or info.contrasts != "same":

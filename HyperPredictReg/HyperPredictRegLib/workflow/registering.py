@@ -324,6 +324,7 @@ def _report(
         predictor="" if prediction is None else prediction.predictor,
         bundle_sha256="" if prediction is None else prediction.bundle_sha256,
         reliability=None if prediction is None else prediction.reliability,
+        outlook=None if prediction is None else prediction.outlook,
         trials=registered.trials,
         landmark_pull=registered.pull,
         engine_notes=registered.registration.notes,
