@@ -20,38 +20,43 @@ from HyperPredictRegLib.predictor.evidence import IDENTICAL, LITTLE_OVERLAP, Pai
 from HyperPredictRegLib.quality.benefit import UNRELATED, chance_helped
 from HyperPredictRegLib.results.prediction import BOOTSTRAP, Band, BandValue, Outlook, PredictionSurface, Reliability
 
-GRIDS = (300, 33, 9)
-"""Values of each parameter of a surface, where there are one, two, or more of them."""
+GRID = 300
+"""Settings of a surface."""
 
 ROUGHER = (0.0, 0.65)
 """Of the logarithm of SD log-Jacobian on the working grid over that on the coarse one: at equal grids, and per e-fold of them."""
 ROUGHNESS_FACTOR = 1.6
 """Nine in ten lie within this factor of what is expected."""
 FOLDING_FACTOR = 5.0
-LEAST_FOLDING = 0.01
+FEWEST_FOLDED = 0.01
 """Percent; what cannot be told from no folding on a grid of some ten thousand voxels."""
 
 
 def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> PredictionSurface:
-    """Return what the evidence lets expect at all settings.
+    """Return what the evidence lets expect along the first parameter, with the others held at their defaults.
+
+    How far the rule leads was measured along the first parameter only; what the few tries of the others say is left unsaid.
 
     Parameters
     ----------
     space : what the engine accepts on the working grid.
     voxel_mm : edge of that grid's voxels.
     """
-    values = space.grid(GRIDS[min(len(space), len(GRIDS)) - 1])
+    along = space.only((space.first.name,))
+    held = {name: value for name, value in space.defaults.items() if name != space.first.name}
+    values = along.grid(GRID)
+    settings = space.rows([{**held, space.first.name: float(value)} for value in values[:, 0]])
     none = np.zeros((0, len(values)))
-    error = bootstrap_curve(evidence, space, values)
+    error = bootstrap_curve(evidence, space, settings)
     middle, most, rough, folded = (
-        evidence_curve(evidence, space, values, name)
+        evidence_curve(evidence, space, settings, name)
         for name in ("bootstrap_error", "bootstrap_error_95", "sd_log_jacobian", "folding")
     )
     far = most / middle
     rough = rough * np.exp(ROUGHER[0] + ROUGHER[1] * math.log(max(evidence.numbers["coarsening"], 1.0)))
-    folding = _folding(folded)
+    folding = _folding(folded[:: along.first.sign])[:: along.first.sign]
     return PredictionSurface(
-        space=space,
+        space=along,
         values=values,
         structures=(),
         labels=(),
@@ -60,6 +65,7 @@ def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> P
         folding_foreground=folding,
         folding_grid=folding,
         sd_log_jacobian=Band(rough, rough / ROUGHNESS_FACTOR, rough * ROUGHNESS_FACTOR),
+        held=held,
         error_mm=error,
         error_95_mm=Band(far * error.value, far * error.lower, far * error.upper),
         voxel_mm=voxel_mm,
@@ -77,7 +83,7 @@ def outlook_of(evidence: PairEvidence, surface: PredictionSurface, suited: bool)
     helps = chance_helped(float(evidence.curves["held_out_share"][best]), float(evidence.curves["information"][best]), suited)
     least, lower, upper = (float(part[row]) for part in (error.value, error.lower, error.upper))
     return Outlook(
-        failed=math.nan,
+        failed=None,
         helps=0.0 if evidence.numbers["difference"] < IDENTICAL else helps,
         affine_error_mm=BandValue(nothing, LOWER * nothing, UPPER * nothing),
         gain_mm=BandValue(nothing - least, nothing - upper, nothing - lower),
@@ -109,5 +115,7 @@ def what_was_measured(
 
 
 def _folding(coarse: np.ndarray) -> Band:
-    upper = np.maximum(FOLDING_FACTOR * coarse, LEAST_FOLDING)
+    """Return folding with its band from that on the coarse grid, in the order of rising regularization."""
+    coarse = np.minimum.accumulate(coarse)
+    upper = np.maximum(FOLDING_FACTOR * coarse, FEWEST_FOLDED)
     return Band(coarse, coarse / FOLDING_FACTOR, np.minimum(upper, 100.0))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from HyperPredictRegLib.core.formatting import distance
 from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
 from HyperPredictRegLib.results.prediction import Outlook, Predicted
@@ -37,9 +35,9 @@ def chances(outlook: Outlook | None) -> str:
     if outlook is None:
         return ""
     found = []
-    if math.isfinite(outlook.helps):
+    if outlook.helps is not None:
         found.append(f"Deforming helps with a chance of {_percent(outlook.helps)}.")
-    if math.isfinite(outlook.failed):
+    if outlook.failed is not None:
         found.append(f"The chance that the alignment has failed is {_percent(outlook.failed)}.")
     return " ".join(found)
 

@@ -157,7 +157,7 @@ SOURCES = ("network", BOOTSTRAP)
 
 @dataclass(frozen=True)
 class Outlook:
-    """What to expect of a pair whatever the setting: chances from 0 to 1, NaN where nothing is known.
+    """What to expect of a pair whatever the setting: chances from 0 to 1, None where nothing is known.
 
     Attributes
     ----------
@@ -168,8 +168,8 @@ class Outlook:
     source : who says so, one of `SOURCES`.
     """
 
-    failed: float
-    helps: float
+    failed: float | None
+    helps: float | None
     affine_error_mm: BandValue | None = None
     gain_mm: BandValue | None = None
     source: str = "network"
@@ -177,8 +177,7 @@ class Outlook:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise ValueError(f"There is no source of an outlook '{self.source}'.")
-        # Written so that NaN, which is what is not known, passes.
-        if any(chance < 0 or chance > 1 for chance in (self.failed, self.helps)):
+        if any(chance is not None and not 0 <= chance <= 1 for chance in (self.failed, self.helps)):
             raise ValueError("A chance of an outlook lies outside of 0 to 1.")
 
 
