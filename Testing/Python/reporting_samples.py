@@ -99,7 +99,7 @@ def make_report(geometry: Geometry, alignment: np.ndarray) -> Report:
     return Report(
         job=Job(
             fixed="data/fixed scan.nii.gz", moving="C:\\data\\moving.nrrd", out="out", seed=4711,
-            fixed_labels="f.nrrd", moving_labels="m.nrrd",
+            fixed_labels="f.nrrd", moving_labels="m.nrrd", engine="demons",
         ),
         engine=EngineUsed("demons", "1", "Demons", SPACE, {"iterations": [30, 20]}, "0123456789abcdef"),
         setting={"regularization_weight": 1.5},
@@ -298,7 +298,7 @@ def make_prediction(
     surface, criterion = surface or make_surface(), criterion or Criterion(tolerance=0.003)
     best = dataclasses.replace(choose(surface, criterion, "brain-t1 1.0"), fixed=surface.space.defaults)
     parts = {
-        "job": Job(fixed="data/fixed scan.nii.gz", moving="C:\\data\\moving.nrrd", out="out", seed=4711),
+        "job": Job(fixed="data/fixed scan.nii.gz", moving="C:\\data\\moving.nrrd", out="out", seed=4711, engine="demons"),
         "engine": EngineUsed("demons", "1", "Demons", surface.space, {"iterations": [30, 20]}, "0123456789abcdef"),
         "predictor": "brain-t1 1.0",
         "bundle_sha256": "ab" * 32,

@@ -10,8 +10,13 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.files import checked_path
 from HyperPredictRegLib.core.search_space import SearchSpace, Setting
 
-SCHEMA_VERSION = 2
-DEFAULT_ENGINE = "demons"
+SCHEMA_VERSION = 3
+"""Of jobs, predictions and reports. Version 3 added fields, all with defaults, so that files of version 2 can be read as well."""
+
+READS = {"oldest": 2}
+"""For the field that holds the version: see `core.json_records`."""
+
+DEFAULT_ENGINE = "diffeo"
 """The engine of jobs that name none; a job that is written down names it, and gives the same result when this changes."""
 
 RULES = ("plateau", "maximum", "knee")
@@ -150,7 +155,7 @@ class Job:
     reproducible: bool = False
     device: str = "cpu"
     scene: str | None = None
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = field(default=SCHEMA_VERSION, metadata=READS)
 
     @property
     def uses_landmarks(self) -> bool:

@@ -156,13 +156,11 @@ def _doubts(plan: Plan, prepared: Prepared, pulled: str) -> tuple[str, ...]:
         doubts = (*doubts, f"Landmarks pull the deformation, {pulled}.")
     if plan.job.channels:
         doubts = (*doubts, FIRST_PAIR_ONLY)
-    if prepared.alignment.contrast != "different" or info.contrasts != "same":
+    if prepared.alignment.contrast != "different":
         return doubts
-    return (
-        *doubts,
-        "Inside the anatomy the two images seem to differ in contrast, and the registration method "
-        f"{info.title} compares intensities directly.",
-    )
+    unsuited = f"and the registration method {info.title} compares intensities directly."
+    why = unsuited if info.contrasts == "same" else "as in few of the pairs that the predictor was trained on."
+    return (*doubts, f"Inside the anatomy the two images seem to differ in contrast, {why}")
 
 
 def _fixed(space: SearchSpace, card: Card | None, reason: str) -> Choice:
