@@ -35,7 +35,7 @@ def evidence_of(engine: str = "demons", **numbers: float) -> PairEvidence:
     error = 0.8 + 2.0 * (share - BEST) ** 2
     given = {
         "bootstrap_nothing": 2.0, "coarsening": 2.0, "difference": 0.3, "explained": 0.6, "foreground_overlap": 0.9,
-        "anisotropy": 1.2,
+        "anisotropy": 1.2, "foreground_voxels": 9000.0,
     }  # fmt: skip
     curves = {
         "bootstrap_error": error,
@@ -165,6 +165,22 @@ def test_the_rule_can_be_cancelled_and_then_writes_nothing(files: Path, tmp_path
             job, writers=[_saved], progress=lambda event: messages.append(event.message), cancelled=lambda: TRYING in messages
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_two_equal_images_have_nothing_to_gain_and_that_is_said(files: Path) -> None:
+    """With the evidence itself, not a made-up one."""
+    job = job_of(files, Path("unused"), engine="demons", predictor="bundled", moving=str(files / "fixed.nrrd"), moving_labels=None)
+    prediction = workflow.compute_prediction(job)
+    assert prediction.choice.by == "bootstrap" and prediction.outlook is not None and prediction.outlook.helps == 0
+    assert any("there is nothing to gain by deforming" in warning for warning in prediction.warnings)
+    assert prediction.outlook.affine_error_mm.value < 0.2
+    assert np.isfinite(prediction.surface.error_mm.value).all()
+
+
+def test_a_foreground_too_small_for_trials_is_told_in_a_sentence(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("HyperPredictRegLib.predictor.coarse_pair.LEAST_VOXELS", 10**9)
+    with pytest.raises(InputError, match="Nothing can be predicted for this pair.*voxels on the coarse grid.*choose a finer preset"):
+        workflow.compute_prediction(job_of(files, Path("unused"), engine="bspline", predictor="bundled"))
 
 
 def _saved(prediction: Any, folder: Path) -> dict[str, str]:

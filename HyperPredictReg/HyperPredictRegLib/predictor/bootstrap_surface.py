@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,9 +28,11 @@ ROUGHER = (0.0, 0.65)
 """Of the logarithm of SD log-Jacobian on the working grid over that on the coarse one: at equal grids, and per e-fold of them."""
 ROUGHNESS_FACTOR = 1.6
 """Nine in ten lie within this factor of what is expected."""
-FOLDING_FACTOR = 5.0
-FEWEST_FOLDED = 0.01
-"""Percent; what cannot be told from no folding on a grid of some ten thousand voxels."""
+MORE_FOLDED = 2.4
+"""Power of the ratio of the grids by which more folds on the finer one."""
+FOLDING_FACTOR = 4.0
+FEWEST_FOLDED = 0.1
+"""Percent of the working grid that may fold where nothing does on the coarse one, which has some ten thousand voxels."""
 
 
 def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> PredictionSurface:
@@ -48,13 +51,15 @@ def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> P
     settings = space.rows([{**held, space.first.name: float(value)} for value in values[:, 0]])
     none = np.zeros((0, len(values)))
     error = bootstrap_curve(evidence, space, settings)
-    middle, most, rough, folded = (
+    middle, most, rough = (
         evidence_curve(evidence, space, settings, name)
-        for name in ("bootstrap_error", "bootstrap_error_95", "sd_log_jacobian", "folding")
+        for name in ("bootstrap_error", "bootstrap_error_95", "sd_log_jacobian")
     )
     far = most / middle
-    rough = rough * np.exp(ROUGHER[0] + ROUGHER[1] * math.log(max(evidence.numbers["coarsening"], 1.0)))
-    folding = _folding(folded[:: along.first.sign])[:: along.first.sign]
+    coarsening = max(evidence.numbers["coarsening"], 1.0)
+    rough = rough * np.exp(ROUGHER[0] + ROUGHER[1] * math.log(coarsening))
+    strength = slice(None, None, along.first.sign)
+    folding = _folding(evidence, space, settings[strength], coarsening)[strength]
     return PredictionSurface(
         space=along,
         values=values,
@@ -114,8 +119,11 @@ def what_was_measured(
     return Reliability(level, (*against, *doubts, why))
 
 
-def _folding(coarse: np.ndarray) -> Band:
-    """Return folding with its band from that on the coarse grid, in the order of rising regularization."""
-    coarse = np.minimum.accumulate(coarse)
-    upper = np.maximum(FOLDING_FACTOR * coarse, FEWEST_FOLDED)
-    return Band(coarse, coarse / FOLDING_FACTOR, np.minimum(upper, 100.0))
+def _folding(evidence: PairEvidence, space: SearchSpace, settings: np.ndarray, coarsening: float) -> Band:
+    """Return folding at settings (n, h) of rising regularization; less than half of a voxel of the coarse grid is none."""
+    least = 50.0 / evidence.numbers["foreground_voxels"]
+    known = {**evidence.curves, "folding": np.maximum(evidence.curves["folding"], least)}
+    coarse = np.minimum.accumulate(evidence_curve(replace(evidence, curves=known), space, settings, "folding"))
+    value = np.where(coarse > least * (1 + 1e-6), np.minimum(coarse * coarsening**MORE_FOLDED, 100.0), 0.0)
+    upper = np.clip(FOLDING_FACTOR * value, FEWEST_FOLDED, 100.0)
+    return Band(value, value / FOLDING_FACTOR, upper)
