@@ -169,7 +169,8 @@ def test_the_rule_can_be_cancelled_and_then_writes_nothing(files: Path, tmp_path
 
 def test_two_equal_images_have_nothing_to_gain_and_that_is_said(files: Path) -> None:
     """With the evidence itself, not a made-up one."""
-    job = job_of(files, Path("unused"), engine="demons", predictor="bundled", moving=str(files / "fixed.nrrd"), moving_labels=None)
+    same = {"moving": str(files / "fixed.nrrd"), "moving_labels": None}
+    job = job_of(files, Path("unused"), engine="demons", predictor="bundled", **same)
     prediction = workflow.compute_prediction(job)
     assert prediction.choice.by == "bootstrap" and prediction.outlook is not None and prediction.outlook.helps == 0
     assert any("there is nothing to gain by deforming" in warning for warning in prediction.warnings)
@@ -179,7 +180,7 @@ def test_two_equal_images_have_nothing_to_gain_and_that_is_said(files: Path) -> 
 
 def test_a_foreground_too_small_for_trials_is_told_in_a_sentence(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("HyperPredictRegLib.predictor.coarse_pair.LEAST_VOXELS", 10**9)
-    with pytest.raises(InputError, match="Nothing can be predicted for this pair.*voxels on the coarse grid.*choose a finer preset"):
+    with pytest.raises(InputError, match=r"Nothing can be predicted for this pair.*voxels on the coarse grid.*a finer preset"):
         workflow.compute_prediction(job_of(files, Path("unused"), engine="bspline", predictor="bundled"))
 
 
