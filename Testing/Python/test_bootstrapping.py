@@ -35,7 +35,7 @@ def evidence_of(engine: str = "demons", **numbers: float) -> PairEvidence:
     error = 0.8 + 2.0 * (share - BEST) ** 2
     given = {
         "bootstrap_nothing": 2.0, "coarsening": 2.0, "difference": 0.3, "explained": 0.6, "foreground_overlap": 0.9,
-        "anisotropy": 1.2, "foreground_voxels": 9000.0,
+        "anisotropy": 1.2, "foreground_voxels": 9000.0, "spacing_mm": 4.0,
     }  # fmt: skip
     curves = {
         "bootstrap_error": error,
@@ -84,7 +84,7 @@ def test_the_outlook_says_what_the_affine_step_leaves_and_whether_deforming_help
     good = outlook_of(evidence_of(), surface, suited=True)
     assert good.affine_error_mm.lower < good.affine_error_mm.value == 2.0 < good.affine_error_mm.upper
     assert good.gain_mm.value == pytest.approx(1.2, abs=0.01) and good.gain_mm.lower < 1.2 < good.gain_mm.upper
-    assert good.helps > 0.8 and good.failed is None and good.source == "bootstrap"
+    assert good.helps > 0.8 and good.failed < 0.4 and good.source == "bootstrap"
     assert outlook_of(evidence_of(), surface, suited=False).helps < good.helps
     # Identical images have nothing to gain.
     assert outlook_of(evidence_of(difference=1e-6), surface, suited=True).helps == 0
@@ -98,6 +98,11 @@ def test_only_what_was_measured_makes_a_prediction_unreliable() -> None:
     told = what_was_measured(nothing, (), (), "Why.")
     assert told.level == "unreliable" and "10 % of the other's variation" in told.reasons[0] and told.reasons[-1] == "Why."
     assert what_was_measured(found, ("Doubt.",), (), "Why.").level == "uncertain"
+    # Little is explained, little overlaps, and doing nothing leaves six voxels: the alignment has most likely failed.
+    apart = evidence_of(explained=0.2, foreground_overlap=0.5, bootstrap_nothing=24.0)
+    assert what_was_measured(apart, (), (), "Why.").level == "unreliable"
+    assert "chance of a failed alignment is 9" in what_was_measured(apart, (), (), "Why.").reasons[0]
+    assert reliability_of(explained=0.3, foreground_overlap=0.7, bootstrap_nothing=6.0) == "uncertain"
     assert what_was_measured(found, (), ("Refused.",), "Why.").level == "unreliable"
 
 
