@@ -71,7 +71,7 @@ def setting_map(prediction: Prediction) -> list[str]:
         nearest = int(np.linalg.norm(places - surface.space.to_unit(surface.space.rows([chosen.setting])), axis=1).argmin())
     digits = 2 if surface.mean_dice is None else 3
     cells = [
-        f"{number(value, digits)}{'!' if over[n] else ' '}{'*' if n == nearest else ' '}"
+        f"{number(value, digits)}{'!' if over[n] else ''}{'*' if n == nearest else ''}".ljust(digits + 4)
         for n, value in enumerate(here.quality.value)
     ]
     what = "Expected error in mm" if surface.mean_dice is None else "Mean Dice"
