@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -40,7 +40,7 @@ def show_report(report: Report) -> None:
     _say(wording.first_line(report))
     _say(f"{wording.who_chose(report)} {report.choice.sentence}")
     if report.reliability is not None:
-        _say(wording.reliability_words(report.reliability))
+        _say(wording.reliability_words(report.reliability, report.predictor))
     if len(report.trials) > 1:
         for row in wording.trial_rows(report):
             folding = f"{row.foreground} of the foreground, {row.grid} of the grid"
@@ -92,15 +92,20 @@ def show_measured(measured: Measured, voxel_mm: float, landmarks: str = "Landmar
 def show_prediction(prediction: Prediction, asked: Sequence[Predicted], files: Sequence[str]) -> None:
     """Print what is suggested and why, what is predicted there and at the settings asked for, the files, and the next step."""
     from HyperPredictRegLib.reporting import wording
+    from HyperPredictRegLib.reporting.outlook import chances, setting_map
     from HyperPredictRegLib.results.formatting import banded
 
     _say(wording.first_line_of_prediction(prediction))
+    if words := chances(prediction.outlook):
+        _say(words)
     _say(prediction.choice.sentence)
-    _say(wording.reliability_words(prediction.reliability))
+    _say(wording.reliability_words(prediction.reliability, prediction.predictor))
     if prediction.choice.predicted is not None:
         _show_predicted(prediction.choice.predicted)
         for structure in prediction.choice.predicted.structures:
             _say(f"  Dice of {structure.name:<30} {banded(structure.dice)}")
+    for line in () if wording.is_unreliable(prediction) else setting_map(prediction):
+        _say(line)
     for predicted in asked:
         _say(f"At {wording.setting(prediction.surface.space, predicted.setting)}:")
         _show_predicted(predicted)
@@ -113,16 +118,19 @@ def show_prediction(prediction: Prediction, asked: Sequence[Predicted], files: S
 
 
 def _show_predicted(predicted: Predicted) -> None:
-    from HyperPredictRegLib.results.formatting import banded, banded_percent
+    from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
 
-    rows: tuple[tuple[str, BandValue, bool], ...] = (
-        ("mean Dice", predicted.mean_dice, False),
-        ("folding, foreground", predicted.folding_foreground, True),
-        ("folding, grid", predicted.folding_grid, True),
-        ("SD of log-Jacobian", predicted.sd_log_jacobian, False),
+    rows: tuple[tuple[str, BandValue | None, Callable[[BandValue], str]], ...] = (
+        ("mean Dice", predicted.mean_dice, banded),
+        ("error, median", predicted.error_mm, banded_mm),
+        ("error, 95 % below", predicted.error_95_mm, banded_mm),
+        ("folding, foreground", predicted.folding_foreground, banded_percent),
+        ("folding, grid", predicted.folding_grid, banded_percent),
+        ("SD of log-Jacobian", predicted.sd_log_jacobian, banded),
     )
-    for what, band, percent in rows:
-        _say(f"  predicted {what:<22} {banded_percent(band) if percent else banded(band)}")
+    for what, band, text in rows:
+        if band is not None:
+            _say(f"  predicted {what:<22} {text(band)}")
 
 
 def _say(line: str) -> None:

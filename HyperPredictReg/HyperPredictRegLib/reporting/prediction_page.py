@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.formatting import distance
 from HyperPredictRegLib.reporting import prediction_figures, wording
+from HyperPredictRegLib.reporting.outlook import affine_error, chances, gain_at
 from HyperPredictRegLib.reporting.page import (
     Caption,
     KeyNumber,
@@ -28,7 +30,15 @@ from HyperPredictRegLib.reporting.page import (
 )
 from HyperPredictRegLib.results.exchange import prediction_to_json
 from HyperPredictRegLib.results.formatting import band, banded, percent_band, predicted_percent
-from HyperPredictRegLib.results.prediction import Band, Predicted, Prediction, PredictionSurface, StructureChoice
+from HyperPredictRegLib.results.prediction import (
+    BOOTSTRAP,
+    Band,
+    Outlook,
+    Predicted,
+    Prediction,
+    PredictionSurface,
+    StructureChoice,
+)
 from HyperPredictRegLib.selection.interpolation import predict_at
 
 _SAME_DICE = 0.0005
@@ -101,11 +111,13 @@ def render_prediction(prediction: Prediction, pictures: Sequence[Picture]) -> st
         unreliable=unreliable,
         attention=not prediction.choice.feasible or prediction.reliability.level != "reliable",
         first_line=wording.first_line_of_prediction(prediction),
-        reliability_meaning=wording.reliability_meaning(prediction.reliability),
+        chances=chances(prediction.outlook),
+        made_by=_made_by(prediction),
+        reliability_meaning=wording.reliability_meaning(prediction.reliability, prediction.predictor),
         key_numbers=[] if unreliable else _key_numbers(prediction),
         chosen=wording.setting(space, prediction.choice.setting),
         structures=[] if unreliable else _structure_rows(prediction),
-        criterion=wording.criterion_words(prediction.criterion),
+        criterion=wording.criterion_words(prediction.criterion, by_error=prediction.surface.mean_dice is None),
         fixed=wording.setting(space, prediction.choice.fixed),
         given=_given(prediction),
         pictures=pictures,
@@ -120,7 +132,7 @@ def plain_prediction(prediction: Prediction, problem: str) -> str:
     """Return a bare page with the sentences alone, for where the full one cannot be made."""
     lines = (
         wording.first_line_of_prediction(prediction),
-        wording.reliability_words(prediction.reliability),
+        wording.reliability_words(prediction.reliability, prediction.predictor),
         prediction.choice.sentence,
     )
     where = f"({wording.name(problem)}). All numbers are in prediction.json and curves.csv."
@@ -133,14 +145,16 @@ def curves_table(surface: PredictionSurface) -> str:
     Columns, each quantity followed by its 90 % band as ``<quantity>_lower`` and ``<quantity>_upper``:
 
     - one per parameter, by its name, for example ``regularization_weight``; no band;
-    - ``mean_dice`` : mean Dice of the structures below, 0 to 1;
+    - ``mean_dice`` : mean Dice of the structures below, 0 to 1, where it is predicted;
+    - ``error_mm``, ``error_95_mm`` : the expected error, median and 95th percentile over the fixed foreground, where predicted;
     - ``folding_foreground_percent``, ``folding_grid_percent`` : folded voxels in percent of the fixed foreground, and of the
       whole working grid;
     - ``sd_log_jacobian`` : standard deviation of the logarithm of the Jacobian determinant over the foreground;
     - ``dice_<label>_<name>`` : Dice of one structure, by label value and name, 0 to 1.
     """
     columns: list[tuple[str, np.ndarray]] = [(name, surface.values[:, n]) for n, name in enumerate(surface.names)]
-    columns += _banded("mean_dice", surface.mean_dice)
+    for name, of in (("mean_dice", surface.mean_dice), ("error_mm", surface.error_mm), ("error_95_mm", surface.error_95_mm)):
+        columns += [] if of is None else _banded(name, of)
     columns += _banded("folding_foreground_percent", surface.folding_foreground)
     columns += _banded("folding_grid_percent", surface.folding_grid)
     columns += _banded("sd_log_jacobian", surface.sd_log_jacobian)
@@ -167,11 +181,12 @@ def _pictures(prediction: Prediction) -> list[Picture]:
     if not can_be_drawn(surface.space):
         return []
     marks = prediction_figures.Marks(
-        chosen=None if unreliable else prediction.choice.setting, fixed=prediction.choice.fixed or None, trusted=not unreliable
-    )
+        chosen=None if unreliable else prediction.choice.setting, fixed=prediction.choice.fixed or None, trusted=not unreliable,
+        affine_error_mm=affine_error(prediction.outlook),
+    )  # fmt: skip
     pictures = [
         themed_picture(
-            curves_caption(surface.space, trusted=not unreliable),
+            curves_caption(surface.space, trusted=not unreliable, by_error=surface.mean_dice is None),
             lambda theme: prediction_figures.draw_prediction(surface, prediction.criterion, marks, theme),
         )
     ]
@@ -200,6 +215,12 @@ def _title(prediction: Prediction) -> str:
     return f"Before registering {wording.file_name(prediction.job.moving)} to {wording.file_name(prediction.job.fixed)}"
 
 
+def _made_by(prediction: Prediction) -> str:
+    if prediction.predictor == BOOTSTRAP:
+        return "from coarse trial registrations of this very pair against a known truth (the bootstrap rule)"
+    return f"by the predictor {wording.name(prediction.predictor)}"
+
+
 def _key_numbers(prediction: Prediction) -> list[KeyNumber]:
     choice, number, domain, space = prediction.choice, wording.number, prediction.criterion.domain, prediction.surface.space
     predicted = choice.predicted
@@ -213,7 +234,7 @@ def _key_numbers(prediction: Prediction) -> list[KeyNumber]:
             wording.setting(space, choice.setting),
             f"the fixed one is {fixed_words}",
         ),
-        KeyNumber("Mean Dice", number(predicted.mean_dice.value, 3), f"90 % band {band(predicted.mean_dice)}"),
+        *_quality_numbers(predicted, prediction.outlook),
         *(
             KeyNumber(f"Folding of the {of}", predicted_percent(share.value), f"90 % band {percent_band(share)}")
             for of, share in (("foreground", predicted.folding_foreground), ("grid", predicted.folding_grid))
@@ -224,14 +245,35 @@ def _key_numbers(prediction: Prediction) -> list[KeyNumber]:
     ]
     if (fixed := _at_fixed(prediction)) is not None:
         folding = fixed.folding_foreground if domain == "foreground" else fixed.folding_grid
+        what = "expected error" if fixed.mean_dice is None else "mean Dice"
         numbers.append(
             KeyNumber(
                 f"At the fixed {fixed_words}",
-                f"{number(fixed.mean_dice.value, 3)}; {predicted_percent(folding.value)}",
-                f"mean Dice; folding of the {domain}, 90 % band {percent_band(folding)}",
+                f"{_quality_text(fixed)}; {predicted_percent(folding.value)}",
+                f"{what}; folding of the {domain}, 90 % band {percent_band(folding)}",
             )
         )
     return numbers
+
+
+def _quality_numbers(predicted: Predicted, outlook: Outlook | None) -> list[KeyNumber]:
+    numbers = []
+    if (dice := predicted.mean_dice) is not None:
+        numbers.append(KeyNumber("Mean Dice", wording.number(dice.value, 3), f"90 % band {band(dice)}"))
+    if (error := predicted.error_mm) is not None:
+        numbers.append(KeyNumber("Expected error", distance(error.value), f"median; 90 % band {band(error, 2)} mm"))
+    gain = gain_at(predicted, outlook)
+    if gain is not None and outlook is not None and outlook.affine_error_mm is not None:
+        affine = outlook.affine_error_mm
+        remark = f"off the {distance(affine.value)} ({band(affine, 2)}) of affine only"
+        numbers.append(KeyNumber("Gain by deforming", distance(gain), remark))
+    return numbers
+
+
+def _quality_text(predicted: Predicted) -> str:
+    if predicted.mean_dice is not None:
+        return wording.number(predicted.mean_dice.value, 3)
+    return distance(None if predicted.error_mm is None else predicted.error_mm.value)
 
 
 def _at_fixed(prediction: Prediction) -> Predicted | None:

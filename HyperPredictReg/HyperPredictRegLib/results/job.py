@@ -114,7 +114,8 @@ class Job:
     engine : name of a registered engine.
     setting : values by name; an engine's default stands in for each one left out. Empty: λ is chosen by `criterion`,
         and corrected until the folding limit holds.
-    predictor : "bundled", the folder of another bundle, or "none": start from the engine's fixed default instead.
+    predictor : "bundled", the folder of another bundle, or "none": start from the engine's fixed default instead. Where the
+        bundle does not fit the job, or does not know such pairs, trial registrations predict (the bootstrap rule).
     criterion : how λ* is chosen where no setting is given.
     engine_settings : fields of the engine's settings that differ from the preset's.
     preset : "fast", "standard" or "fine": the spacing of the working grid.

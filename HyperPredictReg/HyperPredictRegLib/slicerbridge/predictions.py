@@ -16,7 +16,7 @@ import numpy as np
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.search_space import Parameter, Setting
 from HyperPredictRegLib.results.exchange import prediction_from_json, prediction_to_json
-from HyperPredictRegLib.results.formatting import banded, banded_percent
+from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
 from HyperPredictRegLib.results.prediction import Band, Prediction, PredictionSurface
 from HyperPredictRegLib.selection import NO_FOLDING_PERCENT, interpolated
 from HyperPredictRegLib.selection.interpolation import band_value, beside
@@ -71,11 +71,12 @@ class _Drawn:
     ----------
     parameter : the one along the horizontal axis.
     x : its values, rising, shape (n,).
-    dice : of all structures together or of one, shape (n,).
+    dice : of all structures together or of one, shape (n,); where no Dice is predicted, the expected error in mm instead.
     folding : in percent, shape (n,).
     yours, fixed, chosen : its value in the user's setting, in the one for those who do not predict, and in the suggested one;
         None where there is none.
     limit : of folding in percent, or None.
+    by_error : whether `dice` is the expected error.
     """
 
     parameter: Parameter
@@ -86,6 +87,7 @@ class _Drawn:
     fixed: float | None = None
     chosen: float | None = None
     limit: float | None = None
+    by_error: bool = False
 
     def read(self, values: np.ndarray, at: float | None) -> float:
         """Return one of the curves at a value of the parameter, between its points on the parameter's scale."""
@@ -179,8 +181,8 @@ def _drawn_once(nodes: PredictionNodes) -> Iterator[None]:
 
 def _dice_range(drawn: _Drawn) -> tuple[float, float]:
     low, high = float(np.nanmin(drawn.dice.lower)), float(np.nanmax(drawn.dice.upper))
-    span = max(0.1, high - low)
-    return max(0.0, low - 0.1 * span), min(1.05, high + 0.1 * span)
+    span = max(0.05 * high if drawn.by_error else 0.1, high - low)
+    return max(0.0, low - 0.1 * span), high + 0.1 * span if drawn.by_error else min(1.05, high + 0.1 * span)
 
 
 def _folding_range(drawn: _Drawn) -> tuple[float, float]:
@@ -296,6 +298,7 @@ def show_structure(
     drawn = _drawn(prediction, structure, setting)
     row, domain = _row(prediction.surface, structure), prediction.criterion.domain
     what = "Mean Dice" if row is None else f"Dice of {prediction.surface.structures[row]}"
+    what = "Expected error" if drawn.by_error else what
     relied_on, symbol = prediction.choice.predicted is not None, _symbol(drawn.parameter)
     axis = fitting_title(f"{symbol} ({drawn.parameter.title.lower()})", AXIS_TITLE_PIXELS)
     names = {
@@ -309,7 +312,7 @@ def show_structure(
     with _drawn_once(nodes):
         set_columns(nodes.marks, _columns(drawn))
         nodes.dice_chart.SetTitle(fitting_title(what))
-        nodes.dice_chart.SetYAxisTitle("Dice, predicted")
+        nodes.dice_chart.SetYAxisTitle("mm, expected" if drawn.by_error else "Dice, predicted")
         nodes.folding_chart.SetTitle(f"Folding of the {domain}")
         nodes.folding_chart.SetYAxisTitle("%, predicted")
         for chart in (nodes.dice_chart, nodes.folding_chart):
@@ -383,19 +386,28 @@ def read_out(
         here = interpolated(surface, surface.space.rows([setting]))
     except InputError as error:
         return str(error)
-    dice = here.mean_dice if row is None else here.dice[row]
+    quality = here.quality if row is None else here.dice[row]
     folding = here.folding(criterion_domain)
     what = "Dice" if row is None else f"Dice of {surface.structures[row]}"
-    return f"{what} {banded(band_value(dice, 0), 2)}, folding {banded_percent(band_value(folding, 0))}"
+    if surface.mean_dice is None:
+        words = f"expected error {banded_mm(band_value(quality, 0))}"
+    else:
+        words = f"{what} {banded(band_value(quality, 0), 2)}"
+    return f"{words}, folding {banded_percent(band_value(folding, 0))}"
 
 
 def table_columns(surface: PredictionSurface) -> dict[str, Sequence[float]]:
-    """Return all predicted numbers as columns: parameters, mean Dice, folding, and each structure's Dice, with their bands."""
+    """Return all predicted numbers as columns: parameters, mean Dice, error, folding, each structure's Dice, with their bands."""
     columns: dict[str, Sequence[float]] = {
         parameter.title: surface.values[:, n].tolist() for n, parameter in enumerate(surface.space)
     }
-    bands: dict[str, Band] = {
+    quality = {
         "Mean Dice": surface.mean_dice,
+        "Expected error (mm)": surface.error_mm,
+        "Expected error, 95th percentile (mm)": surface.error_95_mm,
+    }
+    bands: dict[str, Band] = {
+        **{title: band for title, band in quality.items() if band is not None},
         "Folding of foreground (%)": surface.folding_foreground,
         "Folding of grid (%)": surface.folding_grid,
     }
@@ -418,13 +430,14 @@ def _drawn(prediction: Prediction, structure: int | str | None, setting: Setting
     return _Drawn(
         parameter,
         surface.values[:, 0],
-        surface.mean_dice if row is None else surface.dice[row],
+        surface.quality if row is None else surface.dice[row],
         surface.folding(prediction.criterion.domain),
         yours=(setting or choice.setting).get(parameter.name, choice.setting[parameter.name]),
         fixed=choice.fixed.get(parameter.name),
         # With an unreliable prediction none is suggested.
         chosen=None if choice.predicted is None else choice.setting[parameter.name],
         limit=prediction.criterion.folding_limit,
+        by_error=surface.mean_dice is None,
     )
 
 
