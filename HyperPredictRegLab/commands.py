@@ -26,20 +26,29 @@ _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 @app.command("synthesise", hidden=True)
 @app.command("synthesize")
 def synthesize(
-    labelmaps: Annotated[str, typer.Argument(help="Folder with one label map per person, FreeSurfer's codes, 1 mm.")],
+    labelmaps: Annotated[
+        str, typer.Argument(help="Folder with one label map per person, FreeSurfer's codes, 1 mm; for --any: with subfolders.")
+    ],
     out: options.Out,
     count: Annotated[int, typer.Option(min=1, help="Pairs to make.")],
     first: Annotated[int, typer.Option(min=0, help="Number of the first pair, to extend a set or share the work.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Fixes every random choice.")] = 20240901,
+    anatomy: Annotated[
+        list[str] | None,
+        typer.Option("--any", metavar="SUBFOLDER", help="Pairs of any anatomy: shapes, and maps of this subfolder; may repeat."),
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make training pairs with known labels from label maps, and list them in a manifest for sweep."""
+    """Make training pairs with known labels from label maps, and list them in a manifest for sweep.
+
+    With --any the pairs show random shapes and any anatomy in any contrast, and the true transform lies beside most of them.
+    """
     if not out:
         raise InputError("--out is empty: name a folder for the pairs.")
     from HyperPredictRegLib.core.progress import ProgressEvent
 
+    from HyperPredictRegLab.synthesis.any_pairs import anatomy_maps, write_any_pairs
     from HyperPredictRegLab.synthesis.pairs import write_pairs
-
 
     with watched(quiet, "Stopping after this pair; again to stop at once.") as (progress, cancelled):
 
@@ -48,7 +57,11 @@ def synthesize(
                 raise Cancelled("Stopped. Complete pairs are kept: the same command goes on with the rest.")
             progress(event)
 
-        manifest = write_pairs(label_maps(labelmaps), Path(out), count=count, seed=seed, first=first, progress=step)
+        if anatomy:
+            maps = anatomy_maps(Path(labelmaps), anatomy)
+            manifest = write_any_pairs(maps, Path(out), count=count, seed=seed, first=first, progress=step)
+        else:
+            manifest = write_pairs(label_maps(labelmaps), Path(out), count=count, seed=seed, first=first, progress=step)
     typer.echo(f"Pairs {first} to {first + count - 1} are listed in {manifest}.")
 
 
