@@ -97,6 +97,10 @@ def sweep(  # noqa: PLR0913 - one parameter per option of the command
         list[str] | None,
         typer.Option(metavar="NAME", help="Parameter to try; others keep their default. May repeat; all if left out."),
     ] = None,
+    along_first: Annotated[
+        int, typer.Option(metavar="N", help="Of several parameters: N of --count settings vary the first one only.")
+    ] = 0,
+    evidence: Annotated[bool, typer.Option("--evidence", help="Find the evidence too that some predictors read.")] = False,
     seed: options.Seed = 20240901,
     scheduler: Annotated[str | None, typer.Option(metavar="tcp://HOST:PORT", help="A dask scheduler to run on.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this computer; one per core if left out.")] = None,
@@ -120,13 +124,13 @@ def sweep(  # noqa: PLR0913 - one parameter per option of the command
     if not out:
         raise InputError("--out is empty: name a folder for the sweep.")
     chosen, alignment = options.settings(set_engine), options.settings(set_alignment)
-    settings = SweepSettings(engine or SweepSettings.engine, chosen, preset, alignment, seed)
+    settings = SweepSettings(engine or SweepSettings.engine, chosen, preset, alignment, seed, evidence)
     with watched(quiet or as_json, at_once=_STOPPED) as (progress, cancelled):
         result = sweeps.sweep(
             manifest,
             out,
             settings=settings,
-            design=_design(values, count, seed, vary),
+            design=_design(values, count, seed, vary, along_first),
             scheduler=scheduler,
             workers=workers,
             retry_failed=retry_failed,
@@ -136,7 +140,7 @@ def sweep(  # noqa: PLR0913 - one parameter per option of the command
     _show_sweep(result, as_json)
 
 
-def _design(values: str | None, count: int | None, seed: int, vary: list[str] | None) -> Design:
+def _design(values: str | None, count: int | None, seed: int, vary: list[str] | None, along_first: int) -> Design:
     from HyperPredictRegLab.sweep.design import Design
 
     if values is not None and count is not None:
@@ -144,7 +148,7 @@ def _design(values: str | None, count: int | None, seed: int, vary: list[str] | 
     listed = _numbers(values, "--values")
     if values is not None and not listed:
         raise InputError("--values names no λ: write numbers with commas between them, such as 0.5,0.7.")
-    return Design(listed, Design().count if count is None else count, seed, tuple(dict.fromkeys(vary or ())))
+    return Design(listed, Design().count if count is None else count, seed, tuple(dict.fromkeys(vary or ())), along_first)
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...]:

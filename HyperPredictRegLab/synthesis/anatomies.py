@@ -30,7 +30,7 @@ AIR, CONTEXT, BODY, FILLING, LESION = 0, 200, 250, 251, 254
 LEAST_PEOPLE = 4
 """Maps that an anatomy needs for pairs of two people; with fewer they may well show one person."""
 
-_SPARSE = 0.55
+_SPARSE = 0.22
 _SCANNED_BODY = 0.3
 """Of a scan's range, above its air."""
 _SIDES = re.compile(r"[-_ ](lt|rt|l|r|left|right)(?=$|[-_ ])", re.IGNORECASE)
@@ -53,6 +53,10 @@ class Anatomy:
     edge_mm: float
     tissues: np.ndarray
     scan: np.ndarray | None = None
+
+
+Placed = tuple[tuple[slice, ...], np.ndarray]
+"""A box and what is true in it."""
 
 
 @lru_cache(maxsize=128)
@@ -118,25 +122,29 @@ def _names(path: Path) -> dict[int, str]:
 def with_body(anatomy: Anatomy, rng: np.random.Generator, always: bool = False) -> Anatomy:
     """Lay a body of soft tissue around organs that a map shows alone, filled with what no label names.
 
-    Without `always` only where the organs fill little of their own outline. A scan shows its own body.
+    Without `always` only where the organs fill little of their box. A scan shows its own body, and so do maps that name skin.
     """
     if anatomy.scan is not None:
         seen = ndimage.binary_fill_holes(ndimage.binary_opening(anatomy.scan > _SCANNED_BODY))
         return replace(anatomy, codes=np.where((anatomy.codes == 0) & seen, np.uint8(BODY), anatomy.codes))
     codes = anatomy.codes
-    margin = max(4, int(0.08 * max(codes.shape)))
+    if (codes >= CONTEXT).any() or not (always or is_sparse(anatomy)):
+        return anatomy
+    margin = max(4, int(0.12 * max(codes.shape)))
     padded = np.pad(codes, margin)
     thin = (slice(None, None, 2),) * 3
     near = ndimage.gaussian_filter((padded[thin] > 0).astype(np.float32), margin / 3)
-    labeled = float((codes > 0).sum())
-    coarse = ndimage.binary_fill_holes(ndimage.binary_closing(near > 0.06, iterations=max(2, margin // 2)))
+    coarse = ndimage.binary_fill_holes(ndimage.binary_closing(near > 0.05, iterations=max(2, margin // 2)))
     body = ndimage.zoom(coarse, 2, order=0)[tuple(slice(0, n) for n in padded.shape)]
     body = np.pad(body, [(0, n - m) for n, m in zip(padded.shape, body.shape, strict=True)], mode="edge")
-    if not always and labeled > _SPARSE * body.sum():
-        return anatomy
     filling = smooth(padded.shape, 1.0, float(rng.uniform(0.08, 0.2)) * max(padded.shape), rng)
     filled = np.where(filling > 0.5, FILLING, np.where(filling < -0.7, FILLING + 1, BODY)).astype(np.uint8)
     return Anatomy(np.where((padded == 0) & body, filled, padded), anatomy.edge_mm, anatomy.tissues)
+
+
+def is_sparse(anatomy: Anatomy) -> bool:
+    """Tell whether a map names a few organs only, which nobody images without the body around them."""
+    return bool((anatomy.codes > 0).mean() < _SPARSE)
 
 
 def without_surroundings(anatomy: Anatomy) -> Anatomy:
@@ -209,17 +217,14 @@ def _filling(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     return np.where(field > 0.6, FILLING, np.where(field < -0.6, FILLING + 1, BODY)).astype(np.uint8)
 
 
-def _pasted(codes: np.ndarray, masks: Sequence[tuple[tuple[slice, ...], np.ndarray]], first: int) -> np.ndarray:
+def _pasted(codes: np.ndarray, masks: Sequence[Placed], first: int) -> np.ndarray:
     for code, (box, mask) in enumerate(masks, first):
         codes[box][mask] = code
     return codes
 
 
-Placed = tuple[tuple[slice, ...], np.ndarray]
-
-
 def _ellipsoids(shape: tuple[int, ...], count: int, rng: np.random.Generator) -> list[Placed]:
-    found = []
+    found: list[Placed] = []
     everywhere = (slice(None),) * 3
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1).astype(np.float32)
     for _ in range(count):

@@ -1,6 +1,6 @@
 """Training pairs of any anatomy: random shapes and real label maps, with the true transform beside most of them.
 
-That training on shapes of chance carries over to real images was found by Hoffmann et al., IEEE TMI 41 (2022) 543,
+That a network trained on random shapes serves real images was found by Hoffmann et al., IEEE TMI 41 (2022) 543,
 doi:10.1109/TMI.2021.3116879 (SynthMorph), and Dey et al., arXiv:2411.02372. How a pair is made: `docs/predictor.md`.
 """
 
@@ -17,7 +17,7 @@ from HyperPredictRegLib.core.files import writing_into
 from HyperPredictRegLib.core.progress import Progress, silent
 from HyperPredictRegLib.spatial.transforms import write_transform
 
-from HyperPredictRegLab.synthesis.any_recipe import AnyRecipe, draw_any
+from HyperPredictRegLab.synthesis.any_recipe import VOXELS, AnyRecipe, draw_any
 from HyperPredictRegLab.synthesis.pairs import NUMBER_DIGITS, PairSet, write_image
 from HyperPredictRegLab.synthesis.scenes import made
 
@@ -99,7 +99,7 @@ class PlannedAnyPair:
 
 
 def plan_any_pair(
-    maps: Mapping[str, Sequence[Path]], number: int, *, seed: int, voxels: tuple[int, int] = (42, 58)
+    maps: Mapping[str, Sequence[Path]], number: int, *, seed: int, voxels: tuple[int, int] = VOXELS
 ) -> PlannedAnyPair:
     """Decide all about pair `number`; it depends on nothing but the arguments, the maps' names among them."""
     rng = np.random.default_rng([seed, number, 7])
@@ -114,7 +114,7 @@ def write_any_pairs(
     count: int,
     seed: int,
     first: int = 0,
-    voxels: tuple[int, int] = (42, 58),
+    voxels: tuple[int, int] = VOXELS,
     progress: Progress = silent,
 ) -> Path:
     """Make pairs of any anatomy; they are written, listed, resumed and extended as `write_pairs` does.

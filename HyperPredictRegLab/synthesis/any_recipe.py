@@ -23,6 +23,9 @@ REAL_SHARE, ORGANS_SHARE = 0.5, 0.1
 DIFFERENT_SHARE, THICK_SHARE, CUT_SHARE, CHANGE_SHARE = 0.5, 0.2, 0.25, 0.2
 CT_SHARE, ULTRASOUND_SHARE, SCAN_SHARE = 0.2, 0.1, 0.25
 
+VOXELS = (22, 40)
+"""Least and largest edge of a cube with as many voxels as an image has: a registration then takes a second of a busy core."""
+
 LEAST_EDGE_MM, MOST_EDGE_MM = 0.05, 4.0
 
 STARTS = {"product": 0.34, "near": 0.44, "failed": 0.22}
@@ -75,7 +78,7 @@ class AnyRecipe:
     moving: Look
 
 
-def draw_any(maps: dict[str, list[Path]], rng: np.random.Generator, voxels: tuple[int, int] = (42, 58)) -> AnyRecipe:
+def draw_any(maps: dict[str, list[Path]], rng: np.random.Generator, voxels: tuple[int, int] = VOXELS) -> AnyRecipe:
     """Draw a pair.
 
     Parameters
@@ -94,14 +97,14 @@ def draw_any(maps: dict[str, list[Path]], rng: np.random.Generator, voxels: tupl
     angle = abs(rng.normal(0, 8)) if rng.random() < 0.85 else rng.uniform(15, 45)
     start = str(rng.choice(list(STARTS), p=list(STARTS.values())))
     failed = start == "failed"
-    count = int(rng.integers(voxels[0], voxels[1] + 1))
+    count = round(float(voxels[0] * (voxels[1] / voxels[0]) ** rng.random()))
     return AnyRecipe(
         group=group,
         domain=domain,
         maps=tuple(chosen),
         seed=_seed(rng),
         voxels=count,
-        edge_mm=0.0 if chosen and rng.random() < 0.7 else _round(np.exp(rng.uniform(np.log(LEAST_EDGE_MM), np.log(MOST_EDGE_MM)))),
+        edge_mm=0.0 if chosen and rng.random() < 0.7 else _round(LEAST_EDGE_MM * (MOST_EDGE_MM / LEAST_EDGE_MM) ** rng.random()),
         moving_edge=_round(np.exp(rng.uniform(-0.22, 0.22))),
         view=str(rng.choice(("whole", "stripped", "body", "inside"), p=(0.4, 0.2, 0.2, 0.2))),
         family=str(rng.choice(FAMILIES, p=(0.35, 0.35, 0.18, 0.12))),
@@ -113,7 +116,7 @@ def draw_any(maps: dict[str, list[Path]], rng: np.random.Generator, voxels: tupl
         header_rotation=_turned(rng, abs(rng.normal(0, 12))) if rng.random() < 0.5 else (0.0, 0.0, 0.0),
         start=start,
         start_rotation=_turned(rng, rng.uniform(8, 70) if failed else abs(rng.normal(0, 1.5))),
-        start_shift=_rounded(rng.normal(0, 1, 3) * (rng.uniform(1, 9) if failed else rng.uniform(0, 0.8))),
+        start_shift=_rounded(rng.normal(0, 1, 3) * (rng.uniform(1, 7) if failed else rng.uniform(0, 0.8))),
         start_scale=_rounded(rng.normal(0, 0.08 if failed else 0.012, 3)),
         fixed=look,
         moving=other,
@@ -158,8 +161,8 @@ def _looks(group: str, rng: np.random.Generator) -> tuple[Look, Look]:
     drawn = [_look(contrast, number, shared, rng) for contrast, number in zip(kinds, seeds, strict=True)]
     if thick:
         which = int(rng.integers(2))
-        slices = {"slice_axis": axis, "slice_ratio": ratio}
-        drawn = [replace(look, **slices) if both or n == which else look for n, look in enumerate(drawn)]
+        sliced = [replace(look, slice_axis=axis, slice_ratio=ratio) for look in drawn]
+        drawn = [after if both or n == which else before for n, (before, after) in enumerate(zip(drawn, sliced, strict=True))]
     if rng.random() < CUT_SHARE:
         which = int(rng.integers(2))
         drawn[which] = replace(drawn[which], cut=_cut(rng))

@@ -216,6 +216,7 @@ def _linear_weights(count: int, stride: int, knots: int) -> np.ndarray:
 
 
 def deformation(shape: tuple[int, ...], sd: float, length: float, rng: np.random.Generator) -> np.ndarray:
+    """Return a smooth random shift, shape (3, k, j, i): `smooth` along each axis."""
     return np.stack([smooth(shape, sd, length, rng) for _ in range(3)])
 
 
@@ -243,6 +244,7 @@ def _along(values: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
 
 
 def nearest_codes(ids: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return a map's codes at places, shape (3, k, j, i) in voxels; beyond the map there is what its border shows."""
     flat = np.zeros(places.shape[1:], dtype=np.int32)
     for n, count in enumerate(ids.shape):
         flat *= count

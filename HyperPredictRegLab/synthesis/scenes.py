@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from HyperPredictRegLab.synthesis.anatomies import (
     ORGANS,
     Anatomy,
+    is_sparse,
     map_anatomy,
     shape_anatomy,
     with_body,
@@ -22,10 +23,11 @@ from HyperPredictRegLab.synthesis.anatomies import (
 )
 from HyperPredictRegLab.synthesis.any_recipe import MOST_EDGE_MM, AnyRecipe
 from HyperPredictRegLab.synthesis.looks import Look, Seen, imaged
+from HyperPredictRegLab.synthesis.maps import nearest_codes
 from HyperPredictRegLab.synthesis.warps import difference, drawn_warp
 
 _MARGIN = 3
-_LEAST_SIDE, _MOST_SIDE = 20, 96
+_LEAST_SIDE, _MOST_SIDE = 18, 96
 _CUT_FACE = 0.3
 """Share of a map's face that shows tissue from which on it is taken to go on beyond."""
 _LEAST_LABEL_VOXELS = 30
@@ -72,7 +74,7 @@ class _Stage:
 
     def codes(self, places: np.ndarray) -> np.ndarray:
         """Return the codes at places on the stage."""
-        return _nearest(self.anatomy.codes, self.at(places))
+        return nearest_codes(self.anatomy.codes, self.at(places))
 
     def scan(self, places: np.ndarray) -> np.ndarray | None:
         """Return the real image at places on the stage, None if the anatomy has none."""
@@ -127,7 +129,7 @@ def _stages(recipe: AnyRecipe, maps: Mapping[str, Sequence[Path]], rng: np.rando
         by_name = {path.name: path for path in maps[recipe.domain]}
         found = [map_anatomy(by_name[name]) for name in recipe.maps]
         seed = int(rng.integers(2**31))
-        if recipe.view == "stripped":
+        if recipe.view == "stripped" and not any(is_sparse(anatomy) for anatomy in found):
             found = [without_surroundings(anatomy) for anatomy in found]
         else:
             found = [with_body(anatomy, np.random.default_rng(seed), recipe.view == "body") for anatomy in found]
@@ -140,8 +142,8 @@ def _stages(recipe: AnyRecipe, maps: Mapping[str, Sequence[Path]], rng: np.rando
         room = 0.0 if recipe.view == "inside" else 2.0 * _MARGIN
         if not stages:
             ratio = float(np.prod(extent * shares) ** (1 / 3) / recipe.voxels)
-            shape = np.clip(np.rint(extent * shares / ratio + room), _LEAST_SIDE, _MOST_SIDE).astype(int)
-            shape = (int(shape[0]), int(shape[1]), int(shape[2]))
+            k, j, i = np.clip(np.rint(extent * shares / ratio + room), _LEAST_SIDE, _MOST_SIDE).astype(int).tolist()
+            shape = (k, j, i)
         else:
             # Another person fills the view as the first one does, but for what is drawn as the pose's scale.
             ratio = float(np.prod(extent * shares) ** (1 / 3) / recipe.voxels)
@@ -259,17 +261,19 @@ def _start(
     center = here.mean(axis=0)
     linear, shift = _fitted(here - center, there)
     turn = Rotation.from_rotvec(recipe.start_rotation, degrees=True).as_matrix()
+    matrix = linear @ turn @ np.diag(np.exp(recipe.start_scale))
+    offset = shift + edge * np.array(recipe.start_shift) - matrix @ center
     transform = sitk.AffineTransform(3)
-    transform.SetCenter(center.tolist())
-    transform.SetMatrix((linear @ turn @ np.diag(np.exp(recipe.start_scale))).ravel().tolist())
-    transform.SetTranslation((shift + edge * np.array(recipe.start_shift) - center).tolist())
+    # Rounded: sums come out alike to the last digit on no two computers.
+    transform.SetMatrix(np.round(matrix, 7).ravel().tolist())
+    transform.SetTranslation(np.round(offset, 6).tolist())
     return transform
 
 
 def _field_points(truth: sitk.Image, labels: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
     """Return places within the labels (everywhere if there are none) and where the truth leads them, each (n, 3)."""
     grid = Geometry.of(truth)
-    named = sitk.GetArrayViewFromImage(grid.resample(labels, interpolator=sitk.sitkNearestNeighbor)) > 0
+    named = sitk.GetArrayFromImage(grid.resample(labels, interpolator=sitk.sitkNearestNeighbor)) > 0
     chosen = np.argwhere(named if named.sum() > 500 else np.ones_like(named))
     chosen = chosen[:: max(1, len(chosen) // 4000)]
     here = grid.to_lps(chosen[:, ::-1].astype(float))
@@ -294,26 +298,18 @@ def _label_centers(fixed: sitk.Image, moving: sitk.Image) -> tuple[np.ndarray, n
 
 
 def _fitted(here: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the linear part (3, 3) and the shift that fit places about their mean; stiff along what they hardly span."""
+    """Return the linear part (3, 3) and the shift that fit places about their mean; held back along what they hardly span."""
     shift = there.mean(axis=0)
     moment = here.T @ here / len(here)
-    stiffness = max(0.02 * float(np.trace(moment)), 1e-9) * np.eye(3)
+    brake = max(0.02 * float(np.trace(moment)), 1e-9) * np.eye(3)
     cross = (there - shift).T @ here / len(here)
     turn = _rotation(cross) if len(here) >= 3 else np.eye(3)
     if len(here) > 200:
-        stiffness *= 1e-3
-    return (cross + turn @ stiffness) @ np.linalg.inv(moment + stiffness), shift
+        brake *= 1e-3
+    return (cross + turn @ brake) @ np.linalg.inv(moment + brake), shift
 
 
 def _rotation(cross: np.ndarray) -> np.ndarray:
     """Return the rotation nearest to a cross-covariance (Kabsch)."""
     left, _, right = np.linalg.svd(cross)
     return np.asarray(left @ np.diag([1, 1, np.sign(np.linalg.det(left @ right))]) @ right)
-
-
-def _nearest(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return the codes at places; beyond the map there is what its border shows."""
-    flat = np.zeros(places.shape[1:], dtype=np.int64)
-    for axis, count in enumerate(codes.shape):
-        flat = flat * count + np.clip(np.rint(places[axis]), 0, count - 1).astype(np.int64)
-    return np.asarray(codes.ravel()[flat])
