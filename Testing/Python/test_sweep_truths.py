@@ -89,7 +89,7 @@ def test_errors_in_mm_are_those_of_the_truth(organs: Path) -> None:
     assert prepared.columns["spacing_mm"] == pytest.approx(prepared.pair.grid.spacing[0])
     rows = run_rows(prepared, SETTINGS, [{"regularization_weight": 0.9}, {"regularization_weight": 3.0}])
     assert rows[0]["error_mm_median"] < 0.85 * rows[0]["affine_error_mm_median"]
-    assert rows[0]["error_mm_median"] < rows[0]["error_mm_95"] < rows[1]["error_mm_95"]
+    assert all(row["error_mm_median"] < row["error_mm_95"] < row["affine_error_mm_95"] for row in rows)
     common = common_columns(pair, SETTINGS)
     assert common["domain"] == "organs" and common["start"] == "given"
 
