@@ -9,40 +9,21 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy.interpolate import BSpline
 from torch import nn
 
-from HyperPredictRegLib.core.search_space import Parameter
-
-DEGREE = 3
-
-
-def knots_for(values: np.ndarray, count: int) -> tuple[float, ...]:
-    """Return `count` knots in rising order at even quantiles of `values` (n,), from the least to the greatest.
-
-    Where a sweep tried many settings, because something changes there, a curve can turn more.
-    """
-    return tuple(np.quantile(np.asarray(values, dtype=float), np.linspace(0, 1, count)).tolist())
-
-
-def basis_size(knots: Sequence[float]) -> int:
-    """Return the number of basis functions over `knots`."""
-    return len(knots) + DEGREE - 1
-
-
-def basis_at(values: np.ndarray, knots: Sequence[float]) -> np.ndarray:
-    """Evaluate the basis, shape (n, basis_size); each row is >= 0 and sums to 1.
-
-    A curve with non-increasing coefficients does not increase (de Boor, A Practical Guide to Splines, 1978, chapter XI).
-    `values` (n,) beyond the outermost knots take the basis of the nearest one: a curve is constant there.
-    """
-    padded = np.concatenate([np.repeat(knots[0], DEGREE), knots, np.repeat(knots[-1], DEGREE)])
-    inside = np.clip(np.asarray(values, dtype=float), knots[0], knots[-1])
-    return BSpline.design_matrix(inside, padded, DEGREE).toarray().astype(np.float32)
-
+from HyperPredictRegLib.core.search_space import SearchSpace
+from HyperPredictRegLib.predictor.splines import Knots, falling, tensor_basis
 
 PAIR_CURVES = ("folding_foreground", "folding_grid", "sd_log_jacobian")
 """Natural logarithms of these are the pair's monotone curves, in this order."""
+
+OUTLOOK_CURVES = ("error", "error_95", "gain")
+"""Of a network with an outlook, in this order: the natural logarithms of the median and of the 95th percentile over the foreground of
+how far the finished transform lies from the true one, in voxels of the working grid, the second never below the first; and the share of
+what the affine step left of Dice, 1 - Dice, that deforming wins."""
+
+CHANCES = ("failed", "helps")
+"""Of a network with an outlook: that the alignment has failed, and that deforming helps at the best setting."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +35,13 @@ class NetworkSettings:
     members : members of the ensemble.
     pair_features, token_features : inputs per pair and per structure.
     structures : known structures; number 0 stands for any other.
-    basis : coefficients per curve.
+    basis : coefficients per curve, or per surface over several parameters.
     width : of the hidden layers.
     hidden_layers : of the pair's branch, 1 or 2.
     embedding : numbers that stand for a known structure.
     dropout : share of hidden numbers left out while training.
+    axes : size of each parameter's basis, whose product `basis` is; () stands for one parameter.
+    outlook : whether `OUTLOOK_CURVES`, `CHANCES` and the affine step's error are told, too.
     """
 
     members: int
@@ -70,6 +53,28 @@ class NetworkSettings:
     hidden_layers: int = 2
     embedding: int = 8
     dropout: float = 0.1
+    axes: tuple[int, ...] = ()
+    outlook: bool = False
+
+
+@dataclass(frozen=True)
+class OutlookCoefficients:
+    """What the network says of P pairs beyond folding and Dice.
+
+    Attributes
+    ----------
+    curves : of `OUTLOOK_CURVES`, shape (m, P, 3, K).
+    scale : of the logarithm of their errors' scales, same shape.
+    affine_error, affine_scale : natural logarithms of the affine step's median error in voxels and of the scale of its error,
+        shape (m, P).
+    chances : logits of `CHANCES`, shape (m, P, 2).
+    """
+
+    curves: torch.Tensor
+    scale: torch.Tensor
+    affine_error: torch.Tensor
+    affine_scale: torch.Tensor
+    chances: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class Coefficients:
     mean_scale : of the logarithm of the scale of mean Dice's error, shape (m, P, K).
     curves : of the logarithms of `PAIR_CURVES`, non-increasing in K, shape (m, P, 3, K).
     curves_scale : of the logarithm of their errors' scales, same shape.
+    outlook : None for a network without one.
     """
 
     dice: torch.Tensor
@@ -90,6 +96,7 @@ class Coefficients:
     mean_scale: torch.Tensor
     curves: torch.Tensor
     curves_scale: torch.Tensor
+    outlook: OutlookCoefficients | None = None
 
 
 class MemberLinear(nn.Module):
@@ -107,12 +114,48 @@ class MemberLinear(nn.Module):
         return torch.baddbmm(self.bias, flat, self.weight).unflatten(1, inputs.shape[1:-1])
 
 
+class OutlookHeads(nn.Module):
+    """What a network with an outlook tells of a pair: each from the hidden numbers, and straight from the features.
+
+    With few examples of few domains most of what can be learned is linear in what was measured of the pair itself.
+    """
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        m, w, k, f = settings.members, settings.width, settings.basis, settings.pair_features
+        count, small = len(OUTLOOK_CURVES), 0.1
+        numbers = 1 + len(CHANCES)
+        self.prior = nn.Parameter(torch.zeros(m, 1, count, k))
+        self.prior_numbers = nn.Parameter(torch.zeros(m, 1, numbers))
+        self.curves = MemberLinear(m, w, count * k, small)
+        self.curves_skip = MemberLinear(m, f, count * k, 0.0)
+        self.scale = MemberLinear(m, w, count * k, small)
+        self.numbers = MemberLinear(m, w, numbers, small)
+        self.numbers_skip = MemberLinear(m, f, numbers, 0.0)
+        self.affine_scale = MemberLinear(m, w, 1, small)
+
+    def forward(self, pairs: torch.Tensor, hidden: torch.Tensor) -> OutlookCoefficients:
+        """Return coefficients and numbers from standardised features (m, P, F) and hidden numbers (m, P, w)."""
+        count = len(OUTLOOK_CURVES)
+        curves = self.prior + (self.curves(hidden) + self.curves_skip(pairs)).unflatten(-1, (count, -1))
+        # The first lies at the median, so the second can only lie above it.
+        above = curves[:, :, :1] + nn.functional.softplus(curves[:, :, 1:2])
+        numbers = self.prior_numbers + self.numbers(hidden) + self.numbers_skip(pairs)
+        return OutlookCoefficients(
+            curves=torch.cat([curves[:, :, :1], above, curves[:, :, 2:]], dim=2),
+            scale=self.scale(hidden).unflatten(-1, (count, -1)) - 1.0,
+            affine_error=numbers[..., 0],
+            affine_scale=self.affine_scale(hidden)[..., 0] - 1.0,
+            chances=numbers[..., 1:],
+        )
+
+
 class CurveNetwork(nn.Module):
-    """Curves of Dice per structure, folding and SD log-Jacobian over one parameter, after HyperPredict (MELBA 2024, Figure 1).
+    """Dice per structure, folding and SD log-Jacobian over an engine's parameters, after HyperPredict (MELBA 2024, Figure 1).
 
     Unlike there, λ is no input: the network gives coefficients of a B-spline over the parameter (see
-    `Parameter.strength`), so that curves are smooth, folding never rises with more regularization, and thousands of λ cost one
-    product of matrices.
+    `Parameter.strength`), or of a tensor product of B-splines over several, so that curves are smooth, folding never rises with
+    more regularization, and thousands of settings cost one product of matrices.
     """
 
     def __init__(self, settings: NetworkSettings) -> None:
@@ -136,6 +179,7 @@ class CurveNetwork(nn.Module):
         self.curves_head = MemberLinear(m, w, len(PAIR_CURVES) * k, small)
         self.curves_scale_head = MemberLinear(m, w, len(PAIR_CURVES) * k, small)
         self.dropout = nn.Dropout(s.dropout)
+        self.outlook = OutlookHeads(s) if s.outlook else None
 
     def forward(self, pairs: torch.Tensor, tokens: torch.Tensor, structures: torch.Tensor) -> Coefficients:
         """Return the curves' coefficients.
@@ -159,8 +203,9 @@ class CurveNetwork(nn.Module):
             dice=self.prior[:, structures] + self.dice_head(joint) + self.token_skip(tokens),
             dice_scale=self.dice_scale_head(joint) - 2.0,
             mean_scale=self.mean_scale_head(hidden) - 4.0,
-            curves=falling(steps),
+            curves=falling(steps, self.settings.axes),
             curves_scale=self.curves_scale_head(hidden).unflatten(-1, (len(PAIR_CURVES), -1)) - 1.0,
+            outlook=None if self.outlook is None else self.outlook(pairs, hidden),
         )
 
 
@@ -168,18 +213,6 @@ def _drawn(fill: Callable[[torch.Tensor], torch.Tensor], *shape: int) -> torch.T
     """Return random numbers; on the "meta" device, which holds none, drawing them would load all of torch's compiler."""
     empty = torch.empty(shape)
     return empty if empty.is_meta else fill(empty)
-
-
-def falling(steps: torch.Tensor) -> torch.Tensor:
-    """Turn free numbers (..., K) into non-increasing ones: the first stays, each further one lies softplus(step) lower."""
-    drops = nn.functional.softplus(steps[..., 1:])
-    return torch.cat([steps[..., :1], steps[..., :1] - drops.cumsum(dim=-1)], dim=-1)
-
-
-def falling_steps(values: torch.Tensor, least: float = 0.02) -> torch.Tensor:
-    """Invert `falling`; where `values` (..., K) do not fall by at least `least` they are taken to."""
-    drops = (values[..., :-1] - values[..., 1:]).clamp(min=least)
-    return torch.cat([values[..., :1], drops + torch.log(-torch.expm1(-drops))], dim=-1)
 
 
 CLIP = 3.0
@@ -219,6 +252,24 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class MemberOutlook:
+    """Uncalibrated outlook of P pairs; error scales are of the numbers as given here.
+
+    Attributes
+    ----------
+    curves, scale : `OUTLOOK_CURVES`, shape (P, 3, n).
+    affine_error, affine_scale : logarithm of the affine step's median error in voxels, shape (P,).
+    chances : logits of `CHANCES`, shape (P, 2).
+    """
+
+    curves: np.ndarray
+    scale: np.ndarray
+    affine_error: np.ndarray
+    affine_scale: np.ndarray
+    chances: np.ndarray
+
+
+@dataclass(frozen=True)
 class MemberCurves:
     """Uncalibrated predictions of P pairs; error scales are of the numbers as given here.
 
@@ -227,6 +278,7 @@ class MemberCurves:
     dice_logit, dice_scale : shape (P, S, n).
     mean_dice, mean_scale : shape (P, n).
     curves, curves_scale : logarithms of `PAIR_CURVES`, shape (P, 3, n).
+    outlook : None from an ensemble without one.
     """
 
     dice_logit: np.ndarray
@@ -235,6 +287,7 @@ class MemberCurves:
     mean_scale: np.ndarray
     curves: np.ndarray
     curves_scale: np.ndarray
+    outlook: MemberOutlook | None = None
 
 
 @dataclass(frozen=True)
@@ -245,15 +298,15 @@ class Ensemble:
     ----------
     network : all members.
     reading : how features become inputs.
-    parameter : over which its curves run.
-    knots : of it as `Parameter.strength` gives it, rising.
+    space : the parameters over which its curves run.
+    knots : of each as `Parameter.strength` gives it, rising.
     labels : the known structures' label values; structure number n + 1 is ``labels[n]``.
     """
 
     network: CurveNetwork
     reading: Reading
-    parameter: Parameter
-    knots: tuple[float, ...]
+    space: SearchSpace
+    knots: Knots
     labels: tuple[int, ...]
 
     def coefficients(self, features: np.ndarray, tokens: np.ndarray, structures: np.ndarray) -> Coefficients:
@@ -271,11 +324,11 @@ class Ensemble:
         members: Sequence[int] | None = None,
         present: np.ndarray | None = None,
     ) -> MemberCurves:
-        """Evaluate curves at values of the parameter.
+        """Evaluate curves at settings.
 
         Parameters
         ----------
-        values : shape (n,) for all pairs or (P, n); NaN gives numbers without a meaning.
+        values : shape (n, h) for all pairs or (P, n, h); NaN gives numbers without a meaning.
         members : which members count; default: all. Their mean is the prediction, their spread adds to the scale.
         present : which structures count for mean Dice, boolean (P, S); default: all.
         """
@@ -292,7 +345,18 @@ class Ensemble:
                 weight = torch.as_tensor(present, dtype=torch.float32)[..., None]
                 mean = (probability * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
             scale = torch.einsum(equation.replace("s", ""), coefficients.mean_scale[pick].mean(dim=0), basis).exp()
-        return MemberCurves(*(part.numpy() for part in (dice, dice_scale, mean, scale, curves, curves_scale)))
+            outlook = self._outlook(coefficients.outlook, pick, basis, equation)
+        return MemberCurves(*(part.numpy() for part in (dice, dice_scale, mean, scale, curves, curves_scale)), outlook=outlook)
+
+    def _outlook(
+        self, found: OutlookCoefficients | None, pick: slice | list[int], basis: torch.Tensor, equation: str
+    ) -> MemberOutlook | None:
+        if found is None:
+            return None
+        curves, scale = self._mixed(found.curves[pick], found.scale[pick], basis, equation)
+        affine = found.affine_error[pick]
+        spread = (found.affine_scale[pick].mean(dim=0).mul(2).exp() + affine.var(dim=0, unbiased=False)).sqrt()
+        return MemberOutlook(*(p.numpy() for p in (curves, scale, affine.mean(0), spread, found.chances[pick].mean(0))))
 
     @staticmethod
     def _mixed(
@@ -308,10 +372,11 @@ class Ensemble:
         return curve, variance.sqrt_()
 
     def basis(self, values: np.ndarray) -> np.ndarray:
-        """Return the basis at values of the parameter of any shape (...), shape (..., K)."""
-        turned = self.parameter.strength(values)
-        flat = basis_at(np.where(np.isnan(turned), self.knots[0], turned).ravel(), self.knots)
-        return flat.reshape(*turned.shape, -1)
+        """Return the basis at settings of shape (..., h), shape (..., K)."""
+        turned = np.stack([p.strength(values[..., n]) for n, p in enumerate(self.space)], axis=-1)
+        low = np.array([knots[0] for knots in self.knots])
+        flat = tensor_basis(np.where(np.isnan(turned), low, turned).reshape(-1, len(self.knots)), self.knots)
+        return flat.reshape(*turned.shape[:-1], -1)
 
     def structure_numbers(self, labels: Sequence[int]) -> np.ndarray:
         """Return each label's structure number, 0 for one that was never learned."""
