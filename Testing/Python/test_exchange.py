@@ -34,6 +34,7 @@ from HyperPredictRegLib.results.prediction import (
     Band,
     BandValue,
     Choice,
+    Outlook,
     Predicted,
     PredictedStructure,
     Prediction,
@@ -44,6 +45,7 @@ from HyperPredictRegLib.results.prediction import (
 )
 from HyperPredictRegLib.results.report import Report
 from HyperPredictRegLib.results.results_folder import PREDICTION_NAME, REPORT_NAME, write_files
+from HyperPredictRegLib.selection.interpolation import predicted_row
 from HyperPredictRegLib.spatial.geometry import Geometry
 
 
@@ -329,6 +331,35 @@ def test_a_prediction_comes_back_exactly(job: Job, tmp_path: Path) -> None:
     assert_same(prediction_from_json(prediction_to_json(made), "it"), made)
     assert exchange.save_prediction(made, tmp_path) == {"prediction": PREDICTION_NAME}
     assert_same(read_prediction(tmp_path / PREDICTION_NAME), made)
+
+
+def test_a_prediction_of_errors_without_dice_comes_back_exactly(job: Job) -> None:
+    third = BandValue(1 / 3, 0.1, 0.7)
+    plain = surface(strange=False)
+    curves = replace(surface(0, strange=False), mean_dice=None, error_mm=plain.mean_dice, error_95_mm=plain.folding_grid)
+    outlook = Outlook(0.1 + 0.2, math.nan, third, third, "bootstrap")
+    made = replace(prediction(job, replace(curves, voxel_mm=1 / 7)), structures=(), outlook=outlook)
+    made = replace(made, choice=replace(made.choice, by="bootstrap", predicted=predicted_row(made.surface, 1, "bootstrap")))
+    assert made.choice.predicted is not None and made.choice.predicted.mean_dice is None
+    assert_same(prediction_from_json(prediction_to_json(made), "it"), made)
+
+
+def test_a_prediction_written_before_errors_were_predicted_still_reads(job: Job) -> None:
+    made = prediction(job)
+    data = json.loads(prediction_to_json(made))
+    for newer in ("error_mm", "error_95_mm", "voxel_mm"):
+        del data["surface"][newer]
+    for newer in ("error_mm", "error_95_mm"):
+        del data["choice"]["predicted"][newer]
+    del data["outlook"]
+    assert_same(prediction_from_json(json.dumps(data), "it"), made)
+
+
+def test_an_outlook_that_cannot_be_is_told_in_a_sentence(job: Job) -> None:
+    data = json.loads(prediction_to_json(replace(prediction(job), outlook=Outlook(0.5, 0.5))))
+    for wrong in ({"failed": 1.5}, {"source": "tea leaves"}):
+        with pytest.raises(InputError, match=r"node\.outlook is damaged"):
+            prediction_from_json(json.dumps({**data, "outlook": {**data["outlook"], **wrong}}), "the node")
 
 
 @pytest.mark.parametrize(

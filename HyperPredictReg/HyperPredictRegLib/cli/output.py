@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -113,16 +113,19 @@ def show_prediction(prediction: Prediction, asked: Sequence[Predicted], files: S
 
 
 def _show_predicted(predicted: Predicted) -> None:
-    from HyperPredictRegLib.results.formatting import banded, banded_percent
+    from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
 
-    rows: tuple[tuple[str, BandValue, bool], ...] = (
-        ("mean Dice", predicted.mean_dice, False),
-        ("folding, foreground", predicted.folding_foreground, True),
-        ("folding, grid", predicted.folding_grid, True),
-        ("SD of log-Jacobian", predicted.sd_log_jacobian, False),
+    rows: tuple[tuple[str, BandValue | None, Callable[[BandValue], str]], ...] = (
+        ("mean Dice", predicted.mean_dice, banded),
+        ("error, median", predicted.error_mm, banded_mm),
+        ("error, 95 % below", predicted.error_95_mm, banded_mm),
+        ("folding, foreground", predicted.folding_foreground, banded_percent),
+        ("folding, grid", predicted.folding_grid, banded_percent),
+        ("SD of log-Jacobian", predicted.sd_log_jacobian, banded),
     )
-    for what, band, percent in rows:
-        _say(f"  predicted {what:<22} {banded_percent(band) if percent else banded(band)}")
+    for what, band, text in rows:
+        if band is not None:
+            _say(f"  predicted {what:<22} {text(band)}")
 
 
 def _say(line: str) -> None:

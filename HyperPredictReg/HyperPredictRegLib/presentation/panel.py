@@ -12,7 +12,7 @@ from HyperPredictRegLib.predictor.card import bundled
 from HyperPredictRegLib.presentation import choices
 from HyperPredictRegLib.presentation.result import BAD, DOUBTFUL, GOOD, mark
 from HyperPredictRegLib.reporting.wording import is_unreliable, reliability_meaning, setting
-from HyperPredictRegLib.results.formatting import banded, banded_percent
+from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
 from HyperPredictRegLib.results.job import Criterion, check_landmarks
 from HyperPredictRegLib.results.prediction import Choice, Prediction, PredictionSurface
 from HyperPredictRegLib.selection import choose, interpolated
@@ -380,8 +380,9 @@ def _read_out(
         return f"Nothing is predicted yet: press \"Suggest {symbol}\", or register, and what comes out is measured."
     if here is None:
         return "Unreliable: what the curves say of this pair is not to be relied on."
-    dice, folding = band_value(here.mean_dice, 0), band_value(here.folding(state.criterion.domain), 0)
-    words = f"Dice {banded(dice, 2)}, folding {banded_percent(folding)}".replace(" %", "\u00a0%")
+    quality, folding = band_value(here.quality, 0), band_value(here.folding(state.criterion.domain), 0)
+    what = f"Dice {banded(quality, 2)}" if here.mean_dice is not None else f"expected error {banded_mm(quality)}"
+    words = f"{what}, folding {banded_percent(folding)}".replace(" %", "\u00a0%")
     who = f"Manual {symbol}: " if manual else "Suggested: " if suggested is not None else ""
     return who + words
 

@@ -74,7 +74,7 @@ def draw_curves(surface: PredictionSurface, criterion: Criterion, marks: Marks, 
     figure = new_figure(WIDTH, _HEIGHT, theme.paper)
     width, height = (WIDTH - _LEFT - _RIGHT - _BETWEEN) / 2, _HEIGHT - _TOP - _BOTTOM
     folding = surface.folding(criterion.domain)
-    for column, (band, title) in enumerate(zip((surface.mean_dice, folding), _titles(criterion), strict=True)):
+    for column, (band, title) in enumerate(zip((surface.quality, folding), _titles(surface, criterion), strict=True)):
         left = _LEFT + column * (width + _BETWEEN)
         axes = figure.add_axes((left / WIDTH, _BOTTOM / _HEIGHT, width / WIDTH, height / _HEIGHT), facecolor=theme.paper)
         axes.set_xscale(parameter.scale)
@@ -159,14 +159,14 @@ def draw_maps(surface: PredictionSurface, criterion: Criterion, marks: Marks, th
     none = _no_folding(criterion)
     powers = range(round(math.log10(none)), max(0, math.ceil(math.log10(max(float(np.nanmax(folding.value)), none)))) + 1)
     maps: tuple[tuple[np.ndarray, str, dict[float, str] | None], ...] = (
-        (surface.mean_dice.value, "viridis", None),
+        (surface.quality.value, "viridis" if surface.mean_dice is not None else "viridis_r", None),
         (np.log10(np.maximum(folding.value, none)), "magma_r", {float(power): f"{10.0**power:g} %" for power in powers}),
     )
     # Axes run from 0 to 1 over the range of each parameter on its own scale.
     places = surface.space.to_unit(surface.values)
     width = (WIDTH - _LEFT - _BETWEEN - 2 * _MAP_RIGHT - 2 * (_BAR + _BAR_GAP)) / 2
     height = _MAP_HEIGHT - _TOP - _BOTTOM
-    for column, ((values, colors, ticks), title) in enumerate(zip(maps, _titles(criterion), strict=True)):
+    for column, ((values, colors, ticks), title) in enumerate(zip(maps, _titles(surface, criterion), strict=True)):
         left = _LEFT + column * (width + _BAR_GAP + _BAR + _MAP_RIGHT + _BETWEEN)
         axes = figure.add_axes((left / WIDTH, _BOTTOM / _MAP_HEIGHT, width / WIDTH, height / _MAP_HEIGHT), facecolor=theme.paper)
         bar = figure.add_axes(
@@ -185,8 +185,8 @@ def draw_maps(surface: PredictionSurface, criterion: Criterion, marks: Marks, th
     return figure
 
 
-def _titles(criterion: Criterion) -> tuple[str, str]:
-    return "Mean Dice", f"Folding, percent of the {criterion.domain}"
+def _titles(surface: PredictionSurface, criterion: Criterion) -> tuple[str, str]:
+    return "Mean Dice" if surface.mean_dice is not None else "Expected error, mm", f"Folding, percent of the {criterion.domain}"
 
 
 def _panel_title(axes: Any, title: str, height: float, theme: Theme) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.formatting import distance
 from HyperPredictRegLib.reporting import prediction_figures, wording
 from HyperPredictRegLib.reporting.page import (
     Caption,
@@ -133,14 +134,16 @@ def curves_table(surface: PredictionSurface) -> str:
     Columns, each quantity followed by its 90 % band as ``<quantity>_lower`` and ``<quantity>_upper``:
 
     - one per parameter, by its name, for example ``regularization_weight``; no band;
-    - ``mean_dice`` : mean Dice of the structures below, 0 to 1;
+    - ``mean_dice`` : mean Dice of the structures below, 0 to 1, where it is predicted;
+    - ``error_mm``, ``error_95_mm`` : the expected error, median and 95th percentile over the fixed foreground, where predicted;
     - ``folding_foreground_percent``, ``folding_grid_percent`` : folded voxels in percent of the fixed foreground, and of the
       whole working grid;
     - ``sd_log_jacobian`` : standard deviation of the logarithm of the Jacobian determinant over the foreground;
     - ``dice_<label>_<name>`` : Dice of one structure, by label value and name, 0 to 1.
     """
     columns: list[tuple[str, np.ndarray]] = [(name, surface.values[:, n]) for n, name in enumerate(surface.names)]
-    columns += _banded("mean_dice", surface.mean_dice)
+    for name, of in (("mean_dice", surface.mean_dice), ("error_mm", surface.error_mm), ("error_95_mm", surface.error_95_mm)):
+        columns += [] if of is None else _banded(name, of)
     columns += _banded("folding_foreground_percent", surface.folding_foreground)
     columns += _banded("folding_grid_percent", surface.folding_grid)
     columns += _banded("sd_log_jacobian", surface.sd_log_jacobian)
@@ -213,7 +216,7 @@ def _key_numbers(prediction: Prediction) -> list[KeyNumber]:
             wording.setting(space, choice.setting),
             f"the fixed one is {fixed_words}",
         ),
-        KeyNumber("Mean Dice", number(predicted.mean_dice.value, 3), f"90 % band {band(predicted.mean_dice)}"),
+        *_quality_numbers(predicted),
         *(
             KeyNumber(f"Folding of the {of}", predicted_percent(share.value), f"90 % band {percent_band(share)}")
             for of, share in (("foreground", predicted.folding_foreground), ("grid", predicted.folding_grid))
@@ -224,14 +227,30 @@ def _key_numbers(prediction: Prediction) -> list[KeyNumber]:
     ]
     if (fixed := _at_fixed(prediction)) is not None:
         folding = fixed.folding_foreground if domain == "foreground" else fixed.folding_grid
+        what = "expected error" if fixed.mean_dice is None else "mean Dice"
         numbers.append(
             KeyNumber(
                 f"At the fixed {fixed_words}",
-                f"{number(fixed.mean_dice.value, 3)}; {predicted_percent(folding.value)}",
-                f"mean Dice; folding of the {domain}, 90 % band {percent_band(folding)}",
+                f"{_quality_text(fixed)}; {predicted_percent(folding.value)}",
+                f"{what}; folding of the {domain}, 90 % band {percent_band(folding)}",
             )
         )
     return numbers
+
+
+def _quality_numbers(predicted: Predicted) -> list[KeyNumber]:
+    numbers = []
+    if (dice := predicted.mean_dice) is not None:
+        numbers.append(KeyNumber("Mean Dice", wording.number(dice.value, 3), f"90 % band {band(dice)}"))
+    if (error := predicted.error_mm) is not None:
+        numbers.append(KeyNumber("Expected error", distance(error.value), f"90 % band {band(error, 2)} mm"))
+    return numbers
+
+
+def _quality_text(predicted: Predicted) -> str:
+    if predicted.mean_dice is not None:
+        return wording.number(predicted.mean_dice.value, 3)
+    return distance(None if predicted.error_mm is None else predicted.error_mm.value)
 
 
 def _at_fixed(prediction: Prediction) -> Predicted | None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from HyperPredictRegLib.core.formatting import DASH, distance, number, spread
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.quality.metrics import SAME_DICE
-from HyperPredictRegLib.results.formatting import banded, banded_percent, percent, short
+from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent, percent, short
 from HyperPredictRegLib.results.job import Criterion
-from HyperPredictRegLib.results.prediction import BandValue, Prediction, Reliability
+from HyperPredictRegLib.results.prediction import BandValue, Predicted, Prediction, Reliability
 from HyperPredictRegLib.results.report import Comparison, FoldingPercent, Report
 from HyperPredictRegLib.selection.comparison import is_at, measured_text, surprise_words, surprises, what_words
 from HyperPredictRegLib.workflow.choosing import NOT_AS_ALIGNED
@@ -439,14 +439,19 @@ def first_line_of_prediction(prediction: Prediction) -> str:
         return f"{none} is suggested, because {_UNLIKE}: start from the fixed {fixed} and measure what comes out."
     here = setting(space, prediction.choice.setting)
     folding = predicted.folding_foreground if criterion.domain == "foreground" else predicted.folding_grid
-    dice = f"a mean Dice of {banded(predicted.mean_dice)}"
-    what = f"predicted are {dice} and {banded_percent(folding)} of the {criterion.domain} folded"
+    what = f"predicted are {_quality_words(predicted)} and {banded_percent(folding)} of the {criterion.domain} folded"
     if not prediction.choice.feasible and criterion.folding_limit is not None:
         return (
             f"{none} is predicted to keep folding under {criterion.folding_limit:g} % of the {criterion.domain}; "
             f"{here} should fold least: {what}."
         )
     return f"{here} is suggested: {what}."
+
+
+def _quality_words(predicted: Predicted) -> str:
+    if predicted.mean_dice is not None:
+        return f"a mean Dice of {banded(predicted.mean_dice)}"
+    return "no Dice" if predicted.error_mm is None else f"an error of {banded_mm(predicted.error_mm)}"
 
 
 def is_unreliable(prediction: Prediction) -> bool:

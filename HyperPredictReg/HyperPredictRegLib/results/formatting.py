@@ -1,10 +1,10 @@
-"""Shares and predicted bands as text; plain numbers and lengths are in `core.formatting`."""
+"""Shares and predicted bands as text; plain numbers and measured lengths are in `core.formatting`."""
 
 from __future__ import annotations
 
 import math
 
-from HyperPredictRegLib.core.formatting import DASH, number
+from HyperPredictRegLib.core.formatting import DASH, distance, number
 from HyperPredictRegLib.results.prediction import BandValue
 
 LEAST_PERCENT = 0.01
@@ -54,6 +54,11 @@ def percent_band(value: BandValue) -> str:
 def banded(value: BandValue, digits: int = 3) -> str:
     """Return a predicted number and, in brackets, its 90 % band."""
     return _with_band(number(value.value, digits), band(value, digits))
+
+
+def banded_mm(value: BandValue) -> str:
+    """Return a predicted length in mm and, in brackets, its 90 % band, such as "0.61 mm (0.44 to 0.90)"."""
+    return _with_band(distance(value.value), band(value, 2))
 
 
 def banded_percent(value: BandValue) -> str:

@@ -40,11 +40,14 @@ class PredictionSurface:
     values : shape (n, h); for a single parameter in rising order.
     structures, labels : names and label values of the s structures.
     dice : Dice of each structure, shape (s, n).
-    mean_dice : mean over these structures, shape (n,).
+    mean_dice : mean over these structures, shape (n,); None where no Dice is predicted.
     folding_foreground, folding_grid : folded voxels in percent of the domain, shape (n,); for a single parameter
         never rising as it regularizes more.
     sd_log_jacobian : standard deviation of the logarithm of the Jacobian determinant over the foreground, shape (n,).
     held : values of the engine's other parameters that all of it is for; empty where `space` has all.
+    error_mm, error_95_mm : how far the finished transform is expected to lie from the true one over the fixed foreground: the
+        median and the 95th percentile over its points, in mm, shape (n,); None where no error is predicted.
+    voxel_mm : edge of a voxel of the working grid, the geometric mean of its three; 0 where it is not known.
     """
 
     space: SearchSpace
@@ -52,11 +55,14 @@ class PredictionSurface:
     structures: tuple[str, ...]
     labels: tuple[int, ...]
     dice: Band
-    mean_dice: Band
+    mean_dice: Band | None
     folding_foreground: Band
     folding_grid: Band
     sd_log_jacobian: Band
     held: Setting = field(default_factory=dict)
+    error_mm: Band | None = None
+    error_95_mm: Band | None = None
+    voxel_mm: float = 0.0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,6 +73,14 @@ class PredictionSurface:
     def bands(self) -> dict[str, Band]:
         """Return every predicted quantity by the name of its field."""
         return {one.name: value for one in fields(self) if isinstance(value := getattr(self, one.name), Band)}
+
+    @property
+    def quality(self) -> Band:
+        """Return what tells how good a registration will be: mean Dice or, where none is predicted, the expected error in mm."""
+        found = self.error_mm if self.mean_dice is None else self.mean_dice
+        if found is None:
+            raise ValueError("Neither Dice nor an error is predicted.")
+        return found
 
     def folding(self, domain: str) -> Band:
         """Return folding in percent of `domain`: "foreground" or "grid"."""
@@ -79,6 +93,8 @@ class PredictionSurface:
             object.__setattr__(self, "dice", Band(*(np.zeros((0, n)) for _ in range(3))))
         if self.values.shape != (n, len(self.space)) or self.dice.value.shape != (len(self.structures), n):
             raise ValueError("Settings or Dice have another shape than the parameters and structures ask for.")
+        if self.quality is self.error_mm and self.structures:
+            raise ValueError("Structures need their mean Dice.")
         if len(self.labels) != len(self.structures):
             raise ValueError("As many labels as structures are needed.")
         for name, band in self.bands.items():
@@ -112,17 +128,51 @@ class Predicted:
 
     Attributes
     ----------
+    mean_dice : None where no Dice is predicted.
     counted_dice : the Dice that the criterion counts; None where it is the plain mean.
+    error_mm, error_95_mm : see `PredictionSurface`; None where no error is predicted.
     """
 
     predictor: str
     setting: Setting
-    mean_dice: BandValue
+    mean_dice: BandValue | None
     structures: tuple[PredictedStructure, ...]
     folding_foreground: BandValue
     folding_grid: BandValue
     sd_log_jacobian: BandValue
     counted_dice: BandValue | None = None
+    error_mm: BandValue | None = None
+    error_95_mm: BandValue | None = None
+
+
+SOURCES = ("network", "bootstrap")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What to expect of a pair whatever the setting: chances from 0 to 1, NaN where nothing is known.
+
+    Attributes
+    ----------
+    failed : that the alignment has failed, so that it lies over two voxels off where deforming cannot mend it.
+    helps : that deforming, at its best setting, brings the images closer than the affine step alone.
+    affine_error_mm : how far the affine step alone is expected to lie from the truth over the fixed foreground, its median in mm.
+    gain_mm : what the setting of least expected error takes off that; below 0 where deforming does harm.
+    source : who says so, one of `SOURCES`.
+    """
+
+    failed: float
+    helps: float
+    affine_error_mm: BandValue | None = None
+    gain_mm: BandValue | None = None
+    source: str = "network"
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise ValueError(f"There is no source of an outlook '{self.source}'.")
+        # Written so that NaN, which is what is not known, passes.
+        if any(chance < 0 or chance > 1 for chance in (self.failed, self.helps)):
+            raise ValueError("A chance of an outlook lies outside of 0 to 1.")
 
 
 LEVELS = ("reliable", "uncertain", "unreliable")
@@ -154,9 +204,9 @@ class Choice:
     ----------
     setting : a value for each parameter.
     sentence : why this one, for the user.
-    by : "user", "predictor" or "fixed".
+    by : "user"; "predictor", a trained one; "bootstrap", trial registrations of this very pair against a known truth; or "fixed".
     feasible : whether any setting is predicted to keep the folding limit; True where nothing is predicted.
-    predicted : what is predicted there; None unless the predictor chose it.
+    predicted : what is predicted there; None unless it was chosen by that.
     fixed : the cross-validated setting of those who do not predict, for comparison; empty where the user chose.
     """
 
@@ -276,6 +326,7 @@ class Prediction:
     inputs : SHA-256 of every input file, by its field in the job.
     notes : sentences on what was taken for granted when the inputs were read.
     versions : of the libraries that only a prediction needs.
+    outlook : what to expect whatever the setting; None where nothing of it is predicted.
     """
 
     job: Job
@@ -293,4 +344,5 @@ class Prediction:
     inputs: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    outlook: Outlook | None = None
     schema_version: int = SCHEMA_VERSION

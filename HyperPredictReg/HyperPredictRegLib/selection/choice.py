@@ -1,5 +1,6 @@
 """From a predicted surface to a setting: the criteria, the Pareto front, and each structure's own choice.
 
+What counts is Dice where it is predicted, the higher the better, and else the expected error in mm, the lower the better.
 Predicted folding must lie strictly under the limit, as in HyperPredict (MELBA 2024), Equation 3; measured folding may touch it.
 """
 
@@ -10,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.formatting import distance
 from HyperPredictRegLib.results.formatting import banded_percent
 from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.prediction import Band, Choice, PredictionSurface, StructureChoice
@@ -18,9 +20,15 @@ from HyperPredictRegLib.selection.interpolation import band_value, predicted_row
 NO_FOLDING_PERCENT = 0.001
 """Folding below this counts as none: about two voxels of a brain at 2 mm."""
 
+ERROR_SHARE, ERROR_VOXELS = 0.02, 0.02
+"""Expected error that rule "plateau" gives up for a smoother field: the larger of a share of the least and a part of a voxel."""
+
 
 def choose(surface: PredictionSurface, criterion: Criterion, predictor: str = "") -> Choice:
     """Choose the setting that the criterion asks for, with what is predicted there in the name of `predictor`.
+
+    Where no Dice is predicted, the least expected error takes the place of the highest Dice; structures then count for nothing,
+    and what may be given up for a smoother field is `ERROR_SHARE` of it or `ERROR_VOXELS`.
 
     Where several settings serve equally well, the most strongly regularized is taken: the end of a single parameter's range that
     regularizes more, or, with several parameters, the lowest predicted standard deviation of the logarithm of the Jacobian
@@ -32,18 +40,21 @@ def choose(surface: PredictionSurface, criterion: Criterion, predictor: str = ""
     ------
     InputError : the criterion names a structure that the surface lacks, or there is nothing to choose from.
     """
-    dice = _objective_values(surface, criterion)
-    index, certain = _chosen(surface, criterion, dice)
+    score = _scores(surface, criterion)
+    index, certain = _chosen(surface, criterion, score, _given_up(surface, criterion, score))
     predicted = predicted_row(surface, index, predictor)
-    if criterion.structures or criterion.combine != "mean":
+    if surface.mean_dice is not None and (criterion.structures or criterion.combine != "mean"):
         predicted = replace(predicted, counted_dice=band_value(objective(surface, criterion), index))
-    sentence = _sentence(surface, criterion, index, certain, float(dice[index]))
+    sentence = _sentence(surface, criterion, index, certain, abs(float(score[index])))
     return Choice(predicted.setting, sentence, feasible=certain == "keeps", predicted=predicted)
 
 
-def _chosen(surface: PredictionSurface, criterion: Criterion, dice: np.ndarray) -> tuple[int, str]:
-    """Return the row that is chosen by the Dice that counts, and whether it "keeps" the limit, "hopes" to, or "no"."""
-    predicted = np.isfinite(dice)
+def _chosen(surface: PredictionSurface, criterion: Criterion, score: np.ndarray, given_up: float) -> tuple[int, str]:
+    """Return the row that is chosen by a score, the higher the better, and whether it "keeps" the limit, "hopes" to, or "no".
+
+    `given_up` : how much less than the best rule "plateau" is content with.
+    """
+    predicted = np.isfinite(score)
     allowed, certain = feasible(surface, criterion) & predicted, "keeps"
     if not allowed.any():
         # Bands end at what can be told from no folding: below that, many settings may keep a limit, and none certainly.
@@ -51,23 +62,23 @@ def _chosen(surface: PredictionSurface, criterion: Criterion, dice: np.ndarray) 
     if not allowed.any():
         return _safest(surface, criterion), "no"
     if criterion.rule == "knee":
-        return _knee(_front(surface, criterion, dice, allowed), dice, surface, criterion), certain
-    given_up = criterion.tolerance if criterion.rule == "plateau" else 0.0
-    return _most_regularized(surface, np.flatnonzero(allowed & (dice >= dice[allowed].max() - given_up))), certain
+        return _knee(_front(surface, criterion, score, allowed), score, surface, criterion), certain
+    less = given_up if criterion.rule == "plateau" else 0.0
+    return _most_regularized(surface, np.flatnonzero(allowed & (score >= score[allowed].max() - less))), certain
 
 
 def objective(surface: PredictionSurface, criterion: Criterion) -> Band:
-    """Return the Dice that counts, shape (n,): the mean, the weighted mean or the worst of the criterion's structures.
+    """Return what counts, shape (n,): Dice where it is predicted, else the expected error in mm.
 
-    Its band combines the ends of the structures' bands, as if their errors went together, and is rather too wide than too narrow.
-    Structures of weight 0 do not count.
+    Dice is the mean, the weighted mean or the worst of the criterion's structures; its band combines the ends of the structures'
+    bands, as if their errors went together, and is rather too wide than too narrow. Structures of weight 0 do not count.
 
     Raises
     ------
     InputError : the criterion names a structure that the surface lacks.
     """
-    if not criterion.structures and (criterion.combine == "mean" or not surface.structures):
-        return surface.mean_dice
+    if _is_plain(surface, criterion):
+        return surface.quality
     weights = _weights(surface, criterion)
     value, lower, upper = (
         _combined(part, weights, criterion.combine) for part in (surface.dice.value, surface.dice.lower, surface.dice.upper)
@@ -84,7 +95,7 @@ def feasible(surface: PredictionSurface, criterion: Criterion) -> np.ndarray:
 
 
 def pareto_front(surface: PredictionSurface, criterion: Criterion, among: np.ndarray | None = None) -> np.ndarray:
-    """Return the settings that no other one betters in both predicted Dice and predicted folding.
+    """Return the settings that no other one betters in both what counts and predicted folding.
 
     Of two settings with equal folding (everything below 0.001 % is equal), the one with the lower standard deviation of the
     logarithm of the Jacobian determinant counts as the smoother. Of identical settings the first is returned.
@@ -95,58 +106,75 @@ def pareto_front(surface: PredictionSurface, criterion: Criterion, among: np.nda
 
     Returns
     -------
-    Indices, from the smoothest setting with the lowest Dice to the roughest with the highest.
+    Indices, from the smoothest setting with the worst of what counts to the roughest with the best.
     """
-    dice = _objective_values(surface, criterion)
-    return _front(surface, criterion, dice, np.isfinite(dice) if among is None else among & np.isfinite(dice))
+    score = _scores(surface, criterion)
+    return _front(surface, criterion, score, np.isfinite(score) if among is None else among & np.isfinite(score))
 
 
 def knee(surface: PredictionSurface, criterion: Criterion) -> int:
     """Return the knee among the settings predicted to keep the limit, or among all if none is.
 
-    It is the point of the Pareto front farthest above the chord between the front's ends, Dice against the logarithm of folding,
-    both scaled to the front's extent; where nothing folds, against the standard deviation of the logarithm of the Jacobian
-    determinant. A front that bulges nowhere has its knee at the end of highest Dice.
+    It is the point of the Pareto front farthest above the chord between the front's ends, what counts against the logarithm of
+    folding, both scaled to the front's extent; where nothing folds, against the standard deviation of the logarithm of the
+    Jacobian determinant. A front that bulges nowhere has its knee at the end of the best of what counts.
     """
-    dice = _objective_values(surface, criterion)
-    predicted = np.isfinite(dice)
+    score = _scores(surface, criterion)
+    predicted = np.isfinite(score)
     allowed = feasible(surface, criterion) & predicted
-    return _knee(_front(surface, criterion, dice, allowed if allowed.any() else predicted), dice, surface, criterion)
+    return _knee(_front(surface, criterion, score, allowed if allowed.any() else predicted), score, surface, criterion)
 
 
 def per_structure(surface: PredictionSurface, criterion: Criterion) -> tuple[StructureChoice, ...]:
     """Return what each structure of the surface would choose for itself, under the same rule and limit."""
-    overall, _ = _chosen(surface, criterion, _objective_values(surface, criterion))
+    if not surface.structures:
+        return ()
+    overall, _ = _chosen(surface, criterion, _scores(surface, criterion), criterion.tolerance)
     found = []
     for row, (name, label) in enumerate(zip(surface.structures, surface.labels, strict=True)):
         dice = np.where(np.isnan(surface.dice.value[row]), -np.inf, surface.dice.value[row])
         if not np.isfinite(dice).any():
             continue
-        index, _ = _chosen(surface, criterion, dice)
+        index, _ = _chosen(surface, criterion, dice, criterion.tolerance)
         here, there = (band_value(surface.dice, (row, at)) for at in (index, overall))
         found.append(StructureChoice(label, name, surface.space.setting(surface.values[index]), here, there))
     return tuple(found)
 
 
-def _objective_values(surface: PredictionSurface, criterion: Criterion) -> np.ndarray:
-    """Return the best guess of `objective` alone, with what was not predicted at -inf; a third of its work."""
-    if not criterion.structures and (criterion.combine == "mean" or not surface.structures):
-        dice = surface.mean_dice.value
+def _is_plain(surface: PredictionSurface, criterion: Criterion) -> bool:
+    """Tell whether the surface's own `quality` counts, and no combination of structures."""
+    if surface.mean_dice is None:
+        return True
+    return not criterion.structures and (criterion.combine == "mean" or not surface.structures)
+
+
+def _scores(surface: PredictionSurface, criterion: Criterion) -> np.ndarray:
+    """Return the best guess of `objective` alone, the higher the better and -inf where none was made; a third of its work."""
+    if _is_plain(surface, criterion):
+        score = surface.quality.value if surface.mean_dice is not None else -surface.quality.value
     else:
-        dice = _combined(surface.dice.value, _weights(surface, criterion), criterion.combine)
-    dice = np.where(np.isnan(dice), -np.inf, dice)
-    if not np.isfinite(dice).any():
-        raise InputError("No Dice was predicted for the structures that count: choose others, or give the setting yourself.")
-    return dice
+        score = _combined(surface.dice.value, _weights(surface, criterion), criterion.combine)
+    score = np.where(np.isnan(score), -np.inf, score)
+    if not np.isfinite(score).any():
+        what = "Dice was predicted for the structures that count: choose others, or"
+        what = what if surface.mean_dice is not None else "error could be predicted:"
+        raise InputError(f"No {what} give the setting yourself.")
+    return score
 
 
-def _front(surface: PredictionSurface, criterion: Criterion, dice: np.ndarray, among: np.ndarray) -> np.ndarray:
+def _given_up(surface: PredictionSurface, criterion: Criterion, score: np.ndarray) -> float:
+    if surface.mean_dice is not None:
+        return criterion.tolerance
+    return max(ERROR_SHARE * -float(score.max()), ERROR_VOXELS * surface.voxel_mm)
+
+
+def _front(surface: PredictionSurface, criterion: Criterion, score: np.ndarray, among: np.ndarray) -> np.ndarray:
     folding = np.maximum(surface.folding(criterion.domain).value, NO_FOLDING_PERCENT)
     candidates = np.flatnonzero(among)
-    order = np.lexsort((-dice[candidates], surface.sd_log_jacobian.value[candidates], folding[candidates]))
+    order = np.lexsort((-score[candidates], surface.sd_log_jacobian.value[candidates], folding[candidates]))
     smoothest_first = candidates[order]
-    best_so_far = np.maximum.accumulate(np.concatenate([[-np.inf], dice[smoothest_first]]))
-    return smoothest_first[dice[smoothest_first] > best_so_far[:-1]]
+    best_so_far = np.maximum.accumulate(np.concatenate([[-np.inf], score[smoothest_first]]))
+    return smoothest_first[score[smoothest_first] > best_so_far[:-1]]
 
 
 def _weights(surface: PredictionSurface, criterion: Criterion) -> np.ndarray:
@@ -183,19 +211,19 @@ def _safest(surface: PredictionSurface, criterion: Criterion) -> int:
     return _most_regularized(surface, np.flatnonzero(upper == np.nanmin(upper)))
 
 
-def _knee(front: np.ndarray, dice: np.ndarray, surface: PredictionSurface, criterion: Criterion) -> int:
+def _knee(front: np.ndarray, score: np.ndarray, surface: PredictionSurface, criterion: Criterion) -> int:
     cost = np.log(np.maximum(surface.folding(criterion.domain).value[front], NO_FOLDING_PERCENT))
     if np.ptp(cost) == 0:
         cost = surface.sd_log_jacobian.value[front]
     if np.ptp(cost) == 0:
         return int(front[-1])
-    up, along = (dice[front] - dice[front[0]]) / max(np.ptp(dice[front]), 1e-12), (cost - cost[0]) / np.ptp(cost)
+    up, along = (score[front] - score[front[0]]) / max(np.ptp(score[front]), 1e-12), (cost - cost[0]) / np.ptp(cost)
     height = up - along
     bulges = height.max() > 1e-9
     return int(front[np.argmax(height)] if bulges else front[-1])
 
 
-def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, certain: str, dice: float) -> str:
+def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, certain: str, counted: float) -> str:
     setting = surface.space.text(surface.space.setting(surface.values[index]))
     band = band_value(surface.folding(criterion.domain), index)
     domain = "foreground" if criterion.domain == "foreground" else "working grid"
@@ -205,17 +233,21 @@ def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, cert
     keeping = f"keeps folding under {criterion.folding_limit:g} % of the {domain}" if criterion.folding_limit is not None else ""
     if certain == "no":
         return f"{setting}: no setting is predicted that {keeping}, so this is the one that should fold least. {figures}"
+    by_dice = surface.mean_dice is not None
+    words = f"predicted {_dice_words(criterion)}" if by_dice else "expected error"
+    amount = f"{counted:.3f}" if by_dice else distance(counted)
     if certain == "hopes":
         return (
             f"{setting}: no setting is predicted that {keeping} for certain, because so little cannot be told from none; this is "
-            f"one of the safest, with a predicted {_dice_words(criterion)} of {dice:.3f}. {figures}"
+            f"one of the safest, with {'a' if by_dice else 'an'} {words} of {amount}. {figures}"
         )
     that_keeps = f" that {keeping}" if keeping else ""
-    what = f"predicted {_dice_words(criterion)} ({dice:.3f})"
+    what = f"{words} ({amount})"
+    much = f"{criterion.tolerance:g} of the best", f"{100 * ERROR_SHARE:g} % or {ERROR_VOXELS:g} voxels of the least"
     reason = {
-        "plateau": f"the most regularized setting whose {what} is within {criterion.tolerance:g} of the best{that_keeps}",
-        "maximum": f"the setting of highest {what}{that_keeps}",
-        "knee": f"the knee of the front, above which more folding buys little {what}"
+        "plateau": f"the most regularized setting whose {what} is within {much[0 if by_dice else 1]}{that_keeps}",
+        "maximum": f"the setting of {'highest' if by_dice else 'least'} {what}{that_keeps}",
+        "knee": f"the knee of the front, above which more folding buys little {what if by_dice else f'of the {what}'}"
         f"{', among settings of which each ' + keeping if keeping else ''}",
     }[criterion.rule]
     return f"{setting}: {reason}. {figures}"

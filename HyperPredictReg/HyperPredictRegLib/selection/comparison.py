@@ -132,9 +132,9 @@ def _of_deformation(predicted: Predicted, folding: FoldingPercent, log_jacobian:
 def _of_dice(predicted: Predicted, dice: DiceMeasure | None) -> list[Comparison]:
     known = {structure.label: structure.dice for structure in predicted.structures}
     shared = [] if dice is None else [s for s in dice.structures if s.label in known and math.isfinite(s.dice)]
-    if not shared:
-        return []
     expected = predicted.mean_dice
+    if not shared or expected is None:
+        return []
     if len(shared) < len(known):
         bands = [known[s.label] for s in shared]
         expected = BandValue(*(float(np.mean([getattr(one, end) for one in bands])) for end in ("value", "lower", "upper")))

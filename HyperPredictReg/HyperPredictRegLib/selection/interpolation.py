@@ -101,7 +101,7 @@ def predicted_row(surface: PredictionSurface, row: int, predictor: str) -> Predi
     return Predicted(
         predictor=predictor,
         setting=surface.space.setting(surface.values[row]),
-        mean_dice=band_value(surface.mean_dice, row),
+        mean_dice=None if surface.mean_dice is None else band_value(surface.mean_dice, row),
         structures=tuple(
             PredictedStructure(label, name, band_value(surface.dice, (number, row)))
             for number, (label, name) in enumerate(zip(surface.labels, surface.structures, strict=True))
@@ -109,6 +109,8 @@ def predicted_row(surface: PredictionSurface, row: int, predictor: str) -> Predi
         folding_foreground=band_value(surface.folding_foreground, row),
         folding_grid=band_value(surface.folding_grid, row),
         sd_log_jacobian=band_value(surface.sd_log_jacobian, row),
+        error_mm=None if surface.error_mm is None else band_value(surface.error_mm, row),
+        error_95_mm=None if surface.error_95_mm is None else band_value(surface.error_95_mm, row),
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.search_space import Parameter, Setting
 from HyperPredictRegLib.results.exchange import prediction_from_json, prediction_to_json
-from HyperPredictRegLib.results.formatting import banded, banded_percent
+from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
 from HyperPredictRegLib.results.prediction import Band, Prediction, PredictionSurface
 from HyperPredictRegLib.selection import NO_FOLDING_PERCENT, interpolated
 from HyperPredictRegLib.selection.interpolation import band_value, beside
@@ -383,19 +383,28 @@ def read_out(
         here = interpolated(surface, surface.space.rows([setting]))
     except InputError as error:
         return str(error)
-    dice = here.mean_dice if row is None else here.dice[row]
+    quality = here.quality if row is None else here.dice[row]
     folding = here.folding(criterion_domain)
     what = "Dice" if row is None else f"Dice of {surface.structures[row]}"
-    return f"{what} {banded(band_value(dice, 0), 2)}, folding {banded_percent(band_value(folding, 0))}"
+    if surface.mean_dice is None:
+        words = f"expected error {banded_mm(band_value(quality, 0))}"
+    else:
+        words = f"{what} {banded(band_value(quality, 0), 2)}"
+    return f"{words}, folding {banded_percent(band_value(folding, 0))}"
 
 
 def table_columns(surface: PredictionSurface) -> dict[str, Sequence[float]]:
-    """Return all predicted numbers as columns: parameters, mean Dice, folding, and each structure's Dice, with their bands."""
+    """Return all predicted numbers as columns: parameters, mean Dice, error, folding, each structure's Dice, with their bands."""
     columns: dict[str, Sequence[float]] = {
         parameter.title: surface.values[:, n].tolist() for n, parameter in enumerate(surface.space)
     }
-    bands: dict[str, Band] = {
+    quality = {
         "Mean Dice": surface.mean_dice,
+        "Expected error (mm)": surface.error_mm,
+        "Expected error, 95th percentile (mm)": surface.error_95_mm,
+    }
+    bands: dict[str, Band] = {
+        **{title: band for title, band in quality.items() if band is not None},
         "Folding of foreground (%)": surface.folding_foreground,
         "Folding of grid (%)": surface.folding_grid,
     }
@@ -418,7 +427,7 @@ def _drawn(prediction: Prediction, structure: int | str | None, setting: Setting
     return _Drawn(
         parameter,
         surface.values[:, 0],
-        surface.mean_dice if row is None else surface.dice[row],
+        surface.quality if row is None else surface.dice[row],
         surface.folding(prediction.criterion.domain),
         yours=(setting or choice.setting).get(parameter.name, choice.setting[parameter.name]),
         fixed=choice.fixed.get(parameter.name),
