@@ -1,0 +1,118 @@
+"""What the tables of known deformations say beyond Dice and folding: errors in mm, failed alignments, whether deforming helped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from HyperPredictRegLib.core.errors import InputError
+
+from HyperPredictRegLab.sweep.tables import check_columns, check_text, with_numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DOMAIN, VOXEL = "domain", "spacing_mm"
+ERRORS = ("error_mm_median", "error_mm_95")
+LANDMARKS, AFFINE_LANDMARKS = "tre_mm", "affine_tre_mm"
+AFFINE_ERROR = "affine_error_mm_median"
+MISFIT = "global_misfit_mm"
+"""Median over the foreground of how far the best affine correction of the alignment would move its points."""
+
+OPTIONAL = (*ERRORS, LANDMARKS, AFFINE_LANDMARKS, AFFINE_ERROR, "affine_error_mm_95", MISFIT, "affine_dice")
+"""Columns of a runs table that may be there beside `DOMAIN` and `VOXEL`."""
+
+FAILED_VOXELS = 2.0
+"""An alignment whose global misfit is more has failed."""
+
+LEAST_GAIN_VOXELS, LEAST_GAIN_SHARE, LEAST_GAIN_DICE = 0.05, 0.05, 0.005
+"""Deforming helps if its best setting takes more than this off the error, and that share of it, or adds that much Dice."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Of P pairs with N settings each; NaN marks what is not known. Lengths in voxels of the working grid.
+
+    Attributes
+    ----------
+    domains : kind of images, shape (P,).
+    voxel_mm : edge of a voxel, shape (P,).
+    error, error_95 : median and 95th percentile over the foreground, or of landmarks the mean and nothing, shape (P, N).
+    affine_error, affine_dice : of the affine step, shape (P,).
+    failed : 1 where the alignment has failed, 0 where it has not, shape (P,).
+    """
+
+    domains: np.ndarray
+    voxel_mm: np.ndarray
+    error: np.ndarray
+    error_95: np.ndarray
+    affine_error: np.ndarray
+    affine_dice: np.ndarray
+    failed: np.ndarray
+
+    def chosen(self, rows: np.ndarray) -> Outcomes:
+        """Return those of some of the pairs, by a mask or indices."""
+        return replace(self, **{one.name: getattr(self, one.name)[rows] for one in fields(self)})
+
+    def gain(self, mean_dice: np.ndarray) -> np.ndarray:
+        """Return the share of 1 - Dice of the affine step that deforming wins, shape (P, N), from mean Dice of that shape."""
+        left = np.maximum(1 - self.affine_dice, 0.02)[:, None]
+        return np.clip((mean_dice - self.affine_dice[:, None]) / left, -1, 1)
+
+    def helps(self, mean_dice: np.ndarray) -> np.ndarray:
+        """Return 1 where the best of the tried settings helped, 0 where none did, shape (P,); errors tell before Dice."""
+        least = _least(self.error)
+        won = self.affine_error - least
+        by_error = won > np.maximum(LEAST_GAIN_VOXELS, LEAST_GAIN_SHARE * self.affine_error)
+        by_dice = -_least(-mean_dice) - self.affine_dice > LEAST_GAIN_DICE
+        found = np.where(np.isnan(won), np.where(np.isnan(self.affine_dice), np.nan, by_dice), by_error)
+        return np.where(np.isnan(won) & np.isnan(_least(-mean_dice)), np.nan, found)
+
+
+def read_outcomes(first: pd.DataFrame, columns: dict[str, np.ndarray]) -> Outcomes:
+    """Arrange what was measured.
+
+    Parameters
+    ----------
+    first : one row of the runs table per pair, as `checked_outcomes` returned it.
+    columns : `ERRORS` and `LANDMARKS` of all settings, shape (P, N) each, NaN where there are none.
+    """
+
+    def of_pair(name: str) -> np.ndarray:
+        return first[name].to_numpy(dtype=float) if name in first else np.full(len(first), np.nan)
+
+    voxel = of_pair(VOXEL)
+    middle, outer = (columns[name] for name in ERRORS)
+    affine = of_pair(AFFINE_ERROR)
+    misfit = of_pair(MISFIT)
+    return Outcomes(
+        domains=first[DOMAIN].to_numpy(dtype=str),
+        voxel_mm=voxel,
+        error=np.where(np.isnan(middle), columns[LANDMARKS], middle) / voxel[:, None],
+        error_95=outer / voxel[:, None],
+        affine_error=np.where(np.isnan(affine), of_pair(AFFINE_LANDMARKS), affine) / voxel,
+        affine_dice=of_pair("affine_dice"),
+        failed=np.where(np.isnan(misfit), np.nan, misfit > FAILED_VOXELS * voxel),
+    )
+
+
+def checked_outcomes(runs: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Return a runs table of several domains with numbers in the columns of outcomes.
+
+    Raises
+    ------
+    InputError : it lacks the spacing of its grids, or something else stands where numbers should be.
+    """
+    check_columns(runs, (DOMAIN, VOXEL), what)
+    check_text(runs, (DOMAIN,), what)
+    runs = with_numbers(runs, [name for name in OPTIONAL if name in runs], what)
+    runs = with_numbers(runs, (VOXEL,), what, complete=True)
+    if not (runs[VOXEL] > 0).all():
+        raise InputError(f"The {what} holds a spacing of {runs[VOXEL].min():g} mm: take that pair out, or sweep it anew.")
+    return runs
+
+
+def _least(values: np.ndarray) -> np.ndarray:
+    """Return the least of each row, NaN of an empty one."""
+    return np.where(np.isnan(values).all(axis=1), np.nan, np.nanmin(np.where(np.isnan(values), np.inf, values), axis=1))
