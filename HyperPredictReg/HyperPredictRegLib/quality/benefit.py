@@ -238,9 +238,9 @@ def _reasons(numbers: Evidence, suited: bool) -> tuple[str, ...]:
     return (*found, *apart)
 
 
-def coarse_grid(grid: Geometry) -> Geometry:
-    """Return a grid of about `MOST_VOXELS` over a working grid, or that grid itself where it has no more."""
-    coarser = (grid.voxel_count / MOST_VOXELS) ** (1 / 3)
+def coarse_grid(grid: Geometry, most: int = MOST_VOXELS) -> Geometry:
+    """Return a grid of about `most` voxels over a working grid, or that grid itself where it has no more."""
+    coarser = (grid.voxel_count / most) ** (1 / 3)
     return grid if coarser <= 1.1 else grid.covering(grid.corners_lps(), coarser * min(grid.spacing), 0.0)
 
 

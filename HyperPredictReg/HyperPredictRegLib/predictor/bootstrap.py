@@ -1,0 +1,85 @@
+"""The rule without learning: from the bootstrap's errors at a few settings to an error in mm at all of them, and a setting.
+
+It serves where no trained predictor does, and is what one must beat. `benchmarks/any_pair.py` shows how far it leads, and where
+its numbers come from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from HyperPredictRegLib.core.search_space import SearchSpace, Setting
+from HyperPredictRegLib.predictor.coarse_pair import ACROSS, ALONG, CROSSED
+from HyperPredictRegLib.predictor.evidence import PairEvidence
+from HyperPredictRegLib.results.prediction import Band
+
+INTERCEPT, SLOPE = 0.0, 1.0
+"""Of the logarithm of the true error over that of the bootstrap's, both in mm."""
+
+SHIFT = 0.0
+"""By how much of the first parameter's range the bootstrap's best setting is more strongly regularized than the true one."""
+
+LOWER, UPPER = 0.5, 2.0
+"""Factors between which nine of ten true errors lie around what the bootstrap says."""
+
+SAME_ERROR = 0.02
+"""Errors that differ by less than this share are about the same; of such settings the most regularized one is chosen."""
+
+_GRID = 41
+_LEAST = 1e-6
+
+
+def evidence_curve(evidence: PairEvidence, space: SearchSpace, values: np.ndarray, name: str) -> np.ndarray:
+    """Return a curve of the evidence that is above 0 at any settings: geometric interpolation along the first parameter.
+
+    A further parameter adds what it did where it was tried, linearly between the tries and its default; beyond them no more.
+
+    Parameters
+    ----------
+    space : of the engine on the evidence's grid.
+    values : shape (m, h).
+    name : of the curve.
+    """
+    return _at_shares(evidence, space, space.shares(np.asarray(values, dtype=float).reshape(-1, len(space))), name)
+
+
+def bootstrap_curve(evidence: PairEvidence, space: SearchSpace, values: np.ndarray) -> Band:
+    """Return the error in mm (median over the foreground) that registration is expected to leave at settings (m, h)."""
+    shares = space.shares(np.asarray(values, dtype=float).reshape(-1, len(space)))
+    # The truths are smoother than the real deformation is, so what they say of a setting holds for a weaker one.
+    shares[:, 0] = np.clip(shares[:, 0] + SHIFT, 0, 1)
+    middle = np.exp(INTERCEPT + SLOPE * np.log(_at_shares(evidence, space, shares, "bootstrap_error")))
+    return Band(middle, LOWER * middle, UPPER * middle)
+
+
+def bootstrap_choice(evidence: PairEvidence, space: SearchSpace, folding_limit: float | None = None) -> Setting:
+    """Return the setting with the least expected error, or a more strongly regularized one that is as good.
+
+    `folding_limit` : percent of the foreground that may fold on the coarse grid; None is no limit. If no setting keeps to it, the
+    most strongly regularized one is returned.
+    """
+    axes = [np.linspace(0, 1, _GRID if n == 0 else 9) for n in range(len(space))]
+    values = space.at_shares(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(space)))
+    values = np.concatenate([values, space.rows([space.defaults])])
+    error = bootstrap_curve(evidence, space, values).value
+    if folding_limit is not None:
+        kept_to = evidence_curve(evidence, space, values, "folding") <= folding_limit
+        if not kept_to.any():
+            return space.strongest
+        values, error = values[kept_to], error[kept_to]
+    good = values[error <= (1 + SAME_ERROR) * error.min()]
+    return space.setting(good[np.argmax(space.regularization(good))])
+
+
+def _at_shares(evidence: PairEvidence, space: SearchSpace, shares: np.ndarray, name: str) -> np.ndarray:
+    curve = np.log(np.maximum(evidence.curves[name], _LEAST))
+    found = PchipInterpolator(ALONG, curve[: len(ALONG)])(shares[:, 0])
+    defaults = space.shares(space.rows([space.defaults]))[0]
+    for column in range(1, len(space)):
+        first = len(ALONG) + len(ACROSS) * (column - 1)
+        known = [(float(defaults[column]), 0.0)]
+        known += [(share, float(curve[first + n] - curve[CROSSED])) for n, share in enumerate(ACROSS)]
+        places, gains = zip(*sorted(known), strict=True)
+        found = found + np.interp(shares[:, column], places, gains)
+    return np.asarray(np.exp(found))
