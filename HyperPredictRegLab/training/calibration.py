@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING, LEVEL, BandWidths
-from HyperPredictRegLib.predictor.network import Ensemble, MemberCurves
+from HyperPredictRegLib.predictor.network import Ensemble, MemberCurves, MemberOutlook
 
-from HyperPredictRegLab.training.examples import Examples
+from HyperPredictRegLab.training.examples import Examples, joined_examples, stacked
+from HyperPredictRegLab.training.outlook_widths import domain_quantile, outlook_widths
+
+LEAST_SD = 1e-3
+"""Of the logarithm of the Jacobian determinant: less is none."""
+
+UNKNOWN_WIDTH = 3.0
+"""Of a band that nothing was there to calibrate on."""
 
 LEAST_SUBJECTS = 10
 """With fewer, the (n + 1) / n correction asks for more than all scores: there is no finite 90 % band."""
@@ -48,23 +56,37 @@ def held_out_predictions(
     inside = of[:, 0] == of[:, 1]
     parts = []
     order = []
-    numbers = ensemble.structure_numbers(examples.labels)
     for cv_fold in sorted(set(member_cv_folds.tolist())):
         rows = np.flatnonzero(inside & (of[:, 0] == cv_fold))
         if not rows.size:
             continue
         members = np.flatnonzero(member_cv_folds == cv_fold).tolist()
-        some = examples.chosen(rows)
-        tile = np.tile(numbers, (len(rows), 1))
-        present = ~np.isnan(some.dice).all(axis=2)
-        both = []
-        for tokens in (some.tokens, np.full_like(some.tokens, np.nan)):
-            coefficients = ensemble.coefficients(some.features, tokens, tile)
-            both.append(ensemble.predict(coefficients, some.values, members, present))
-        parts.append(both)
+        parts.append(predictions(ensemble, examples.chosen(rows), members))
         order.append(rows)
-    joined = [_joined([part[n] for part in parts]) for n in range(2)]
+    joined = [_joined([getattr(part, name) for part in parts]) for name in ("segmented", "unsegmented")]
     return HeldOut(examples.chosen(np.concatenate(order)), *joined)
+
+
+def predictions(ensemble: Ensemble, examples: Examples, members: Sequence[int] | None = None) -> HeldOut:
+    """Predict pairs by some of the members, by all if none are named: those of which none has seen them."""
+    columns = [examples.feature_names.index(name) for name in ensemble.reading.features]
+    labels = ensemble.structure_numbers(examples.labels) if examples.labels else examples.numbers
+    tile = np.tile(labels, (len(examples.pairs), 1))
+    present = ~np.isnan(examples.dice).all(axis=2)
+    both = []
+    for tokens in (examples.tokens, np.full_like(examples.tokens, np.nan)):
+        coefficients = ensemble.coefficients(examples.features[:, columns], tokens, tile)
+        both.append(ensemble.predict(coefficients, examples.settings, members, present))
+    return HeldOut(examples, *both)
+
+
+def together(parts: Sequence[HeldOut]) -> HeldOut:
+    """Return the predictions of several sets as one, for calibration only: of the pairs, what was measured remains."""
+    return HeldOut(
+        joined_examples([part.examples for part in parts]),
+        _joined([part.segmented for part in parts]),
+        _joined([part.unsegmented for part in parts]),
+    )
 
 
 def band_widths(held_out: HeldOut, level: float = LEVEL) -> BandWidths:
@@ -80,6 +102,8 @@ def band_widths(held_out: HeldOut, level: float = LEVEL) -> BandWidths:
     """
     examples = held_out.examples
     people = sorted(set(examples.subjects.ravel().tolist()))
+    if examples.outcomes is not None:
+        return _domain_widths(held_out, len(people), level)
     if len(people) < LEAST_SUBJECTS:
         raise InputError(
             f"{len(people)} subjects are too few to calibrate bands on: at least {LEAST_SUBJECTS} are needed, "
@@ -95,6 +119,19 @@ def band_widths(held_out: HeldOut, level: float = LEVEL) -> BandWidths:
     return BandWidths(**found, curves=widths, subjects=len(people))  # type: ignore[arg-type]
 
 
+def _domain_widths(held_out: HeldOut, people: int, level: float) -> BandWidths:
+    """Calibrate on domains that the predicting members have not seen."""
+    examples, predicted = held_out.examples, held_out.segmented
+    if examples.outcomes is None or predicted.outlook is None:
+        raise InputError("Nothing is known of these pairs' domains, or nothing was predicted of them.")
+    domains = examples.outcomes.domains
+    scores = [*dice_scores(predicted, examples), *np.moveaxis(curve_scores(predicted, examples), 1, 0)]
+    found = [domain_quantile(score, domains, level) for score in scores]
+    dice, mean, *curves = (UNKNOWN_WIDTH if np.isnan(width) else width for width in found)
+    outlook = outlook_widths(predicted.outlook, examples, level)
+    return BandWidths(dice, mean, dice, mean, tuple(curves), people, outlook)  # type: ignore[arg-type]
+
+
 def dice_scores(predicted: MemberCurves, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     """Return errors over scales: of Dice per structure on the logit scale (P, S, N), and of mean Dice (P, N)."""
     logit = torch.logit(torch.as_tensor(examples.dice), eps=1e-3).numpy()
@@ -107,7 +144,7 @@ def curve_scores(predicted: MemberCurves, examples: Examples) -> np.ndarray:
     """Return errors over scales of the logarithms of folding and SD log-Jacobian, shape (P, 3, N); none where both say none."""
     floor = math.log(LEAST_FOLDING)
     folding = [np.log(np.maximum(f, LEAST_FOLDING)) for f in (examples.folding_foreground, examples.folding_grid)]
-    measured = np.stack([*folding, np.log(examples.sd_log_jacobian)], axis=1)
+    measured = np.stack([*folding, np.log(np.maximum(examples.sd_log_jacobian, LEAST_SD))], axis=1)
     value = predicted.curves.copy()
     value[:, :2] = np.maximum(value[:, :2], floor)
     return np.abs(measured - value) / predicted.curves_scale
@@ -140,6 +177,11 @@ def subject_quantile(scores: np.ndarray, subjects: np.ndarray, level: float = LE
     return float(values[order][min(int(np.searchsorted(shares, expected)), len(values) - 1)])
 
 
-def _joined(parts: list[MemberCurves]) -> MemberCurves:
-    names = MemberCurves.__dataclass_fields__
-    return MemberCurves(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+def _joined(parts: Sequence[MemberCurves]) -> MemberCurves:
+    names = [name for name in MemberCurves.__dataclass_fields__ if name != "outlook"]
+    outlooks = [part.outlook for part in parts if part.outlook is not None]
+    outlook = None
+    if len(outlooks) == len(parts):
+        fields = MemberOutlook.__dataclass_fields__
+        outlook = MemberOutlook(*(stacked([getattr(one, name) for one in outlooks]) for name in fields))
+    return MemberCurves(**{name: stacked([getattr(part, name) for part in parts]) for name in names}, outlook=outlook)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from HyperPredictRegLab.sweep.tables import (
     with_numbers,
     without_copies,
 )
-from HyperPredictRegLab.training.outcomes import DOMAIN, ERRORS, LANDMARKS, Outcomes, checked_outcomes, read_outcomes
+from HyperPredictRegLab.training.outcomes import DOMAIN, MEASURED, Outcomes, checked_outcomes, completed, read_outcomes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,12 +174,14 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
     import pandas as pd
 
     notes: list[str] = []
+    many = DOMAIN in runs
+    if many:
+        runs, features = completed(runs, features)
     features = _checked_features(features, notes)
     runs = _finished(runs)
     runs = runs[runs["pair"].isin(set(features["pair"]))]
     if runs.empty:
         raise InputError("The sweep holds no pair with both a finished registration and features.")
-    many = DOMAIN in runs
     common = {name: _single(runs, name) for name in ("engine", "settings_hash")}
     presets = tuple(sorted(runs["preset"].unique())) if many else (_single(runs, "preset"),)
     features = features[features["pair"].isin(set(runs["pair"]))]
@@ -227,7 +229,7 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
         features=np.c_[pair_rows[told].to_numpy(dtype=float), column(LABEL_NOISE)[:, 0]],
         tokens=_tokens(features, pairs, labels, token_names) if slots is None else _own_tokens(features, slots, token_names),
         values=column(parameter.name),
-        dice=np.stack([column(f"dice_{label}") for label in labels], axis=1) if slots is None else _own_dice(by_pair, slots, most),
+        dice=_own_dice(by_pair, slots, most) if slots else np.stack([column(f"dice_{label}") for label in labels], axis=1),
         folding_foreground=column("folding_foreground"),
         folding_grid=column("folding_grid"),
         sd_log_jacobian=column("sd_log_jacobian"),
@@ -235,8 +237,14 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
         notes=tuple(notes),
         further=varied[1:],
         further_values=np.stack([column(p.name) for p in varied[1:]], axis=-1) if varied[1:] else None,
-        outcomes=read_outcomes(first, {name: column(name) for name in (*ERRORS, LANDMARKS)}) if many else None,
+        outcomes=_outcomes(first, pair_rows, column) if many else None,
     )
+
+
+def _outcomes(first: pd.DataFrame, pair_rows: pd.DataFrame, column: Callable[[str], np.ndarray]) -> Outcomes:
+    spacing = f"{EVIDENCE}log_spacing_mm"
+    logs = pair_rows[spacing].to_numpy(dtype=float) if spacing in pair_rows else np.full(len(first), np.nan)
+    return read_outcomes(first, {name: column(name) for name in MEASURED}, np.exp(logs))
 
 
 def _subjects(first: pd.DataFrame) -> np.ndarray:
@@ -278,6 +286,43 @@ def _own_tokens(features: pd.DataFrame, slots: dict[str, tuple[int, ...]], names
         for place, label in enumerate(labels):
             found[row, place] = table[rows[pair, label]]
     return found
+
+
+def joined_examples(parts: Sequence[Examples]) -> Examples:
+    """Return the pairs of several sets as one set, with what was measured of them; their features and tokens are left out."""
+    first = parts[0]
+    joined = {
+        name: stacked([getattr(part, name) for part in parts])
+        for name in ("subjects", "groups", "values", "dice", "folding_foreground", "folding_grid", "sd_log_jacobian", "hd95")
+    }
+    outcomes = None
+    if first.outcomes is not None:
+        known = [part.outcomes for part in parts]
+        outcomes = Outcomes(*(stacked([getattr(one, f.name) for one in known]) for f in fields(Outcomes)))
+    further = None if first.further_values is None else stacked([part.settings[..., 1:] for part in parts])
+    return replace(
+        first,
+        pairs=tuple(pair for part in parts for pair in part.pairs),
+        features=np.zeros((len(joined["groups"]), 0)),
+        feature_names=(),
+        tokens=np.zeros((*joined["dice"].shape[:2], 0)),
+        token_names=(),
+        outcomes=outcomes,
+        further_values=further,
+        **joined,
+    )
+
+
+def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Join arrays of pairs along the first axis, the shorter ones filled up with NaN along all others."""
+    shape = np.max([part.shape for part in parts], axis=0)[1:].tolist()
+    return np.concatenate([_filled(part, shape) for part in parts])
+
+
+def _filled(part: np.ndarray, shape: list[int]) -> np.ndarray:
+    if list(part.shape[1:]) == shape:
+        return part
+    return np.pad(part, [(0, 0), *((0, most - n) for most, n in zip(shape, part.shape[1:], strict=True))], constant_values=np.nan)
 
 
 def _checked_features(features: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -390,10 +435,11 @@ def dense_grid(examples: Examples, count: int = 200) -> np.ndarray:
     return examples.parameter.from_strength(np.linspace(weakest, strongest, count))
 
 
-def trained_range(examples: Examples) -> tuple[float, float]:
-    """Return the lowest and highest value beyond which fewer than a tenth of the pairs were measured."""
-    low = np.quantile(np.nanmin(examples.values, axis=1), 0.1)
-    high = np.quantile(np.nanmax(examples.values, axis=1), 0.9)
+def trained_range(examples: Examples, parameter: int = 0) -> tuple[float, float]:
+    """Return the lowest and highest value of a parameter beyond which fewer than a tenth of the pairs were measured."""
+    values = examples.settings[..., parameter]
+    low = np.quantile(np.nanmin(values, axis=1), 0.1)
+    high = np.quantile(np.nanmax(values, axis=1), 0.9)
     return round(float(low), 4), round(float(high), 4)
 
 

@@ -136,7 +136,7 @@ def train(
         )
         _start_from_means(network, targets, weights, examples.numbers)
         ensemble = Ensemble(network, reading, examples.space, knots, examples.labels)
-        start_from_evidence(ensemble, targets.outlook, targets.basis, weights)
+        start_from_evidence(ensemble, reading.pairs(examples.features), targets.outlook, targets.basis, weights)
         _fit(ensemble, examples, targets, weights, settings, progress, cancelled)
     network.eval()
     return ensemble
@@ -209,9 +209,9 @@ def _mean_loss(found: Coefficients, targets: _Targets, error: torch.Tensor, shar
     structures = targets.dice_weight.sum(dim=1).clamp(min=1e-6)
     scale = torch.einsum("mpk,pnk->mpn", found.mean_scale, targets.basis)
     mean_error = (error.sum(dim=2) / structures).abs()
-    observed = targets.observed.sum(dim=-1).clamp(min=1)
-    nll = ((mean_error + LEAST_DICE_ERROR) * torch.exp(-scale) + scale) * targets.observed
-    return 0.1 * (share * nll.sum(dim=-1) / observed).sum()
+    known = targets.observed * targets.dice_weight.amax(dim=1)
+    nll = ((mean_error + LEAST_DICE_ERROR) * torch.exp(-scale) + scale) * known
+    return 0.1 * (share * nll.sum(dim=-1) / known.sum(dim=-1).clamp(min=1)).sum()
 
 
 def _curves_loss(found: Coefficients, targets: _Targets, share: torch.Tensor) -> torch.Tensor:
@@ -290,7 +290,7 @@ def _targets(examples: Examples, knots: Knots) -> _Targets:
         observed=torch.as_tensor(observed, dtype=torch.float32),
         floors=floors + 1e-4,
         axes=tuple(basis_size(own) for own in knots),
-        outlook=None if examples.outcomes is None else outlook_targets(examples.outcomes, examples.mean_dice),
+        outlook=None if examples.outcomes is None else outlook_targets(examples.outcomes),
     )
 
 

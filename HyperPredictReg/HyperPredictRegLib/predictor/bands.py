@@ -74,16 +74,16 @@ def _along(
     return grid.reshape(-1)
 
 
-def error_bands(found: MemberOutlook, widths: OutlookWidths, wide: float, voxel_mm: float) -> tuple[Band, Band]:
+def error_bands(found: MemberOutlook, widths: OutlookWidths, wide: float, unit_mm: float) -> tuple[Band, Band]:
     """Return median and 95th percentile of the error in mm at the settings of the first pair, shape (n,) each.
 
     Parameters
     ----------
     wide : factor of the bands for an uncertain prediction.
-    voxel_mm : of the working grid, in whose voxels lengths were learned.
+    unit_mm : length in which errors were learned.
     """
     middle, outer = (
-        log_band(found.curves[0, n] + math.log(voxel_mm), wide * widths.curves[n] * found.scale[0, n]) for n in range(2)
+        log_band(found.curves[0, n] + math.log(unit_mm), wide * widths.curves[n] * found.scale[0, n]) for n in range(2)
     )
     return middle, Band(outer.value, *(np.maximum(getattr(outer, end), getattr(middle, end)) for end in ("lower", "upper")))
 
@@ -95,14 +95,14 @@ def chances(found: MemberOutlook, widths: OutlookWidths) -> tuple[float, float]:
     return failed, helps
 
 
-def outlook_of(found: MemberOutlook, widths: OutlookWidths, wide: float, voxel_mm: float) -> Outlook:
+def outlook_of(found: MemberOutlook, widths: OutlookWidths, wide: float, unit_mm: float) -> Outlook:
     """Return the outlook of the first pair; parameters as for `error_bands`.
 
     What deforming gains is the difference of two errors that are told apart from each other; its band takes them as independent.
     """
     failed, helps = chances(found, widths)
-    affine = log_band(found.affine_error + math.log(voxel_mm), wide * widths.affine_error * found.affine_scale)[0]
-    error = error_bands(found, widths, wide, voxel_mm)[0]
+    affine = log_band(found.affine_error + math.log(unit_mm), wide * widths.affine_error * found.affine_scale)[0]
+    error = error_bands(found, widths, wide, unit_mm)[0]
     least = error[int(np.argmin(error.value))]
     gain = affine.value - least.value
     below = math.hypot(affine.value - affine.lower, least.upper - least.value)

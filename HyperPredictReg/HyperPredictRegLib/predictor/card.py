@@ -60,7 +60,7 @@ class Card:
     held : values of the engine's other parameters, their defaults, that all examples were made with.
     presets : those that it serves, if that is more than `preset`.
     evidence_version : meaning of the evidence that it reads, see `evidence.VERSION`; "" if it reads none.
-    domains : kinds of images that it was trained or calibrated on, each with what was measured there when it was left out, by name.
+    domains : kinds of images that it was trained or calibrated on, each with what was measured there when it was left out.
     """
 
     format: int

@@ -18,9 +18,9 @@ PAIR_CURVES = ("folding_foreground", "folding_grid", "sd_log_jacobian")
 """Natural logarithms of these are the pair's monotone curves, in this order."""
 
 OUTLOOK_CURVES = ("error", "error_95", "gain")
-"""Of a network with an outlook, in this order: the natural logarithms of the median and of the 95th percentile over the foreground of
-how far the finished transform lies from the true one, in voxels of the working grid, the second never below the first; and the share of
-what the affine step left of Dice, 1 - Dice, that deforming wins."""
+"""Of a network with an outlook, in this order: the natural logarithms of the median and of the 95th percentile over the foreground
+of how far the finished transform lies from the true one, in voxels of the evidence's grid, the second never below the first; and the
+share of what the affine step left of Dice, 1 - Dice, that deforming wins."""
 
 CHANCES = ("failed", "helps")
 """Of a network with an outlook: that the alignment has failed, and that deforming helps at the best setting."""

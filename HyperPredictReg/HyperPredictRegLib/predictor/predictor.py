@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +155,17 @@ class Predictor:
         reliability = self._reliability(found, features, evidence, doubts, refusals)
         # Who was taught no names told all structures by their shape, so all of them are what was calibrated.
         nameless = not self.bundle.ensemble.labels
-        voxel_mm = _voxel_mm(features)
-        surface = self._surface(found, space, values, called, bool(features.tokens), reliability, (numbers > 0) | nameless, voxel_mm)
+        surface = self._surface(found, space, values, called, bool(features.tokens), reliability, (numbers > 0) | nameless)
+        if found.outlook is not None and self.bundle.widths.outlook is not None:
+            named = self._named(features, evidence)
+            bands = error_bands(found.outlook, self.bundle.widths.outlook, _wide(reliability), _unit_mm(named))
+            surface = replace(
+                surface,
+                mean_dice=surface.mean_dice if called else None,
+                error_mm=bands[0],
+                error_95_mm=bands[1],
+                voxel_mm=math.exp(named.get("log_voxel_mm", 0.0)),
+            )
         if not _finite(surface):
             raise InputError(f"The predictor '{card.name}' gives numbers that are not finite: it is damaged. Install it again.")
         unknown = [called[label] for label, number in zip(labels, numbers, strict=True) if number == 0 and not nameless]
@@ -169,7 +178,11 @@ class Predictor:
         return surface, reliability, tuple(warnings)
 
     def outlook(
-        self, features: PairFeatures, surface: PredictionSurface, reliability: Reliability, evidence: Mapping[str, float] | None = None
+        self,
+        features: PairFeatures,
+        surface: PredictionSurface,
+        reliability: Reliability,
+        evidence: Mapping[str, float] | None = None,
     ) -> Outlook | None:
         """Return what to expect of a pair whatever the setting, None from a bundle that does not tell.
 
@@ -180,8 +193,9 @@ class Predictor:
         widths = self.bundle.widths.outlook
         if widths is None:
             return None
-        found = self._found(features, evidence, (), np.zeros(0, dtype=int), surface.values)
-        return None if found.outlook is None else outlook_of(found.outlook, widths, _wide(reliability), _voxel_mm(features))
+        found = self._found(features, evidence, (), np.zeros(0, dtype=int), surface.values).outlook
+        unit_mm = _unit_mm(self._named(features, evidence))
+        return None if found is None else outlook_of(found, widths, _wide(reliability), unit_mm)
 
     def _found(
         self,
@@ -223,7 +237,8 @@ class Predictor:
             return at_most(self.bundle.ood.reliability(named), doubts, refusals)
         failed, _ = chances(found.outlook, widths)
         if failed >= widths.failed:
-            refusals = (*refusals, f"The alignment has probably failed (chance {100 * failed:.0f} %): check it before anything else.")
+            why = f"The alignment has probably failed (chance {100 * failed:.0f} %): check it before anything else."
+            refusals = (*refusals, why)
         return at_most(self.bundle.ood.reliability(named, unlike_is_uncertain=True), doubts, refusals)
 
     def _space(self, within: SearchSpace | None) -> SearchSpace:
@@ -250,15 +265,11 @@ class Predictor:
         segmented: bool,
         reliability: Reliability,
         trained: np.ndarray,
-        voxel_mm: float,
     ) -> PredictionSurface:
         widths = self.bundle.widths
         wide = _wide(reliability)
         dice_width = widths.dice if segmented else widths.dice_unsegmented
         mean_width = widths.mean_dice if segmented else widths.mean_dice_unsegmented
-        error = error_95 = mean_dice = None
-        if found.outlook is not None and widths.outlook is not None:
-            error, error_95 = error_bands(found.outlook, widths.outlook, wide, voxel_mm)
         mean = found.mean_dice[0]
         dice = dice_band(found.dice_logit[0], wide * dice_width * found.dice_scale[0])
         # Calibrated is the mean of what was trained on. Of what was not, only each band is known, so errors may go together.
@@ -266,22 +277,17 @@ class Predictor:
         reach = np.maximum(wide * mean_width * found.mean_scale[0], LEAST_DICE_REACH)
         below, above = (share * reach + (~trained[:, None] * one).sum(axis=0) / max(len(trained), 1)
                         for one in (dice.value - dice.lower, dice.upper - dice.value))  # fmt: skip
-        if called or error is None:
-            mean_dice = Band(mean, np.clip(mean - below, 0, 1), np.clip(mean + above, 0, 1))
         return PredictionSurface(
             space=space,
             values=values,
             structures=tuple(called.values()),
             labels=tuple(called),
             dice=dice,
-            mean_dice=mean_dice,
+            mean_dice=Band(mean, np.clip(mean - below, 0, 1), np.clip(mean + above, 0, 1)),
             folding_foreground=falling_band(found, 0, wide * widths.curves[0], space, values),
             folding_grid=falling_band(found, 1, wide * widths.curves[1], space, values),
             sd_log_jacobian=log_band(found.curves[0, 2], wide * widths.curves[2] * found.curves_scale[0, 2]),
             held=self.bundle.card.held,
-            error_mm=error,
-            error_95_mm=error_95,
-            voxel_mm=voxel_mm if error is not None else 0.0,
         )
 
 
@@ -289,8 +295,9 @@ def _wide(reliability: Reliability) -> float:
     return 1.0 if reliability.level == "reliable" else UNCERTAIN_WIDENING
 
 
-def _voxel_mm(features: PairFeatures) -> float:
-    return math.exp(features.pair.get("log_voxel_mm", 0.0))
+def _unit_mm(named: Mapping[str, float]) -> float:
+    """Return the length in which errors were learned: a voxel of the evidence's grid, or of the working grid without any."""
+    return math.exp(named.get(f"{EVIDENCE}log_spacing_mm", named.get("log_voxel_mm", 0.0)))
 
 
 def _finite(surface: PredictionSurface) -> bool:
