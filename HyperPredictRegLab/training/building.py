@@ -31,7 +31,14 @@ from HyperPredictRegLab.training.calibration import (
     predictions,
     together,
 )
-from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples, dense_grid, fixed_value, trained_range
+from HyperPredictRegLab.training.examples import (
+    LABEL_NOISE,
+    Examples,
+    dense_grid,
+    fixed_value,
+    in_space,
+    trained_range,
+)
 from HyperPredictRegLab.training.fitting import TrainingSettings, train
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
 
@@ -139,6 +146,7 @@ def build(
     settings: TrainingSettings | None = None,
     *,
     calibration: Examples | None = None,
+    replicas: int = REPLICAS,
     progress: Progress = silent,
     cancelled: CancelCheck = never,
 ) -> Card:
@@ -147,6 +155,7 @@ def build(
     Parameters
     ----------
     calibration : pairs of further domains, on which nothing is trained; bands are calibrated on these, too.
+    replicas : members per CV fold.
 
     Raises
     ------
@@ -159,10 +168,12 @@ def build(
         raise InputError(f"The sweep has no {PLAN}, which says how its pairs were aligned: give the folder that 'sweep' wrote.")
     info = get_engine(examples.engine).info
     used = learned_features(examples) if several else None
-    trained = train_by_cv_folds(examples, settings, features=used, progress=progress, cancelled=cancelled)
+    trained = train_by_cv_folds(
+        examples, settings, features=used, replicas=replicas, progress=progress, cancelled=cancelled
+    )
     held_out = trained.held_out(examples)
     if calibration is not None:
-        held_out = together([held_out, predictions(trained.ensemble, calibration)])
+        held_out = together([held_out, predictions(trained.ensemble, in_space(calibration, examples.space))])
     widths = band_widths(held_out)
     of = np.array([[trained.cv_folds[a], trained.cv_folds[b]] for a, b in examples.subjects])
     space, fixed = _trained_space(examples, info.search_space)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING, LEVEL, BandWidths
-from HyperPredictRegLib.predictor.network import Ensemble, MemberCurves, MemberOutlook
+from HyperPredictRegLib.predictor.network import Coefficients, Ensemble, MemberCurves, MemberOutlook
 
 from HyperPredictRegLab.training.examples import Examples, joined_examples, stacked
 from HyperPredictRegLab.training.outlook_widths import domain_quantile, outlook_widths
@@ -69,15 +69,30 @@ def held_out_predictions(
 
 def predictions(ensemble: Ensemble, examples: Examples, members: Sequence[int] | None = None) -> HeldOut:
     """Predict pairs by some of the members, by all if none are named: those of which none has seen them."""
-    columns = [examples.feature_names.index(name) for name in ensemble.reading.features]
-    labels = ensemble.structure_numbers(examples.labels) if examples.labels else examples.numbers
-    tile = np.tile(labels, (len(examples.pairs), 1))
     present = ~np.isnan(examples.dice).all(axis=2)
-    both = []
-    for tokens in (examples.tokens, np.full_like(examples.tokens, np.nan)):
-        coefficients = ensemble.coefficients(examples.features[:, columns], tokens, tile)
-        both.append(ensemble.predict(coefficients, examples.settings, members, present))
-    return HeldOut(examples, *both)
+    both = [coefficients_of(ensemble, examples, segmented) for segmented in (True, False)]
+    return HeldOut(examples, *(ensemble.predict(one, examples.settings, members, present) for one in both))
+
+
+def coefficients_of(ensemble: Ensemble, examples: Examples, segmented: bool = True) -> Coefficients:
+    """Run the network on examples; what these do not know of its features, it takes as it does what is missing."""
+    reading = ensemble.reading
+    labels = ensemble.structure_numbers(examples.labels) if examples.labels else examples.numbers
+    features = _named_columns(examples.features, examples.feature_names, reading.features)
+    tokens = _named_columns(examples.tokens, examples.token_names, reading.tokens)
+    if not segmented:
+        tokens = np.full_like(tokens, np.nan)
+    return ensemble.coefficients(features, tokens, np.tile(labels, (len(examples.pairs), 1)))
+
+
+def _named_columns(array: np.ndarray, names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """Return the columns (..., n) of an array that are wanted, NaN for those that it has not."""
+    places = {name: n for n, name in enumerate(names)}
+    found = np.full((*array.shape[:-1], len(wanted)), np.nan)
+    for column, name in enumerate(wanted):
+        if name in places:
+            found[..., column] = array[..., places[name]]
+    return found
 
 
 def together(parts: Sequence[HeldOut]) -> HeldOut:

@@ -289,17 +289,17 @@ def _own_tokens(features: pd.DataFrame, slots: dict[str, tuple[int, ...]], names
 
 
 def joined_examples(parts: Sequence[Examples]) -> Examples:
-    """Return the pairs of several sets as one set, with what was measured of them; their features and tokens are left out."""
+    """Return the pairs of several sets as one set, with what was measured of them; their features, tokens and further
+    parameters are left out."""
     first = parts[0]
-    joined = {
+    joined: dict[str, Any] = {
         name: stacked([getattr(part, name) for part in parts])
         for name in ("subjects", "groups", "values", "dice", "folding_foreground", "folding_grid", "sd_log_jacobian", "hd95")
     }
     outcomes = None
     if first.outcomes is not None:
-        known = [part.outcomes for part in parts]
+        known = [part.outcomes for part in parts if part.outcomes is not None]
         outcomes = Outcomes(*(stacked([getattr(one, f.name) for one in known]) for f in fields(Outcomes)))
-    further = None if first.further_values is None else stacked([part.settings[..., 1:] for part in parts])
     return replace(
         first,
         pairs=tuple(pair for part in parts for pair in part.pairs),
@@ -308,8 +308,51 @@ def joined_examples(parts: Sequence[Examples]) -> Examples:
         tokens=np.zeros((*joined["dice"].shape[:2], 0)),
         token_names=(),
         outcomes=outcomes,
-        further_values=further,
+        further_values=None,
+        further=(),
         **joined,
+    )
+
+
+def in_space(examples: Examples, space: SearchSpace) -> Examples:
+    """Return pairs as ones whose settings have the parameters of `space`, in its order.
+
+    A parameter that did not vary takes the value that it was kept at; registrations at other values of one that `space` lacks, than
+    its default, are left out: what was measured there becomes NaN.
+
+    Raises
+    ------
+    InputError : they were swept with another engine's parameters.
+    """
+    own = {p.name: examples.settings[..., n] for n, p in enumerate(examples.space)}
+    strange = [name for name in space.names if name not in own and name not in examples.held]
+    if strange:
+        raise InputError(f"These tables know no parameter '{strange[0]}': give some of the engine that the predictor is for.")
+    tried = np.isfinite(examples.values)
+    for parameter in examples.space:
+        if parameter.name not in space.names:
+            tried &= np.isclose(own[parameter.name], parameter.default, rtol=1e-5)
+    columns = [np.where(tried, own.get(name, examples.held.get(name, np.nan)), np.nan) for name in space.names]
+    measured = {
+        name: np.where(tried, getattr(examples, name), np.nan)
+        for name in ("folding_foreground", "folding_grid", "sd_log_jacobian", "hd95")
+    }
+    outcomes = examples.outcomes
+    if outcomes is not None:
+        outcomes = replace(
+            outcomes, **{name: np.where(tried, getattr(outcomes, name), np.nan) for name in ("error", "error_95", "mean_dice")}
+        )
+    first, *rest = (examples.space[name] if name in own else space[name] for name in space.names)
+    return replace(
+        examples,
+        parameter=first,
+        values=columns[0],
+        further=tuple(rest),
+        further_values=np.stack(columns[1:], axis=-1) if rest else None,
+        held={name: value for name, value in examples.held.items() if name not in space.names},
+        dice=np.where(tried[:, None], examples.dice, np.nan),
+        outcomes=outcomes,
+        **measured,
     )
 
 

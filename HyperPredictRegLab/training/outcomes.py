@@ -126,6 +126,8 @@ def completed(runs: pd.DataFrame, features: pd.DataFrame) -> tuple[pd.DataFrame,
     })
     if "error" not in runs:
         runs = runs.assign(error="")
+    if "group" not in runs and "change" in runs:
+        runs = runs.assign(group=runs["change"])
     if MISFIT not in runs and START_MISFIT in features:
         off = features[features["label"] == 0].set_index("pair")[START_MISFIT]
         runs = runs.assign(**{MISFIT: runs["pair"].map(off).astype(float) * runs[VOXEL].astype(float)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def error_voxels(values: np.ndarray, best: float, level: float) -> np.ndarray:
     return level * np.exp(0.35 * first**2 + 0.1 * second**2)
 
 
+def folding_percent(setting: np.ndarray) -> float:
+    """Return the planted folding at a setting (2,)."""
+    return float(min(np.exp(2 - 6 * np.log(setting[0] / 0.3) - 3 * np.log(setting[1] / 0.7)), 60.0))
+
+
 def planted_tables(domains: int = 6, pairs: int = 14, seed: int = 5, spoiled: float = 0.25) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Make a runs table and a features table; in `spoiled` of the pairs the alignment has failed, which the evidence shows."""
     random = np.random.default_rng(seed)
@@ -42,6 +48,7 @@ def planted_tables(domains: int = 6, pairs: int = 14, seed: int = 5, spoiled: fl
             # The bootstrap takes every error for a fifth too small.
             told = 0.8 * error_voxels(probes, best, level) * np.exp(random.normal(scale=0.05, size=len(probes)))
             evidence = {f"evidence_bootstrap_error_{n}": np.log(value) for n, value in enumerate(told)}
+            evidence |= {f"evidence_folding_{n}": np.log(folding_percent(row) + 0.01) for n, row in enumerate(probes)}
             evidence |= {"evidence_bootstrap_nothing": np.log(0.8 * affine), "evidence_log_spacing_mm": np.log(UNIT_MM)}
             evidence |= {"evidence_correlation": float(not failed) * 0.5 + random.normal(scale=0.1)}
             evidence |= {"pair_log_voxel_mm": np.log(2.0), "pair_foreground_overlap": 0.9, "pair_idle": random.normal()}
@@ -51,15 +58,16 @@ def planted_tables(domains: int = 6, pairs: int = 14, seed: int = 5, spoiled: fl
             features += [{**blank, "label": label, "token_log_volume": size} for label, size in enumerate(sizes, 1)]
             for row in space.sample(8, int(random.integers(2**31))):
                 error = UNIT_MM * error_voxels(row[None], best, level)[0]
-                folding = float(np.exp(2 - 6 * np.log(row[0] / 0.3) - 3 * np.log(row[1] / 0.7)))
+                folding = folding_percent(row)
                 dice = {f"dice_{n}": float(np.clip(0.9 - 0.02 * error + 0.03 * s, 0.01, 0.99)) for n, s in enumerate(sizes, 1)}
                 runs.append({
                     "pair": name, "fixed_subject": f"{number}", "moving_subject": f"{number}m", "engine": ENGINE,
                     "settings_hash": settings_hash(engine, engine_settings(engine, {})), "preset": "fast", "error": "",
                     "domain": f"domain {domain}", "spacing_mm": 2.0, **space.setting(row),
-                    "folding_foreground": min(folding, 60.0), "folding_grid": min(folding, 60.0) / 2,
+                    "folding_foreground": folding, "folding_grid": folding / 2,
                     "sd_log_jacobian": 0.3 / row[0], "error_mm_median": error, "error_mm_95": 2.5 * error,
-                    "affine_error_mm_median": UNIT_MM * affine, "global_misfit_mm": 6.0 if failed else 0.5, "affine_dice": 0.5, **dice,
+                    "affine_error_mm_median": UNIT_MM * affine, "global_misfit_mm": 6.0 if failed else 0.5, "affine_dice": 0.5,
+                    "dice": float(np.mean(list(dice.values()))), **dice,
                 })  # fmt: skip
     return pd.DataFrame(runs), pd.DataFrame(features)
 
@@ -67,9 +75,29 @@ def planted_tables(domains: int = 6, pairs: int = 14, seed: int = 5, spoiled: fl
 @cache
 def planted_examples() -> Examples:
     """Return the planted tables as examples, once per process."""
-    from dataclasses import replace
-
     return replace(examples_from(*planted_tables()), alignment={})
+
+
+def planted_cases(domains: int = 4, pairs: int = 8) -> Examples:
+    """Return real cases as a list of them is swept: the same λ for all, no tokens; the first half of each domain is for tuning."""
+    runs, features = planted_tables(domains, pairs, seed=11)
+    features = features[features["label"] == 0].drop(columns=["label", "features_version", "error", "token_log_volume"])
+    first = runs.drop_duplicates("pair").drop(columns=["error", "error_mm_median", "error_mm_95", "global_misfit_mm", "dice"])
+    first = first[[name for name in first if not name.startswith("dice_")]]
+    random = np.random.default_rng(3)
+    rows = []
+    for row in first.to_dict("records"):
+        number, failed = int(row["fixed_subject"]), row["affine_error_mm_median"] > 12
+        own = {"use": "tune" if number < pairs // 2 else "test", "change": "turned 20" if failed else ""}
+        level = row["affine_error_mm_median"] / 3
+        best = np.exp(random.normal(-0.7, 0.3))
+        for value in (0.25, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0, 3.0):
+            setting = {"regularization_weight": value, "fluid_sigma": 1.2}
+            error = float(error_voxels(np.array([[value, 1.2]]), best, level)[0])
+            rows.append({**row, **own, **setting, "error_mm_median": error, "error_mm_95": 2.5 * error,
+                         "folding_foreground": folding_percent(np.array([value, 1.2]))})  # fmt: skip
+    off = {row["pair"]: 3.0 if row["change"] else 0.3 for row in rows}
+    return examples_from(pd.DataFrame(rows), features.assign(start_misfit_voxels=features["pair"].map(off)))
 
 
 def small_any_bundle(folder: Path) -> Path:

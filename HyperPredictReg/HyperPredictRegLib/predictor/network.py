@@ -18,9 +18,9 @@ PAIR_CURVES = ("folding_foreground", "folding_grid", "sd_log_jacobian")
 """Natural logarithms of these are the pair's monotone curves, in this order."""
 
 OUTLOOK_CURVES = ("error", "error_95", "gain")
-"""Of a network with an outlook, in this order: the natural logarithms of the median and of the 95th percentile over the foreground
-of how far the finished transform lies from the true one, in voxels of the evidence's grid, the second never below the first; and the
-share of what the affine step left of Dice, 1 - Dice, that deforming wins."""
+"""Of a network with an outlook, in this order: natural logarithms of the median and of the 95th percentile over the foreground of
+how far the finished transform lies from the true one, in voxels of the evidence's grid, the second never below the first; and
+the share of what the affine step left of Dice, 1 - Dice, that deforming wins."""
 
 CHANCES = ("failed", "helps")
 """Of a network with an outlook: that the alignment has failed, and that deforming helps at the best setting."""
@@ -346,7 +346,8 @@ class Ensemble:
                 mean = (probability * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
             scale = torch.einsum(equation.replace("s", ""), coefficients.mean_scale[pick].mean(dim=0), basis).exp()
             outlook = self._outlook(coefficients.outlook, pick, basis, equation)
-        return MemberCurves(*(part.numpy() for part in (dice, dice_scale, mean, scale, curves, curves_scale)), outlook=outlook)
+        told = (dice.numpy(), dice_scale.numpy(), mean.numpy(), scale.numpy(), curves.numpy(), curves_scale.numpy())
+        return MemberCurves(*told, outlook=outlook)
 
     def _outlook(
         self, found: OutlookCoefficients | None, pick: slice | list[int], basis: torch.Tensor, equation: str
