@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from helpfulness_cases import SEED, cases, grid_pair, make, truth
-from HyperPredictRegLib.alignment.likeness import likeness
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.engines.base import RegistrationTask
 from HyperPredictRegLib.engines.demons import DemonsEngine, DemonsSettings
 from HyperPredictRegLib.engines.diffeo import DiffeoEngine, DiffeoSettings
 from HyperPredictRegLib.quality.benefit import Evidence, evidence, features, judged_alone
+from HyperPredictRegLib.quality.likeness import likeness
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.spatial.transforms import displacement_field, field_transform
 from scipy.optimize import minimize

@@ -42,6 +42,7 @@ PATTERNS = {
     "skull": ("mouse-skull-ct/{}_img.nii.gz", ""),
     "heads": ("spm-contrasts/{}_img.nii.gz", ""),
     "ct": ("{}_img.nii.gz", ""),
+    "ms": ("ms-followup/{}_img.nii.gz", ""),
 }
 """Image and labels by domain, below the data folder."""
 
@@ -297,7 +298,7 @@ def _warp(case: Case, image: sitk.Image) -> sitk.Transform:
 
 
 def _start(case: Case, inputs: Inputs, cache: Path) -> sitk.AffineTransform:
-    known = case if case.domain in ("heads", "ct") or case.change in ("mirrored", "noise") else replace(case, change="")
+    known = case if case.domain in ("heads", "ct", "ms") or case.change in ("mirrored", "noise") else replace(case, change="")
     stored = cache / f"{known.name}.start.pkl"
     if stored.exists():
         found: sitk.AffineTransform = pickle.loads(stored.read_bytes())

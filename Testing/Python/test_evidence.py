@@ -127,8 +127,20 @@ def test_the_truth_is_that_of_the_pair_that_is_made() -> None:
     inside = truth.pair.inside
     assert np.corrcoef(made[inside], by_truth[inside])[0, 1] > 0.97
     assert np.corrcoef(made[inside], sitk.GetArrayViewFromImage(moving)[inside])[0, 1] < 0.9
-    assert truth.error_mm(GRID.holding(truth.displacement, vectors=True)).max() < 1e-6
+    found = GRID.holding(truth.displacement, vectors=True)
+    assert truth.error_mm(found).max() < 1e-6 and truth.edge_error_mm(found) < 1e-6
+    assert 0.3 < truth.edge_error_mm(None) / truth.error_mm(None).mean() < 0.7
     assert np.median(truth.error_mm(None)) == pytest.approx(np.median(np.linalg.norm(truth.displacement[inside], axis=-1)))
+
+
+def test_what_lies_along_edges_is_lost_on_them() -> None:
+    rising = GRID.holding(np.broadcast_to(np.arange(26, dtype=np.float32) / 26, GRID.size[::-1]).copy())
+    coarse = CoarsePair.of(pair_of(rising, rising), INSIDE, INSIDE)
+    truth = with_known_truth(coarse, GRID.holding(np.zeros((*GRID.size[::-1], 3)), vectors=True))
+    for axis, expected in enumerate((1.5, 0.0, 0.0)):
+        off = np.zeros((*GRID.size[::-1], 3))
+        off[..., axis] = 1.5
+        assert truth.edge_error_mm(GRID.holding(off, vectors=True)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_large_images_are_made_coarse() -> None:

@@ -30,11 +30,13 @@ from HyperPredictRegLib.spatial.transforms import field_transform
 VERSION = "1"
 """Changes with the meaning of any number here; apart from that of `features`, so that older bundles stay valid."""
 
-TRUTHS = (1, 3)
+TRUTHS = (0, 2)
 """Which of `ALONG` the truths of the bootstrap are made with: two, because its pick leans toward the setting of its truth."""
 
-LENGTHS = ("bootstrap_error", "bootstrap_error_95", "bootstrap_error_weak", "bootstrap_error_strong", "inverse_error",
-           "neighbor_distance", "displacement")  # fmt: skip
+LENGTHS = (
+    "bootstrap_error", "bootstrap_error_95", "bootstrap_edge_error", "bootstrap_error_weak", "bootstrap_error_strong",
+    "inverse_error", "neighbor_distance", "displacement",
+)  # fmt: skip
 """Curves in mm."""
 
 _LEAST_VOXELS = 0.01
@@ -56,13 +58,13 @@ class PairEvidence:
     ----------
     values : the settings that were tried, shape (n, h); see `coarse_settings`.
     curves : one number per setting, shape (n,), by name. In mm: `bootstrap_error` (median over the foreground; mean of the two
-        truths, which are `bootstrap_error_weak` and `_strong`), `bootstrap_error_95`, `inverse_error` (there and back),
-        `neighbor_distance`, `displacement` (median length). `held_out` is the normalized mutual information with blocks held
-        out less that of the affine step, `held_out_share` the share of the blocks whose edges agree better, `information` the
-        gain without holding out, `correlation` the squared correlation in small windows, `foreground_overlap` Dice of the
-        foregrounds; `folding` percent of the foreground, `sd_log_jacobian`.
-    numbers : by name. In mm: `bootstrap_nothing` (error of doing nothing, mean of the truths; `_weak`, `_strong`), `spacing_mm`
-        (of the coarse grid). `correlation`, `information`, `explained`, `foreground_overlap` are of the affine step.
+        truths, which are `bootstrap_error_weak` and `_strong`), `bootstrap_error_95`, `bootstrap_edge_error` (across edges),
+        `inverse_error` (there and back), `neighbor_distance`, `displacement` (median length). `held_out` is the normalized
+        mutual information with blocks held out less that of the affine step, `held_out_share` the share of the blocks whose
+        edges agree better, `information` the gain without holding out, `correlation` the squared correlation in small windows,
+        `foreground_overlap` Dice of the foregrounds; `folding` percent of the foreground, `sd_log_jacobian`.
+    numbers : by name. In mm: `bootstrap_nothing` (error of doing nothing, mean of the truths; `_weak`, `_strong`, `_edge`),
+        `spacing_mm` (of the coarse grid). `correlation`, `information`, `explained`, `foreground_overlap` are of the affine step.
     remarks : sentences for the user.
     """
 
@@ -150,8 +152,8 @@ def _log_voxels(voxels: float) -> float:
 
 
 def _errors(truth: KnownTruth, fields: Sequence[sitk.Image]) -> np.ndarray:
-    """Return median and 95th percentile of the error of each field, shape (2, n), mm."""
-    return np.array([np.percentile(truth.error_mm(field), (50, 95)) for field in fields]).T
+    """Return median and 95th percentile of the error of each field, and its mean across edges, shape (3, n), mm."""
+    return np.array([[*np.percentile(truth.error_mm(field), (50, 95)), truth.edge_error_mm(field)] for field in fields]).T
 
 
 def _bootstrap_curves(tried: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -160,6 +162,7 @@ def _bootstrap_curves(tried: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     return {
         "bootstrap_error": middle[0],
         "bootstrap_error_95": middle[1],
+        "bootstrap_edge_error": middle[2],
         "bootstrap_error_weak": weak,
         "bootstrap_error_strong": strong,
     }
@@ -171,6 +174,7 @@ def _truth_numbers(truths: Sequence[KnownTruth]) -> dict[str, float]:
         "bootstrap_nothing": float(np.mean(nothing)),
         "bootstrap_nothing_weak": nothing[0],
         "bootstrap_nothing_strong": nothing[-1],
+        "bootstrap_nothing_edge": float(np.mean([truth.edge_error_mm(None) for truth in truths])),
         "residual": truths[0].residual,
     }
 
