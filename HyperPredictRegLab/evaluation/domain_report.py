@@ -39,7 +39,7 @@ from HyperPredictRegLab.evaluation.domains import (
     tell,
 )
 from HyperPredictRegLab.evaluation.evaluating import BLUE, GRAY, GREEN, INK, ORANGE, SOFT, new_figure
-from HyperPredictRegLab.evaluation.tables import Cell, Estimate, Table
+from HyperPredictRegLab.evaluation.tables import DRAWS, QUICK_DRAWS, Cell, Estimate, Table
 from HyperPredictRegLab.training.building import OUTLOOK_SETTINGS, Description, Trained, build
 from HyperPredictRegLab.training.examples import Examples, in_space
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
@@ -85,7 +85,7 @@ def evaluate_domains(
     cases : tables of real pairs with the columns domain and use ("tune" or "test"), see `outcomes`.
     out : folder of the documentation.
     bundle : the predictor; default: one is trained on `train`.
-    quick : leave out the ablations.
+    quick : leave out the ablations, and draw fewer bootstrap samples.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def evaluate_domains(
     progress(ProgressEvent("evaluate", 0.0, "training" if bundle is None else "reading the predictor", None))
     loaded, trained = _trained(train, bundle, cancelled)
     progress(ProgressEvent("evaluate", 0.3, "predicting the cases", None))
-    study = study_of(loaded, trained, train, cases)
+    study = study_of(loaded, trained, train, cases, QUICK_DRAWS if quick else DRAWS)
     tables = [choosing_table(study), domain_table(study), error_table(study), chance_table(study), coverage_table(study)]
     if not quick:
         tables.append(ablation_table(train, cases, progress, cancelled))
@@ -114,11 +114,11 @@ def evaluate_domains(
     return {table.name: table for table in tables}
 
 
-def study_of(bundle: Bundle, trained: Trained, train: Examples, cases: Examples) -> Study:
+def study_of(bundle: Bundle, trained: Trained, train: Examples, cases: Examples, draws: int = QUICK_DRAWS) -> Study:
     """Predict all cases, each by who knows nothing of its domain."""
     true = judged(in_space(cases, bundle.card.space))
     test = true.outcomes.uses == TEST
-    levels = TwoLevels.of(true.outcomes.domains[test], cases.subjects[test, 0])
+    levels = TwoLevels.of(true.outcomes.domains[test], cases.subjects[test, 0], draws)
     return Study(bundle, true, tell(bundle, trained, train, true), test, levels)
 
 

@@ -1,4 +1,4 @@
-"""Leave one domain out: what choosing and foretelling are worth on kinds of images that nothing was learned or calibrated on.
+"""Leave one domain out: what choosing and telling beforehand are worth on kinds of images that nothing was learned or calibrated on.
 
 The network has seen synthesised pairs only; bands, chances and rules are calibrated and tuned on the tuning cases of all other
 domains and judged on the test cases of the one that was left out. `domain_report` makes the page.
@@ -274,9 +274,6 @@ def best_columns(true: Judged) -> np.ndarray:
     return np.where(allowed.max(axis=1) > 0, best, -1)
 
 
-DRAWS = 2000
-
-
 @dataclass(frozen=True)
 class TwoLevels:
     """Resampling of domains, and of the subjects within each.
@@ -291,7 +288,7 @@ class TwoLevels:
     base: np.ndarray
 
     @classmethod
-    def of(cls, domains: np.ndarray, subjects: np.ndarray, draws: int = DRAWS, seed: int = SEED) -> TwoLevels:
+    def of(cls, domains: np.ndarray, subjects: np.ndarray, draws: int, seed: int = SEED) -> TwoLevels:
         """Draw domains (P,) with replacement, and in each its fixed subjects (P,)."""
         random = np.random.default_rng(seed)
         names = np.unique(domains)

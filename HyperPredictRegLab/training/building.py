@@ -221,6 +221,19 @@ def _trained_space(examples: Examples, whole: SearchSpace) -> tuple[SearchSpace,
     return space, space.defaults
 
 
+def tuning_cases(examples: Examples) -> Examples:
+    """Return the cases of a list that may serve for tuning: those that it does not mark for test.
+
+    Raises
+    ------
+    InputError : there are none, or the tables know no domains.
+    """
+    allowed = known_outcomes(examples).uses != "test"
+    if not allowed.any():
+        raise InputError("All cases to calibrate on are marked for test, and nothing may be tuned on these: give others.")
+    return examples.chosen(np.flatnonzero(allowed))
+
+
 _IN_MM = ("log_voxel_mm", "log_fixed_volume", f"{EVIDENCE}log_spacing_mm")
 """What tells a mouse from a man: nothing is learned from it where many kinds of anatomy are."""
 

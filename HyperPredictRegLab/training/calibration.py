@@ -85,11 +85,11 @@ def coefficients_of(ensemble: Ensemble, examples: Examples, segmented: bool = Tr
     return ensemble.coefficients(features, tokens, np.tile(labels, (len(examples.pairs), 1)))
 
 
-def _named_columns(array: np.ndarray, names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
-    """Return the columns (..., n) of an array that are wanted, NaN for those that it has not."""
+def _named_columns(array: np.ndarray, names: Sequence[str], asked: Sequence[str]) -> np.ndarray:
+    """Return the columns (..., n) of an array that are asked for, NaN for those that it has not."""
     places = {name: n for n, name in enumerate(names)}
-    found = np.full((*array.shape[:-1], len(wanted)), np.nan)
-    for column, name in enumerate(wanted):
+    found = np.full((*array.shape[:-1], len(asked)), np.nan)
+    for column, name in enumerate(asked):
         if name in places:
             found[..., column] = array[..., places[name]]
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,22 +197,18 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
         for pair, table in runs.groupby("pair", sort=False)
     }
     pairs = tuple(by_pair)
-    slots = _own_labels(by_pair, features) if many else None
-    labels = () if many else _learned_labels(runs, by_pair, labels)
-    most = max(len(table) for table in by_pair.values())
-
-    def column(what: str) -> np.ndarray:
-        found = np.full((len(pairs), most), np.nan)
-        for row, table in enumerate(by_pair.values()):
-            if what in table:
-                found[row, : len(table)] = table[what].to_numpy(dtype=float)
-        return found
-
+    column = partial(_column, by_pair)
+    token_names = tuple(c[6:] for c in features.columns if c.startswith("token_"))
+    if many:
+        slots, labels = _own_labels(by_pair, features), ()
+        tokens, dice = _own_tokens(features, slots, token_names), _own_dice(by_pair, slots)
+    else:
+        labels = _learned_labels(runs, by_pair, labels)
+        tokens = _tokens(features, pairs, labels, token_names)
+        dice = np.stack([column(f"dice_{label}") for label in labels], axis=1)
     first = pd.concat([table.iloc[:1] for table in by_pair.values()])
     pair_rows = features[features["label"] == 0].set_index("pair").loc[list(pairs)]
     told = [c for c in features.columns if c.startswith(("pair_", EVIDENCE))]
-    feature_names = tuple(c.removeprefix("pair_") for c in told)
-    token_names = tuple(c[6:] for c in features.columns if c.startswith("token_"))
     return Examples(
         pairs=pairs,
         subjects=_subjects(first),
@@ -223,13 +220,13 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
         features_version=version,
         parameter=parameter,
         held=held,
-        feature_names=(*feature_names, LABEL_NOISE),
+        feature_names=(*(c.removeprefix("pair_") for c in told), LABEL_NOISE),
         token_names=token_names,
         labels=labels,
         features=np.c_[pair_rows[told].to_numpy(dtype=float), column(LABEL_NOISE)[:, 0]],
-        tokens=_tokens(features, pairs, labels, token_names) if slots is None else _own_tokens(features, slots, token_names),
+        tokens=tokens,
         values=column(parameter.name),
-        dice=_own_dice(by_pair, slots, most) if slots else np.stack([column(f"dice_{label}") for label in labels], axis=1),
+        dice=dice,
         folding_foreground=column("folding_foreground"),
         folding_grid=column("folding_grid"),
         sd_log_jacobian=column("sd_log_jacobian"),
@@ -239,6 +236,15 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
         further_values=np.stack([column(p.name) for p in varied[1:]], axis=-1) if varied[1:] else None,
         outcomes=_outcomes(first, pair_rows, column) if many else None,
     )
+
+
+def _column(by_pair: dict[str, pd.DataFrame], what: str) -> np.ndarray:
+    """Return a column of the runs as an array (P, N), NaN where there is nothing."""
+    found = np.full((len(by_pair), max(len(table) for table in by_pair.values())), np.nan)
+    for row, table in enumerate(by_pair.values()):
+        if what in table:
+            found[row, : len(table)] = table[what].to_numpy(dtype=float)
+    return found
 
 
 def _outcomes(first: pd.DataFrame, pair_rows: pd.DataFrame, column: Callable[[str], np.ndarray]) -> Outcomes:
@@ -270,7 +276,8 @@ def _own_labels(by_pair: dict[str, pd.DataFrame], features: pd.DataFrame) -> dic
     return found
 
 
-def _own_dice(by_pair: dict[str, pd.DataFrame], slots: dict[str, tuple[int, ...]], most: int) -> np.ndarray:
+def _own_dice(by_pair: dict[str, pd.DataFrame], slots: dict[str, tuple[int, ...]]) -> np.ndarray:
+    most = max(len(table) for table in by_pair.values())
     found = np.full((len(slots), max(1, *map(len, slots.values())), most), np.nan)
     for row, (pair, labels) in enumerate(slots.items()):
         for place, label in enumerate(labels):
@@ -317,8 +324,8 @@ def joined_examples(parts: Sequence[Examples]) -> Examples:
 def in_space(examples: Examples, space: SearchSpace) -> Examples:
     """Return pairs as ones whose settings have the parameters of `space`, in its order.
 
-    A parameter that did not vary takes the value that it was kept at; registrations at other values of one that `space` lacks, than
-    its default, are left out: what was measured there becomes NaN.
+    A parameter that did not vary takes the value that it was kept at. Registrations at another value than the default of one that
+    `space` lacks are left out: what was measured there becomes NaN.
 
     Raises
     ------
@@ -333,7 +340,7 @@ def in_space(examples: Examples, space: SearchSpace) -> Examples:
         if parameter.name not in space.names:
             tried &= np.isclose(own[parameter.name], parameter.default, rtol=1e-5)
     columns = [np.where(tried, own.get(name, examples.held.get(name, np.nan)), np.nan) for name in space.names]
-    measured = {
+    measured: dict[str, Any] = {
         name: np.where(tried, getattr(examples, name), np.nan)
         for name in ("folding_foreground", "folding_grid", "sd_log_jacobian", "hd95")
     }

@@ -25,6 +25,7 @@ from HyperPredictRegLib.predictor.bands import (
     outlook_of,
 )
 from HyperPredictRegLib.predictor.bundle import Bundle, load_bundle
+from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
 from HyperPredictRegLib.predictor.features import VERSION, PairFeatures
 from HyperPredictRegLib.predictor.network import MemberCurves, named_row
 from HyperPredictRegLib.predictor.ood import UNCERTAIN_WIDENING, at_most
@@ -99,6 +100,10 @@ class Predictor:
             (
                 card.features_version == VERSION,
                 f"it reads other features (version {card.features_version}, this is {VERSION}): {newer}",
+            ),
+            (
+                card.evidence_version in ("", EVIDENCE_VERSION),
+                f"it reads other evidence (version {card.evidence_version}, this is {EVIDENCE_VERSION}): {newer}",
             ),
         ):
             if not fits:
