@@ -1,6 +1,6 @@
-"""Leave one domain out: what choosing and telling beforehand are worth on kinds of images that nothing was learned or calibrated on.
+"""Leave one domain out: what choosing, and telling beforehand, are worth on images of which nothing was learned or calibrated.
 
-The network has seen synthesised pairs only; bands, chances and rules are calibrated and tuned on the tuning cases of all other
+The network has seen synthesized pairs only; bands, chances and rules are calibrated and tuned on the tuning cases of all other
 domains and judged on the test cases of the one that was left out. `domain_report` makes the page.
 """
 

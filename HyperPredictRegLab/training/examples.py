@@ -183,19 +183,14 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
     runs = runs[runs["pair"].isin(set(features["pair"]))]
     if runs.empty:
         raise InputError("The sweep holds no pair with both a finished registration and features.")
-    common = {name: _single(runs, name) for name in ("engine", "settings_hash")}
+    engine = _single(runs, "engine")
     presets = tuple(sorted(runs["preset"].unique())) if many else (_single(runs, "preset"),)
     features = features[features["pair"].isin(set(runs["pair"]))]
-    version = _single(features, "features_version")
-    varied, held = _learned_parameters(common["engine"], runs)
-    parameter = varied[0]
+    varied, held = _learned_parameters(engine, runs)
     runs = _checked_runs(runs, varied, notes)
     if many:
         runs = checked_outcomes(runs, _RUNS)
-    by_pair = {
-        str(pair): table.sort_values([p.name for p in varied], ascending=[p.sign > 0 for p in varied])
-        for pair, table in runs.groupby("pair", sort=False)
-    }
+    by_pair = _by_pair(runs, varied)
     pairs = tuple(by_pair)
     column = partial(_column, by_pair)
     token_names = tuple(c[6:] for c in features.columns if c.startswith("token_"))
@@ -213,19 +208,19 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
         pairs=pairs,
         subjects=_subjects(first),
         groups=first["group"].fillna("").astype(str).to_numpy() if "group" in first else np.full(len(pairs), ""),
-        engine=common["engine"],
-        settings_hash=common["settings_hash"],
+        engine=engine,
+        settings_hash=_single(runs, "settings_hash"),
         preset=presets[0],
         presets=presets if many else (),
-        features_version=version,
-        parameter=parameter,
+        features_version=_single(features, "features_version"),
+        parameter=varied[0],
         held=held,
         feature_names=(*(c.removeprefix("pair_") for c in told), LABEL_NOISE),
         token_names=token_names,
         labels=labels,
         features=np.c_[pair_rows[told].to_numpy(dtype=float), column(LABEL_NOISE)[:, 0]],
         tokens=tokens,
-        values=column(parameter.name),
+        values=column(varied[0].name),
         dice=dice,
         folding_foreground=column("folding_foreground"),
         folding_grid=column("folding_grid"),
@@ -236,6 +231,12 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
         further_values=np.stack([column(p.name) for p in varied[1:]], axis=-1) if varied[1:] else None,
         outcomes=_outcomes(first, pair_rows, column) if many else None,
     )
+
+
+def _by_pair(runs: pd.DataFrame, varied: tuple[Parameter, ...]) -> dict[str, pd.DataFrame]:
+    """Return the rows of each pair, least regularized first."""
+    order, ascending = [p.name for p in varied], [p.sign > 0 for p in varied]
+    return {str(pair): table.sort_values(order, ascending=ascending) for pair, table in runs.groupby("pair", sort=False)}
 
 
 def _column(by_pair: dict[str, pd.DataFrame], what: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING, OutlookWidths
 from HyperPredictRegLib.predictor.network import MemberCurves, MemberOutlook
+from HyperPredictRegLib.predictor.splines import grid_axes
 from HyperPredictRegLib.results.prediction import Band, BandValue, Outlook
 
 LEAST_DICE_REACH, LEAST_LOG_REACH = 0.001, 0.01
@@ -59,15 +60,10 @@ def _along(
     band: np.ndarray, space: SearchSpace, values: np.ndarray, accumulated: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
     """Apply `accumulated` along each parameter, toward more regularization, if `values` (n, h) are a regular grid."""
-    axes = [np.unique(values[:, column]) for column in range(len(space))]
-    shape = tuple(len(axis) for axis in axes)
-    if math.prod(shape) != len(values):
+    axes = grid_axes(values)
+    if axes is None:
         return band
-    if len(axes) > 1:
-        regular = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(len(values), -1)
-        if not np.array_equal(regular, values):
-            return band
-    grid = band.reshape(shape)
+    grid = band.reshape([len(axis) for axis in axes])
     for place, parameter in enumerate(space):
         toward_strong = np.moveaxis(grid, place, 0)[:: parameter.sign]
         grid = np.moveaxis(accumulated(toward_strong)[:: parameter.sign], 0, place)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from HyperPredictRegLib.core.search_space import SearchSpace
-from HyperPredictRegLib.predictor.splines import Knots, falling, tensor_basis
+from HyperPredictRegLib.predictor.splines import Knots, basis_at, falling, grid_axes, tensor_basis
 
 PAIR_CURVES = ("folding_foreground", "folding_grid", "sd_log_jacobian")
 """Natural logarithms of these are the pair's monotone curves, in this order."""
@@ -332,45 +332,41 @@ class Ensemble:
         members : which members count; default: all. Their mean is the prediction, their spread adds to the scale.
         present : which structures count for mean Dice, boolean (P, S); default: all.
         """
-        basis = torch.as_tensor(self.basis(values))
-        equation = "psk,nk->psn" if basis.ndim == 2 else "psk,pnk->psn"
+        at = self._evaluator(values)
         pick = slice(None) if members is None else list(members)
         with torch.inference_mode():
-            dice, dice_scale = self._mixed(coefficients.dice[pick], coefficients.dice_scale[pick], basis, equation)
-            curves, curves_scale = self._mixed(coefficients.curves[pick], coefficients.curves_scale[pick], basis, equation)
+            dice, dice_scale = _mixed(coefficients.dice[pick], coefficients.dice_scale[pick], at)
+            curves, curves_scale = _mixed(coefficients.curves[pick], coefficients.curves_scale[pick], at)
             probability = torch.sigmoid(dice)
             if present is None:
                 mean = probability.mean(dim=1)
             else:
                 weight = torch.as_tensor(present, dtype=torch.float32)[..., None]
                 mean = (probability * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-            scale = torch.einsum(equation.replace("s", ""), coefficients.mean_scale[pick].mean(dim=0), basis).exp()
-            outlook = self._outlook(coefficients.outlook, pick, basis, equation)
+            scale = at(coefficients.mean_scale[pick].mean(dim=0)[:, None])[:, 0].exp()
+            outlook = None if coefficients.outlook is None else _outlook(coefficients.outlook, pick, at)
         told = (dice.numpy(), dice_scale.numpy(), mean.numpy(), scale.numpy(), curves.numpy(), curves_scale.numpy())
         return MemberCurves(*told, outlook=outlook)
 
-    def _outlook(
-        self, found: OutlookCoefficients | None, pick: slice | list[int], basis: torch.Tensor, equation: str
-    ) -> MemberOutlook | None:
-        if found is None:
-            return None
-        curves, scale = self._mixed(found.curves[pick], found.scale[pick], basis, equation)
-        affine = found.affine_error[pick]
-        spread = (found.affine_scale[pick].mean(dim=0).mul(2).exp() + affine.var(dim=0, unbiased=False)).sqrt()
-        return MemberOutlook(*(p.numpy() for p in (curves, scale, affine.mean(0), spread, found.chances[pick].mean(0))))
+    def _evaluator(self, values: np.ndarray) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return what turns coefficients (P, C, K) into curves (P, C, n) at `values`."""
+        axes = grid_axes(values) if values.ndim == 2 and values.shape[1] > 1 else None
+        if axes is None:
+            basis = torch.as_tensor(self.basis(values))
+            equation = "psk,nk->psn" if basis.ndim == 2 else "psk,pnk->psn"
+            return lambda coefficients: torch.einsum(equation, coefficients, basis)
+        # Parameter by parameter: a fifth of the work.
+        turned = [basis_at(p.strength(axis), own) for p, axis, own in zip(self.space, axes, self.knots, strict=True)]
+        bases = [torch.as_tensor(basis) for basis in turned]
 
-    @staticmethod
-    def _mixed(
-        values: torch.Tensor, scales: torch.Tensor, basis: torch.Tensor, equation: str
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Average members before the basis is applied, which is linear; their spread comes from the coefficients' deviations."""
-        centre = values.mean(dim=0)
-        curve = torch.einsum(equation, centre, basis)
-        variance = torch.einsum(equation, scales.mean(dim=0), basis).mul_(2).exp_()
-        if len(values) > 1:
-            for member in values - centre:
-                variance += torch.einsum(equation, member, basis).square_() / len(values)
-        return curve, variance.sqrt_()
+        def at_grid(coefficients: torch.Tensor) -> torch.Tensor:
+            grid = coefficients.unflatten(-1, [basis.shape[1] for basis in bases])
+            for basis in reversed(bases):
+                # The axis that was just evaluated goes to the front of the parameters' axes.
+                grid = (grid @ basis.T).movedim(-1, 2)
+            return grid.flatten(2)
+
+        return at_grid
 
     def basis(self, values: np.ndarray) -> np.ndarray:
         """Return the basis at settings of shape (..., h), shape (..., K)."""
@@ -383,6 +379,28 @@ class Ensemble:
         """Return each label's structure number, 0 for one that was never learned."""
         places = {label: n + 1 for n, label in enumerate(self.labels)}
         return np.array([places.get(label, 0) for label in labels])
+
+
+def _mixed(
+    values: torch.Tensor, scales: torch.Tensor, at: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Average members before the basis is applied, which is linear; their spread comes from the coefficients' deviations."""
+    centre = values.mean(dim=0)
+    curve = at(centre)
+    variance = at(scales.mean(dim=0)).mul_(2).exp_()
+    if len(values) > 1:
+        for member in values - centre:
+            variance += at(member).square_() / len(values)
+    return curve, variance.sqrt_()
+
+
+def _outlook(
+    found: OutlookCoefficients, pick: slice | list[int], at: Callable[[torch.Tensor], torch.Tensor]
+) -> MemberOutlook:
+    curves, scale = _mixed(found.curves[pick], found.scale[pick], at)
+    affine = found.affine_error[pick]
+    spread = (found.affine_scale[pick].mean(dim=0).mul(2).exp() + affine.var(dim=0, unbiased=False)).sqrt()
+    return MemberOutlook(*(p.numpy() for p in (curves, scale, affine.mean(0), spread, found.chances[pick].mean(0))))
 
 
 def named_row(named: Mapping[str, float], names: Sequence[str]) -> np.ndarray:

@@ -51,6 +51,22 @@ def tensor_basis(strengths: np.ndarray, knots: Knots) -> np.ndarray:
     return found
 
 
+def grid_axes(values: np.ndarray) -> tuple[np.ndarray, ...] | None:
+    """Return the axes of settings (n, h) that are a regular grid, as `SearchSpace.grid` gives it; None if they are none."""
+    axes: list[np.ndarray] = []
+    rest = values
+    while rest.shape[1] > 1:
+        length = int(np.argmax(np.append(rest[1:, 0] != rest[0, 0], True))) + 1
+        if len(rest) % length:
+            return None
+        blocks = rest.reshape(-1, length, rest.shape[1])
+        if (blocks[..., 0] != blocks[:, :1, 0]).any() or (blocks[..., 1:] != blocks[:1, :, 1:]).any():
+            return None
+        axes.append(blocks[:, 0, 0])
+        rest = blocks[0, :, 1:]
+    return (*axes, rest[:, 0])
+
+
 def falling(steps: torch.Tensor, axes: Sequence[int] = ()) -> torch.Tensor:
     """Turn free numbers (..., K) into ones that do not rise along any parameter.
 
