@@ -310,7 +310,7 @@ class HyperPredictRegLogic(ScriptedLoadableModuleLogic):
 
         Raises
         ------
-        ValueError : an input cannot be used, or nothing can be predicted, for example without PyTorch.
+        ValueError : an input cannot be used, or nothing can be predicted for this pair.
         RuntimeError : the volumes could not be aligned.
         """
         from HyperPredictRegLib.slicerbridge.task import deliver_prediction

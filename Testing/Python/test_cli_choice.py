@@ -370,7 +370,7 @@ def without(blocked: set[str], *words: str | Path) -> subprocess.CompletedProces
 def test_without_torch_a_prediction_is_refused_and_a_registration_goes_on(pair: Path, bundle: Path, tmp_path: Path) -> None:
     predicted = without({"torch"}, *words_of(pair, "predict", tmp_path / "out", *ROUGHLY, "--predictor", bundle))
     assert predicted.returncode == 2, predicted.stderr
-    assert "PyTorch is not installed, so nothing can be predicted" in predicted.stderr
+    assert "PyTorch is not installed, so no trained predictor can be used" in predicted.stderr
     assert "pip install torch" in predicted.stderr
     assert not (tmp_path / "out").exists()
     given = without({"torch"}, *words_of(pair, "register", tmp_path / "out", *ROUGHLY, "--no-page", "--predictor", "none"))

@@ -157,13 +157,18 @@ def test_what_is_said_of_coded_labels_without_names_is_in_the_report(pair: Path,
     assert from_json(Report, to_json(report), "report") == report
 
 
-def test_a_pair_unlike_the_training_gets_the_fixed_weight(pair: Path, tmp_path: Path) -> None:
+def test_a_pair_unlike_the_training_is_predicted_by_the_bootstrap_rule(pair: Path, tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "foreign", best=1.2, knows_the_pair=False)
     report = report_of(pair, predictor=str(folder))
-    assert (report.choice.by, report.reliability and report.reliability.level) == ("fixed", "unreliable")
-    assert report.choice.predicted is None
-    assert weights(report) == [pytest.approx(1.2, rel=0.2)]
-    assert "too unlike those" in report.choice.sentence
+    assert report.choice.by == report.predictor == "bootstrap" and report.bundle_sha256 == ""
+    assert report.choice.predicted is not None and report.choice.predicted.error_mm is not None
+    # The anatomy alone is no reason to mistrust what was measured of the pair itself.
+    assert report.reliability is not None and report.reliability.level == "reliable"
+    assert "The trained predictor hopeful 1 does not know such pairs" in report.reliability.reasons[0]
+    assert report.choice.fixed[WEIGHT] == pytest.approx(1.2, rel=0.2)
+    assert report.outlook is not None and report.outlook.source == "bootstrap" and report.limit_met
+    assert wording.who_chose(report).endswith("(the bootstrap rule).")
+    assert from_json(Report, to_json(report), "report") == report
 
 
 @pytest.mark.parametrize("labels", [True, False])

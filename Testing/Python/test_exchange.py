@@ -337,7 +337,7 @@ def test_a_prediction_of_errors_without_dice_comes_back_exactly(job: Job) -> Non
     third = BandValue(1 / 3, 0.1, 0.7)
     plain = surface(strange=False)
     curves = replace(surface(0, strange=False), mean_dice=None, error_mm=plain.mean_dice, error_95_mm=plain.folding_grid)
-    outlook = Outlook(0.1 + 0.2, math.nan, third, third, "bootstrap")
+    outlook = Outlook(0.1 + 0.2, None, third, third, "bootstrap")
     made = replace(prediction(job, replace(curves, voxel_mm=1 / 7)), structures=(), outlook=outlook)
     made = replace(made, choice=replace(made.choice, by="bootstrap", predicted=predicted_row(made.surface, 1, "bootstrap")))
     assert made.choice.predicted is not None and made.choice.predicted.mean_dice is None

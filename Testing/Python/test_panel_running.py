@@ -252,15 +252,18 @@ def test_bad_input_is_a_sentence_on_the_panel(opened_panel: tuple[Any, Any]) -> 
     assert nodes_of_scene() == before and panel.ui.registerButton.enabled
 
 
-def test_without_torch_the_way_on_is_told(opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_the_way_on_is_told_and_taken(opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     host, panel = opened_panel
     choose_pair(host, panel)
     packages = importlib.import_module("HyperPredictRegLib.panel.packages")
     monkeypatch.setattr(packages, "torch_is_there", lambda: False)
+    monkeypatch.setattr(packages, "_asked_for_torch", False)
     host.click(panel.ui.suggestButton)
     assert "extension \"PyTorch\"" in host.dialogs.texts("info")[0]
-    assert "Nothing can be predicted without PyTorch" in panel.ui.stageLabel.text
-    assert not panel.widget.panel.runner.busy
+    assert "chosen by coarse trial registrations" in host.dialogs.texts("info")[0]
+    assert panel.widget.panel.runner.busy
+    host.click(panel.ui.suggestButton)
+    finish(host, panel)
 
 
 def test_torch_comes_through_its_extension(opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def show_report(report: Report) -> None:
     _say(wording.first_line(report))
     _say(f"{wording.who_chose(report)} {report.choice.sentence}")
     if report.reliability is not None:
-        _say(wording.reliability_words(report.reliability))
+        _say(wording.reliability_words(report.reliability, report.predictor))
     if len(report.trials) > 1:
         for row in wording.trial_rows(report):
             folding = f"{row.foreground} of the foreground, {row.grid} of the grid"
@@ -92,11 +92,14 @@ def show_measured(measured: Measured, voxel_mm: float, landmarks: str = "Landmar
 def show_prediction(prediction: Prediction, asked: Sequence[Predicted], files: Sequence[str]) -> None:
     """Print what is suggested and why, what is predicted there and at the settings asked for, the files, and the next step."""
     from HyperPredictRegLib.reporting import wording
+    from HyperPredictRegLib.reporting.outlook import chances
     from HyperPredictRegLib.results.formatting import banded
 
     _say(wording.first_line_of_prediction(prediction))
+    if words := chances(prediction.outlook):
+        _say(words)
     _say(prediction.choice.sentence)
-    _say(wording.reliability_words(prediction.reliability))
+    _say(wording.reliability_words(prediction.reliability, prediction.predictor))
     if prediction.choice.predicted is not None:
         _show_predicted(prediction.choice.predicted)
         for structure in prediction.choice.predicted.structures:

@@ -38,9 +38,9 @@ def make_torch_ready(*, ask_again: bool = True) -> bool:
     except ImportError:
         slicer.util.infoDisplay(
             _(
-                "To predict the best λ, the free extension \"PyTorch\" is needed: install it in the Extensions Manager and "
-                "restart Slicer.\n\nYou can go on without it: \"Register\" then starts from a fixed λ that suits most pairs, "
-                "measures the folding, and corrects λ until your limit holds."
+                "For the trained predictor the free extension \"PyTorch\" is needed: install it in the Extensions Manager and "
+                "restart Slicer.\n\nThe work goes on without it: λ is then chosen by coarse trial registrations of this pair, "
+                "the folding is measured, and λ is corrected until your limit holds."
             ),
             windowTitle=_("PyTorch is not installed"),
         )

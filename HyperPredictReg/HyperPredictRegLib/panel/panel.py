@@ -16,8 +16,8 @@ from HyperPredictRegLib.panel.choosing import ChoiceSection
 from HyperPredictRegLib.panel.parameters import MASKS, Transform, request_of, segment_ids, segment_name, state_of, stored_as
 from HyperPredictRegLib.panel.results import ResultSection
 from HyperPredictRegLib.panel.running import Runner, known_rate, learn_rate
-from HyperPredictRegLib.presentation.choices import engines_tooltip, predictable_words
-from HyperPredictRegLib.presentation.panel import PanelView, nothing_to_predict, panel_view
+from HyperPredictRegLib.presentation.choices import engines_tooltip, has_predictor, predictable_words
+from HyperPredictRegLib.presentation.panel import PanelView, panel_view
 from HyperPredictRegLib.slicerbridge.outcome_nodes import check_storage
 from HyperPredictRegLib.slicerbridge.task import Task, deliver_outcome, deliver_prediction, save_page
 from HyperPredictRegLib.slicerbridge.volumes import volume_geometry
@@ -51,7 +51,7 @@ class Panel:
         self._refreshing = False
         ui.engineComboBox.setToolTip(f"{ui.engineComboBox.toolTip}\n{engines_tooltip()}")
         if choices := predictable_words():
-            where = _("Predictions are made for {choices}.").format(choices=choices)
+            where = _("Trained predictors are there for {choices}; else trial registrations choose.").format(choices=choices)
             ui.presetComboBox.setToolTip(f"{ui.presetComboBox.toolTip} {where}")
         self.runner = Runner(ui, self._show)
         self.inputs = InputsSection(ui, parameters)
@@ -179,11 +179,10 @@ class Panel:
         if self.runner.busy:
             self.runner.cancel()
             return
-        if not packages.make_torch_ready():
-            words = _("Nothing can be predicted without PyTorch. \"Register\" starts from a fixed {symbol} and corrects it.")
-            self.runner.say(words.format(symbol="λ" if self.view is None else self.view.symbol))
-            return
-        parameters = self._parameters()
+        parameters, view = self._parameters(), self.view
+        if view is not None and has_predictor(view.state.engine, view.state.preset):
+            # Without PyTorch the trial registrations choose, and the prediction says so.
+            packages.make_torch_ready(ask_again=False)
         self._begin("predict", parameters, request_of(parameters), self._predicted)
 
     def _registerOrCancel(self) -> None:  # noqa: N802
@@ -196,8 +195,8 @@ class Panel:
         # As it is chosen now: the user may turn to other things while it runs.
         stored, request = stored_as(parameters), request_of(parameters, view)
         state = view.state
-        if not (view.manual or request.prediction or nothing_to_predict(state.engine, state.preset, view.symbol)):
-            # Without PyTorch the work goes on with a fixed setting, and says so in the result.
+        if not (view.manual or request.prediction) and has_predictor(state.engine, state.preset):
+            # Without PyTorch the trial registrations choose, and the result says so.
             packages.make_torch_ready(ask_again=False)
 
         def check() -> None:

@@ -60,13 +60,18 @@ def channel_engines() -> str:
     return f", or choose {able}" if able else ""
 
 
+def has_predictor(engine: str, preset: str) -> bool:
+    """Tell whether a trained predictor is installed for an engine at a preset."""
+    return bundled(engine, preset) is not None
+
+
 def predictable_words() -> str:
     """Name the engines and presets that a predictor is installed for, such as "Demons at \"Fast\""; "" if there is none."""
     return " or ".join(
         f"{info.title} at \"{title}\""
         for info in engine_infos()
         for preset, title in _PRESET_TITLES.items()
-        if bundled(info.name, preset) is not None
+        if has_predictor(info.name, preset)
     )
 
 

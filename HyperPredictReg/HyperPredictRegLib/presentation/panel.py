@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace, Setting
-from HyperPredictRegLib.predictor.card import bundled
 from HyperPredictRegLib.presentation import choices
 from HyperPredictRegLib.presentation.result import BAD, DOUBTFUL, GOOD, mark
+from HyperPredictRegLib.reporting.outlook import chances, expectation_parts
 from HyperPredictRegLib.reporting.wording import is_unreliable, reliability_meaning, setting
 from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
 from HyperPredictRegLib.results.job import Criterion, check_landmarks
@@ -355,18 +355,21 @@ def _reliability(state: PanelState, prediction: Prediction | None, suggested: Ch
     """Return the reliability in one line with what is recommended, and all reasons, as rich text."""
     if prediction is None:
         return html.escape(STALE.get(state.stale, state.stale)) if state.prediction is not None or state.stale else "", ""
-    level, meaning = prediction.reliability.level, reliability_meaning(prediction.reliability)
+    level, meaning = prediction.reliability.level, reliability_meaning(prediction.reliability, prediction.predictor)
     reasons = [reason for reason in (*prediction.reliability.reasons, *prediction.warnings) if reason != meaning]
     # A suggestion is short; that there is none, or that it breaks the limit, is said in full.
-    advice = sentence
-    if suggested is not None and suggested.feasible:
-        advice = f"{setting(prediction.surface.space, suggested.setting)} is suggested."
-        reasons.insert(0, sentence)
-    line = f"{mark(_COLORS[level])} <b>Reliability: {level}.</b> {html.escape(meaning)}"
-    return (
-        f"{line}<br><b>{html.escape(advice)}</b>" if advice else line,
-        "".join(f"<p>{html.escape(reason)}</p>" for reason in reasons),
-    )
+    advice, remark = sentence, meaning
+    if suggested is not None and suggested.predicted is not None and suggested.feasible:
+        remark = f"{setting(prediction.surface.space, suggested.setting)} is suggested."
+        parts = expectation_parts(suggested.predicted, prediction.outlook, state.criterion.domain)
+        advice = f"{' · '.join(parts)}."
+        reasons = [sentence, meaning, *reasons]
+    line = f"{mark(_COLORS[level])} <b>Reliability: {level}.</b> {html.escape(remark)}"
+    if advice:
+        line += f"<br><b>{html.escape(advice)}</b>"
+    if words := chances(prediction.outlook):
+        line += f" {html.escape(words)}"
+    return line, "".join(f"<p>{html.escape(reason)}</p>" for reason in reasons)
 
 
 def _read_out(
@@ -375,8 +378,6 @@ def _read_out(
 ) -> str:  # fmt: skip
     symbol = space.first.symbol
     if prediction is None:
-        if bundled(state.engine, state.preset) is None:
-            return "Nothing can be predicted with this method and preset: register, and what comes out is measured."
         return f"Nothing is predicted yet: press \"Suggest {symbol}\", or register, and what comes out is measured."
     if here is None:
         return "Unreliable: what the curves say of this pair is not to be relied on."
@@ -430,7 +431,6 @@ def _suggest_button(state: PanelState, symbol: str) -> ButtonView:
     if state.running == "predict":
         return ButtonView("&Cancel", what, True)
     why_not = _why_not(state)
-    why_not = why_not or nothing_to_predict(state.engine, state.preset, symbol)
     return ButtonView(f"Su&ggest {symbol}", why_not or what, not state.running and not why_not)
 
 
@@ -440,12 +440,3 @@ def _page_button(state: PanelState) -> ButtonView:
     if not state.registered:
         return ButtonView("Report &page", "Register first: there is no result.", False)
     return ButtonView("Report &page", "Make a report with pictures that opens in the web browser.", not state.running)
-
-
-def nothing_to_predict(engine: str, preset: str, symbol: str) -> str:
-    """Say why no prediction can be made with an engine and a preset, and how to go on; "" if one can."""
-    if bundled(engine, preset) is not None:
-        return ""
-    known = choices.predictable_words()
-    words = f"Predictions are made for {known} only." if known else "No predictor is installed."
-    return f"{words} \"Register\" starts from a fixed {symbol} and corrects it."

@@ -158,6 +158,20 @@ def features(numbers: Evidence, suited: bool) -> tuple[float, ...]:
     return numbers.improved_share, min(max(gain, -0.1), 0.2), float(not suited)
 
 
+def chance_helped(improved_share: float, gain: float, suited: bool = True) -> float:
+    """Return the chance, 0 to 1, that deforming helped: the rule's score as a probability, where either is as likely before.
+
+    Parameters
+    ----------
+    improved_share : see `Evidence`.
+    gain : of the normalized mutual information by the whole deformation.
+    suited : see `judged_alone`.
+    """
+    values = improved_share, min(max(gain, -0.1), 0.2), float(not suited)
+    score = INTERCEPT + sum(w * value for w, value in zip(WEIGHTS, values, strict=True))
+    return 1 / (1 + math.exp(-score))
+
+
 def judged_alone(numbers: Evidence, suited: bool = True) -> str:
     """Return the level (of `BENEFITS`) that follows from the evidence without labels or landmarks.
 

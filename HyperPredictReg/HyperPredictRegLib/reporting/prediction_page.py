@@ -14,6 +14,7 @@ import numpy as np
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.formatting import distance
 from HyperPredictRegLib.reporting import prediction_figures, wording
+from HyperPredictRegLib.reporting.outlook import chances, gain_at
 from HyperPredictRegLib.reporting.page import (
     Caption,
     KeyNumber,
@@ -29,7 +30,15 @@ from HyperPredictRegLib.reporting.page import (
 )
 from HyperPredictRegLib.results.exchange import prediction_to_json
 from HyperPredictRegLib.results.formatting import band, banded, percent_band, predicted_percent
-from HyperPredictRegLib.results.prediction import Band, Predicted, Prediction, PredictionSurface, StructureChoice
+from HyperPredictRegLib.results.prediction import (
+    BOOTSTRAP,
+    Band,
+    Outlook,
+    Predicted,
+    Prediction,
+    PredictionSurface,
+    StructureChoice,
+)
 from HyperPredictRegLib.selection.interpolation import predict_at
 
 _SAME_DICE = 0.0005
@@ -102,11 +111,13 @@ def render_prediction(prediction: Prediction, pictures: Sequence[Picture]) -> st
         unreliable=unreliable,
         attention=not prediction.choice.feasible or prediction.reliability.level != "reliable",
         first_line=wording.first_line_of_prediction(prediction),
-        reliability_meaning=wording.reliability_meaning(prediction.reliability),
+        chances=chances(prediction.outlook),
+        made_by=_made_by(prediction),
+        reliability_meaning=wording.reliability_meaning(prediction.reliability, prediction.predictor),
         key_numbers=[] if unreliable else _key_numbers(prediction),
         chosen=wording.setting(space, prediction.choice.setting),
         structures=[] if unreliable else _structure_rows(prediction),
-        criterion=wording.criterion_words(prediction.criterion),
+        criterion=wording.criterion_words(prediction.criterion, by_error=prediction.surface.mean_dice is None),
         fixed=wording.setting(space, prediction.choice.fixed),
         given=_given(prediction),
         pictures=pictures,
@@ -121,7 +132,7 @@ def plain_prediction(prediction: Prediction, problem: str) -> str:
     """Return a bare page with the sentences alone, for where the full one cannot be made."""
     lines = (
         wording.first_line_of_prediction(prediction),
-        wording.reliability_words(prediction.reliability),
+        wording.reliability_words(prediction.reliability, prediction.predictor),
         prediction.choice.sentence,
     )
     where = f"({wording.name(problem)}). All numbers are in prediction.json and curves.csv."
@@ -203,6 +214,12 @@ def _title(prediction: Prediction) -> str:
     return f"Before registering {wording.file_name(prediction.job.moving)} to {wording.file_name(prediction.job.fixed)}"
 
 
+def _made_by(prediction: Prediction) -> str:
+    if prediction.predictor == BOOTSTRAP:
+        return "from coarse trial registrations of this very pair against a known truth (the bootstrap rule)"
+    return f"by the predictor {wording.name(prediction.predictor)}"
+
+
 def _key_numbers(prediction: Prediction) -> list[KeyNumber]:
     choice, number, domain, space = prediction.choice, wording.number, prediction.criterion.domain, prediction.surface.space
     predicted = choice.predicted
@@ -216,7 +233,7 @@ def _key_numbers(prediction: Prediction) -> list[KeyNumber]:
             wording.setting(space, choice.setting),
             f"the fixed one is {fixed_words}",
         ),
-        *_quality_numbers(predicted),
+        *_quality_numbers(predicted, prediction.outlook),
         *(
             KeyNumber(f"Folding of the {of}", predicted_percent(share.value), f"90 % band {percent_band(share)}")
             for of, share in (("foreground", predicted.folding_foreground), ("grid", predicted.folding_grid))
@@ -238,12 +255,17 @@ def _key_numbers(prediction: Prediction) -> list[KeyNumber]:
     return numbers
 
 
-def _quality_numbers(predicted: Predicted) -> list[KeyNumber]:
+def _quality_numbers(predicted: Predicted, outlook: Outlook | None) -> list[KeyNumber]:
     numbers = []
     if (dice := predicted.mean_dice) is not None:
         numbers.append(KeyNumber("Mean Dice", wording.number(dice.value, 3), f"90 % band {band(dice)}"))
     if (error := predicted.error_mm) is not None:
-        numbers.append(KeyNumber("Expected error", distance(error.value), f"90 % band {band(error, 2)} mm"))
+        numbers.append(KeyNumber("Expected error", distance(error.value), f"median; 90 % band {band(error, 2)} mm"))
+    gain = gain_at(predicted, outlook)
+    if gain is not None and outlook is not None and outlook.affine_error_mm is not None:
+        affine = outlook.affine_error_mm
+        remark = f"off the {distance(affine.value)} ({band(affine, 2)}) of affine only"
+        numbers.append(KeyNumber("Gain by deforming", distance(gain), remark))
     return numbers
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.reporting import figures, prediction_figures, wording
+from HyperPredictRegLib.reporting.outlook import by_error, chances
 from HyperPredictRegLib.reporting.page import (
     Caption,
     KeyNumber,
@@ -87,10 +88,13 @@ def render_report(report: Report, pictures: Sequence[Picture]) -> str:
         was_chosen=wording.was_chosen(report),
         who_chose=wording.who_chose(report),
         reliability=report.reliability,
-        reliability_meaning=wording.reliability_meaning(report.reliability) if report.reliability is not None else "",
+        reliability_meaning=(
+            wording.reliability_meaning(report.reliability, report.predictor) if report.reliability is not None else ""
+        ),
+        chances=chances(report.outlook),
         comparison=wording.comparison_rows(report),
         trials=wording.trial_rows(report),
-        criterion=wording.criterion_words(report.criterion) if report.criterion is not None else "",
+        criterion=wording.criterion_words(report.criterion, by_error=by_error(report)) if report.criterion is not None else "",
         predicted=wording.predicted_dice(report),
         undrawn=report.choice.predicted is not None and not can_be_drawn(space),
         verdict=wording.verdict(report),

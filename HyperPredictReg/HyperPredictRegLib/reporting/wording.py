@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from HyperPredictRegLib.core.formatting import DASH, distance, number, spread
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.quality.metrics import SAME_DICE
+from HyperPredictRegLib.reporting.outlook import expectation_parts
 from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent, percent, short
 from HyperPredictRegLib.results.job import Criterion
-from HyperPredictRegLib.results.prediction import BandValue, Predicted, Prediction, Reliability
+from HyperPredictRegLib.results.prediction import BOOTSTRAP, BandValue, Predicted, Prediction, Reliability
 from HyperPredictRegLib.results.report import Comparison, FoldingPercent, Report
+from HyperPredictRegLib.selection.choice import ERROR_SHARE, ERROR_VOXELS
 from HyperPredictRegLib.selection.comparison import is_at, measured_text, surprise_words, surprises, what_words
-from HyperPredictRegLib.workflow.choosing import NOT_AS_ALIGNED
+from HyperPredictRegLib.workflow.choosing import AGAINST, NOT_AS_ALIGNED
 
 __all__ = [
     "DASH", "ComparisonRow", "TrialRow", "all_warnings", "benefit_line", "benefit_reasons", "calls_for_attention",
@@ -31,12 +33,22 @@ _RULES = {
     "maximum": "the setting of highest predicted Dice",
     "knee": "the knee of predicted Dice against predicted folding",
 }
+_RULES_OF_ERRORS = {
+    "plateau": f"the most regularized setting whose expected error is within {100 * ERROR_SHARE:g} % or {ERROR_VOXELS:g} voxels "
+    "of the least",
+    "maximum": "the setting of least expected error",
+    "knee": "the knee of expected error against predicted folding",
+}
 _LEVELS = {
     "reliable": "This pair is like those that the predictor was trained on.",
     "uncertain": "This pair is unusual: what is predicted is less certain, and its bands are wider.",
-    "unreliable": "This pair is unlike those that the predictor was trained on: nothing that it predicts is to be trusted here.",
+    "unreliable": "What was measured of this pair speaks against any prediction: nothing predicted is to be trusted here.",
 }
-_UNLIKE = "this pair is unlike those that the predictor was trained on"
+_LEVELS_OF_BOOTSTRAP = {
+    **_LEVELS,
+    "reliable": "Nothing that was measured of this pair speaks against it.",
+    "uncertain": "What is known of this pair leaves doubts: what is predicted is less certain.",
+}
 
 _TERMS = {
     "Dice": "Overlap of two outlines of one structure: 0 is none, 1 is perfect. For the same error in mm, small or thin "
@@ -49,6 +61,8 @@ _TERMS = {
     "Folding": "Share of voxels whose Jacobian determinant is 0 or less: there space is turned inside out, which anatomy cannot "
     "do.",
     "Inverse consistency": "How far from its start a point of the fixed image ends after going to the moving image and back.",
+    "Expected error": "How far the result is expected to lie from the true deformation: the median over the points of the fixed "
+    "foreground, in mm.",
     "Foreground and grid": "The foreground is the anatomy of the fixed image; the grid is the whole working grid, background "
     "included.",
     "Affine only": "The result of the affine alignment without the deformable step. It is written beside the registered one, and "
@@ -56,7 +70,7 @@ _TERMS = {
     "Before and after": "Before: with the start alone, which as a rule is an affine alignment that moves, turns, scales and "
     "shears the image as a whole. After: with the deformable registration on top.",
 }
-_TERMS_OF_PREDICTIONS = ("Dice", "Jacobian determinant", "Folding", "Foreground and grid")
+_TERMS_OF_PREDICTIONS = ("Expected error", "Affine only", "Dice", "Jacobian determinant", "Folding", "Foreground and grid")
 _BAND = (
     "90 % band",
     "About 9 in 10 true values are expected inside it, for pairs like those that the predictor was trained on.",
@@ -304,7 +318,7 @@ def _changed(space: SearchSpace, first: Mapping[str, float], last: Mapping[str, 
 def _comparison_words(report: Report, criterion: Criterion) -> list[str]:
     if report.choice.predicted is None:
         if report.reliability is not None and report.reliability.level == "unreliable":
-            why = NOT_AS_ALIGNED if NOT_AS_ALIGNED in report.choice.sentence else _UNLIKE
+            why = NOT_AS_ALIGNED if NOT_AS_ALIGNED in report.choice.sentence else AGAINST
             return [f"the prediction was not used, because {why}"]
         return ["no prediction was made"] if report.choice.by == "fixed" else []
     folding = f"folding_{criterion.domain}"
@@ -343,32 +357,39 @@ def who_chose(report: Report) -> str:
     if report.choice.by == "predictor":
         which = f" {name(report.predictor)}" if report.predictor else ""
         return f"The predictor{which} chose {subject(space)} before anything was registered."
+    if report.choice.by == BOOTSTRAP:
+        return (
+            f"{_capital(subject(space))} was chosen before this registration, by coarse trial registrations of the pair against "
+            "a truth that is known (the bootstrap rule)."
+        )
     if report.choice.by == "fixed":
         return f"No prediction could be used, so the first {subject(space, '')} was the fixed one, the same for every pair."
     return f"{_capital(subject(space))} was given by the user."
 
 
-def criterion_words(criterion: Criterion) -> str:
-    """Say by what a setting is chosen."""
-    words = _RULES[criterion.rule].format(tolerance=criterion.tolerance)
+def criterion_words(criterion: Criterion, *, by_error: bool = False) -> str:
+    """Say by what a setting is chosen; `by_error` : whether the expected error counts, because no Dice is predicted."""
+    rules = _RULES_OF_ERRORS if by_error else _RULES
+    words = rules[criterion.rule].format(tolerance=criterion.tolerance)
     counted = {structure: weight for structure, weight in criterion.structures.items() if weight > 0}
     kind = "lowest" if criterion.combine == "worst" else "weighted mean" if counted else "mean"
     among = ", ".join(f"{name(one)} (weight {weight:g})" for one, weight in counted.items()) or "all structures"
+    counts = "no Dice is predicted" if by_error else f"Dice is the {kind} of {among}"
     if criterion.folding_limit is None:
-        return f"{words}; Dice is the {kind} of {among}; no folding limit"
+        return f"{words}; {counts}; no folding limit"
     end = f"the upper end of the 90{_NO_BREAK}% band" if criterion.cautious else "the best guess"
     limit = f"{end} of folding under {criterion.folding_limit:g} % of the {criterion.domain}"
-    return f"{words}, with {limit}; Dice is the {kind} of {among}"
+    return f"{words}, with {limit}; {counts}"
 
 
-def reliability_meaning(reliability: Reliability) -> str:
-    """Say in a sentence what a level of reliability means."""
-    return _LEVELS[reliability.level]
+def reliability_meaning(reliability: Reliability, predictor: str) -> str:
+    """Say in a sentence what a level of reliability means, of the predictor of that name."""
+    return (_LEVELS_OF_BOOTSTRAP if predictor == BOOTSTRAP else _LEVELS)[reliability.level]
 
 
-def reliability_words(reliability: Reliability) -> str:
+def reliability_words(reliability: Reliability, predictor: str) -> str:
     """Say how reliable a prediction is, what that means, and why."""
-    return f"{reliability.level.capitalize()}: {' '.join((reliability_meaning(reliability), *reliability.reasons))}"
+    return f"{reliability.level.capitalize()}: {' '.join((reliability_meaning(reliability, predictor), *reliability.reasons))}"
 
 
 def comparison_rows(report: Report) -> list[ComparisonRow]:
@@ -436,8 +457,11 @@ def first_line_of_prediction(prediction: Prediction) -> str:
     none = f"No {subject(space, '')}"
     if is_unreliable(prediction) or predicted is None:
         fixed = setting(space, prediction.choice.fixed)
-        return f"{none} is suggested, because {_UNLIKE}: start from the fixed {fixed} and measure what comes out."
+        return f"{none} is suggested, because {AGAINST}: start from the fixed {fixed} and measure what comes out."
     here = setting(space, prediction.choice.setting)
+    if predicted.mean_dice is None and prediction.choice.feasible:
+        parts = expectation_parts(predicted, prediction.outlook, criterion.domain)
+        return f"{here} is suggested: {', '.join(parts)}; {prediction.reliability.level}."
     folding = predicted.folding_foreground if criterion.domain == "foreground" else predicted.folding_grid
     what = f"predicted are {_quality_words(predicted)} and {banded_percent(folding)} of the {criterion.domain} folded"
     if not prediction.choice.feasible and criterion.folding_limit is not None:

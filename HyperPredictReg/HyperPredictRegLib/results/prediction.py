@@ -144,13 +144,20 @@ class Predicted:
     error_mm: BandValue | None = None
     error_95_mm: BandValue | None = None
 
+    def folding(self, domain: str) -> BandValue:
+        """Return folding in percent of `domain`: "foreground" or "grid"."""
+        return {"foreground": self.folding_foreground, "grid": self.folding_grid}[domain]
 
-SOURCES = ("network", "bootstrap")
+
+BOOTSTRAP = "bootstrap"
+"""What predicts without training: trial registrations of this very pair, coarse ones, against a truth that is known."""
+
+SOURCES = ("network", BOOTSTRAP)
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What to expect of a pair whatever the setting: chances from 0 to 1, NaN where nothing is known.
+    """What to expect of a pair whatever the setting: chances from 0 to 1, None where nothing is known.
 
     Attributes
     ----------
@@ -161,8 +168,8 @@ class Outlook:
     source : who says so, one of `SOURCES`.
     """
 
-    failed: float
-    helps: float
+    failed: float | None
+    helps: float | None
     affine_error_mm: BandValue | None = None
     gain_mm: BandValue | None = None
     source: str = "network"
@@ -170,8 +177,7 @@ class Outlook:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise ValueError(f"There is no source of an outlook '{self.source}'.")
-        # Written so that NaN, which is what is not known, passes.
-        if any(chance < 0 or chance > 1 for chance in (self.failed, self.helps)):
+        if any(chance is not None and not 0 <= chance <= 1 for chance in (self.failed, self.helps)):
             raise ValueError("A chance of an outlook lies outside of 0 to 1.")
 
 
@@ -180,12 +186,13 @@ LEVELS = ("reliable", "uncertain", "unreliable")
 
 @dataclass(frozen=True)
 class Reliability:
-    """Whether a prediction can be relied on: whether the pair is like those that the predictor was trained on, and well aligned.
+    """Whether a prediction can be relied on.
 
     Attributes
     ----------
-    level : "reliable", "uncertain" (unusual: bands are wider) or "unreliable" (no suggestion is made, the fixed setting is used).
-    reasons : sentences; the most unusual features in words.
+    level : "reliable", "uncertain" (bands are wider) or "unreliable": what was measured speaks against it, such as an alignment
+        that failed, noise, or no overlap; then no suggestion is made, and the fixed setting is used.
+    reasons : sentences.
     """
 
     level: str
@@ -204,7 +211,7 @@ class Choice:
     ----------
     setting : a value for each parameter.
     sentence : why this one, for the user.
-    by : "user"; "predictor", a trained one; "bootstrap", trial registrations of this very pair against a known truth; or "fixed".
+    by : "user"; "predictor", a trained one; `BOOTSTRAP`; or "fixed".
     feasible : whether any setting is predicted to keep the folding limit; True where nothing is predicted.
     predicted : what is predicted there; None unless it was chosen by that.
     fixed : the cross-validated setting of those who do not predict, for comparison; empty where the user chose.
@@ -313,8 +320,8 @@ class Prediction:
     ----------
     job : what was asked; `out` is where this went.
     engine : whose result is predicted.
-    predictor : name and version of the bundle.
-    bundle_sha256 : checksum of the bundle's model file.
+    predictor : name and version of the bundle, or `BOOTSTRAP`.
+    bundle_sha256 : checksum of the bundle's model file; "" without one.
     reliability : whether it can be relied on.
     criterion : by which was chosen.
     choice : the setting to take; the bundle's fixed one where the prediction is unreliable.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.results.job import SCHEMA_VERSION, Criterion, EngineUsed, Job
-from HyperPredictRegLib.results.prediction import AlignmentUsed, BandValue, Choice, Predicted, Reliability
+from HyperPredictRegLib.results.prediction import AlignmentUsed, BandValue, Choice, Outlook, Predicted, Reliability
 
 
 @dataclass(frozen=True)
@@ -224,6 +224,7 @@ class Report:
     mirror_check : exchanged labels or a mirrored image, where one of these would explain a poor result; else None.
     benefit : whether deforming helped; None in reports of versions that did not judge it.
     reliability : of the prediction, or None.
+    outlook : what was expected of the pair whatever the setting, or None.
     trials : every λ that was registered with, in order; the last one is the result.
     landmark_pull : how landmarks pulled the deformation; None where they did not.
     engine_notes : sentences on what the engine chose itself, such as the similarity.
@@ -257,4 +258,5 @@ class Report:
     landmark_pull: LandmarkPull | None = None
     engine_notes: tuple[str, ...] = ()
     device: str = "cpu"
+    outlook: Outlook | None = None
     schema_version: int = SCHEMA_VERSION

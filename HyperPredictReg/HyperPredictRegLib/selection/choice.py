@@ -14,7 +14,7 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.formatting import distance
 from HyperPredictRegLib.results.formatting import banded_percent
 from HyperPredictRegLib.results.job import Criterion
-from HyperPredictRegLib.results.prediction import Band, Choice, PredictionSurface, StructureChoice
+from HyperPredictRegLib.results.prediction import BOOTSTRAP, Band, Choice, PredictionSurface, StructureChoice
 from HyperPredictRegLib.selection.interpolation import band_value, predicted_row
 
 NO_FOLDING_PERCENT = 0.001
@@ -46,7 +46,8 @@ def choose(surface: PredictionSurface, criterion: Criterion, predictor: str = ""
     if surface.mean_dice is not None and (criterion.structures or criterion.combine != "mean"):
         predicted = replace(predicted, counted_dice=band_value(objective(surface, criterion), index))
     sentence = _sentence(surface, criterion, index, certain, abs(float(score[index])))
-    return Choice(predicted.setting, sentence, feasible=certain == "keeps", predicted=predicted)
+    by = BOOTSTRAP if predictor == BOOTSTRAP else "predictor"
+    return Choice(predicted.setting, sentence, by, certain == "keeps", predicted)
 
 
 def _chosen(surface: PredictionSurface, criterion: Criterion, score: np.ndarray, given_up: float) -> tuple[int, str]:

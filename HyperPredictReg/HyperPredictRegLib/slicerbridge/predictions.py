@@ -71,11 +71,12 @@ class _Drawn:
     ----------
     parameter : the one along the horizontal axis.
     x : its values, rising, shape (n,).
-    dice : of all structures together or of one, shape (n,).
+    dice : of all structures together or of one, shape (n,); where no Dice is predicted, the expected error in mm instead.
     folding : in percent, shape (n,).
     yours, fixed, chosen : its value in the user's setting, in the one for those who do not predict, and in the suggested one;
         None where there is none.
     limit : of folding in percent, or None.
+    by_error : whether `dice` is the expected error.
     """
 
     parameter: Parameter
@@ -86,6 +87,7 @@ class _Drawn:
     fixed: float | None = None
     chosen: float | None = None
     limit: float | None = None
+    by_error: bool = False
 
     def read(self, values: np.ndarray, at: float | None) -> float:
         """Return one of the curves at a value of the parameter, between its points on the parameter's scale."""
@@ -179,8 +181,8 @@ def _drawn_once(nodes: PredictionNodes) -> Iterator[None]:
 
 def _dice_range(drawn: _Drawn) -> tuple[float, float]:
     low, high = float(np.nanmin(drawn.dice.lower)), float(np.nanmax(drawn.dice.upper))
-    span = max(0.1, high - low)
-    return max(0.0, low - 0.1 * span), min(1.05, high + 0.1 * span)
+    span = max(0.05 * high if drawn.by_error else 0.1, high - low)
+    return max(0.0, low - 0.1 * span), high + 0.1 * span if drawn.by_error else min(1.05, high + 0.1 * span)
 
 
 def _folding_range(drawn: _Drawn) -> tuple[float, float]:
@@ -296,6 +298,7 @@ def show_structure(
     drawn = _drawn(prediction, structure, setting)
     row, domain = _row(prediction.surface, structure), prediction.criterion.domain
     what = "Mean Dice" if row is None else f"Dice of {prediction.surface.structures[row]}"
+    what = "Expected error" if drawn.by_error else what
     relied_on, symbol = prediction.choice.predicted is not None, _symbol(drawn.parameter)
     axis = fitting_title(f"{symbol} ({drawn.parameter.title.lower()})", AXIS_TITLE_PIXELS)
     names = {
@@ -309,7 +312,7 @@ def show_structure(
     with _drawn_once(nodes):
         set_columns(nodes.marks, _columns(drawn))
         nodes.dice_chart.SetTitle(fitting_title(what))
-        nodes.dice_chart.SetYAxisTitle("Dice, predicted")
+        nodes.dice_chart.SetYAxisTitle("mm, expected" if drawn.by_error else "Dice, predicted")
         nodes.folding_chart.SetTitle(f"Folding of the {domain}")
         nodes.folding_chart.SetYAxisTitle("%, predicted")
         for chart in (nodes.dice_chart, nodes.folding_chart):
@@ -434,6 +437,7 @@ def _drawn(prediction: Prediction, structure: int | str | None, setting: Setting
         # With an unreliable prediction none is suggested.
         chosen=None if choice.predicted is None else choice.setting[parameter.name],
         limit=prediction.criterion.folding_limit,
+        by_error=surface.mean_dice is None,
     )
 
 

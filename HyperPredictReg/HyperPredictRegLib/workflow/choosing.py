@@ -1,16 +1,18 @@
-"""λ* for a job: by the predictor where it can be trusted, else a fixed value, and always with the reason in words."""
+"""λ* for a job: by a trained predictor or the bootstrap rule, else a fixed value, and always with the reason in words."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from HyperPredictRegLib.core.errors import InputError
-from HyperPredictRegLib.core.progress import CancelCheck, never
+from HyperPredictRegLib.core.errors import InputError, RegistrationError
+from HyperPredictRegLib.core.formatting import capitalized
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, never, silent
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines.base import engine_used
 from HyperPredictRegLib.predictor.card import Card
 from HyperPredictRegLib.results.prediction import Choice, Prediction
+from HyperPredictRegLib.workflow.bootstrapping import predicted_by_bootstrap
 from HyperPredictRegLib.workflow.planning import Plan, bundle_folder, fitting_card, load_predictor
 from HyperPredictRegLib.workflow.preparing import Prepared
 from HyperPredictRegLib.workflow.reusing import chosen_by
@@ -20,14 +22,28 @@ NOT_AS_ALIGNED = "nothing can be predicted for this pair as it is aligned"
 
 FIRST_PAIR_ONLY = "The prediction looks at the first pair of images only: what the other channels change is not predicted."
 
-UNLIKE_TRAINING = "this pair is too unlike those that the predictor was trained on for a suggestion"
+AGAINST = "what was measured of this pair speaks against it"
+"""Why no suggestion is made where there is a prediction."""
 
 
-def choose_setting(plan: Plan, prepared: Prepared, cancelled: CancelCheck = never) -> tuple[Choice, Prediction | None]:
+def choose_setting(
+    plan: Plan,
+    prepared: Prepared,
+    cancelled: CancelCheck = never,
+    progress: Progress = silent,
+    *,
+    at_any_cost: bool = True,
+) -> tuple[Choice, Prediction | None]:
     """Choose a setting for an aligned pair, and return it with the prediction for the pair, if there is one.
 
-    A setting that the user gave goes first, then the prediction that the job names, then a new one; else a fixed value is taken.
-    What speaks against the alignment speaks against a prediction.
+    A setting that the user gave goes first, then the prediction that the job names, then a new one: by the trained predictor that
+    fits the job and knows such pairs, else by the bootstrap rule; else a fixed value is taken. What speaks against the alignment
+    speaks against a prediction.
+
+    Parameters
+    ----------
+    at_any_cost : whether the bootstrap rule may be used with engines that are not built in, whose trial registrations may take
+        minutes.
 
     Raises
     ------
@@ -43,15 +59,34 @@ def choose_setting(plan: Plan, prepared: Prepared, cancelled: CancelCheck = neve
         return plan.prediction.choice, plan.prediction
     if job.predictor == "none":
         return _fixed(prepared.space, None, "the job asks for no prediction"), None
-    folder = bundle_folder(job)
-    if folder is None:
-        reason = f"no predictor comes with the engine '{name}' at the preset '{job.preset}'"
-        return _fixed(prepared.space, None, reason), None
+    trained, card, why = _trained(plan, prepared, cancelled)
+    if trained is not None and (trained.reliability.level != "unreliable" or prepared.alignment.refusals):
+        return trained.choice, trained
+    if not at_any_cost and plan.engine.info.kind != "built-in":
+        return _fixed(prepared.space, card, f"{why}, and trying settings with this engine takes long"), trained
+    doubts = _doubts(plan, prepared, "and what is predicted is for the images as they are after that")
+    fixed = _fixed(prepared.space, card, NOT_AS_ALIGNED if prepared.alignment.refusals else AGAINST)
     try:
-        prediction = _predicted(plan, prepared, folder, cancelled)
-    except _NotPredictable as why:
-        return _fixed(prepared.space, why.card, why.reason), None
+        found = predicted_by_bootstrap(plan, prepared, fixed, f"{capitalized(why)}.", doubts, progress, cancelled)
+    except (InputError, RegistrationError) as error:
+        return (_fixed(prepared.space, card, str(error).rstrip(".")), None) if trained is None else (trained.choice, trained)
+    prediction = chosen_by(found, job.criterion, prepared.space)
     return prediction.choice, prediction
+
+
+def _trained(plan: Plan, prepared: Prepared, cancelled: CancelCheck) -> tuple[Prediction | None, Card | None, str]:
+    """Return what a trained predictor says of the pair, the card whose fixed setting suits it, and why it cannot serve."""
+    folder = bundle_folder(plan.job)
+    if folder is None:
+        job = plan.job
+        return None, None, f"no trained predictor comes with the engine '{job.engine}' at the preset '{job.preset}'"
+    try:
+        prediction, card = _predicted(plan, prepared, folder, cancelled)
+    except _NotPredictable as error:
+        return None, error.card, error.reason
+    reasons = prediction.reliability.reasons
+    unknown = f"the trained predictor {prediction.predictor} does not know such pairs"
+    return prediction, card, f"{unknown}: {reasons[0].rstrip('.')}" if reasons else unknown
 
 
 class _NotPredictable(Exception):  # noqa: N818 - named for what was found; it is not a fault
@@ -62,7 +97,7 @@ class _NotPredictable(Exception):  # noqa: N818 - named for what was found; it i
         self.reason, self.card = str(error).rstrip("."), card
 
 
-def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCheck) -> Prediction:
+def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCheck) -> tuple[Prediction, Card]:
     job, engine, settings, inputs, alignment = plan.job, plan.engine, plan.engine_settings, prepared.inputs, prepared.alignment
     bundled = job.predictor == "bundled"
     try:
@@ -87,7 +122,7 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
             features,
             names=inputs.label_names,
             within=prepared.space,
-            doubts=_doubts(plan, prepared),
+            doubts=_doubts(plan, prepared, "as with none of the pairs that the predictor was trained on"),
             refusals=alignment.refusals,
         )
     except InputError as error:
@@ -101,7 +136,7 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
         bundle_sha256=card.model_sha256,
         reliability=reliability,
         criterion=job.criterion,
-        choice=_fixed(prepared.space, card, NOT_AS_ALIGNED if alignment.refusals else UNLIKE_TRAINING),
+        choice=_fixed(prepared.space, card, NOT_AS_ALIGNED if alignment.refusals else AGAINST),
         structures=(),
         surface=surface,
         seconds={},
@@ -111,14 +146,14 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
         notes=inputs.notes,
         versions={"torch": str(sys.modules["torch"].__version__)},
     )
-    return chosen_by(prediction, job.criterion, prepared.space)
+    return chosen_by(prediction, job.criterion, prepared.space), card
 
 
-def _doubts(plan: Plan, prepared: Prepared) -> tuple[str, ...]:
-    """Return sentences on what forbids a reliable prediction."""
+def _doubts(plan: Plan, prepared: Prepared, pulled: str) -> tuple[str, ...]:
+    """Return sentences on what forbids a reliable prediction; `pulled` : what it makes of it if landmarks pull."""
     doubts, info = prepared.alignment.doubts, plan.engine.info
     if prepared.pull is not None:
-        doubts = (*doubts, "Landmarks pull the deformation, as with none of the pairs that the predictor was trained on.")
+        doubts = (*doubts, f"Landmarks pull the deformation, {pulled}.")
     if plan.job.channels:
         doubts = (*doubts, FIRST_PAIR_ONLY)
     if prepared.alignment.contrast != "different" or info.contrasts != "same":

@@ -40,7 +40,7 @@ def register_within_limit(
 
     A repeat is a registration from scratch, so that its result is the one that a job with that λ gives.
     """
-    surface = prediction.surface if prediction is not None and choice.by == "predictor" else None
+    surface = prediction.surface if prediction is not None and choice.by not in ("user", "fixed") else None
     setting: Setting | None = choice.setting
     trials: list[Trial] = []
     while setting is not None:

@@ -37,7 +37,7 @@ MOST_LEVELS = 32
 LARGEST_SETTING = 1e6
 
 NO_TORCH = (
-    "PyTorch is not installed, so nothing can be predicted "
+    "PyTorch is not installed, so no trained predictor can be used "
     "(in Slicer: install the extension PyTorch; elsewhere: pip install torch)"
 )
 

@@ -74,7 +74,7 @@ def _compute(plan: Plan, progress: Progress, cancelled: CancelCheck) -> Predicti
         prepared = prepare(plan, clock, progress, cancelled)
         progress(ProgressEvent("predict", 0.0, "looking at the pair"))
         with clock.stage("predict"):
-            choice, prediction = choose_setting(plan, prepared, cancelled)
+            choice, prediction = choose_setting(plan, prepared, cancelled, progress)
     if prediction is None:
         raise InputError(f"Nothing can be predicted for this pair. {choice.sentence}")
     progress(ProgressEvent("predict", 1.0, "done"))

@@ -101,7 +101,7 @@ def _compute(plan: Plan, progress: Progress, cancelled: CancelCheck) -> Outcome:
         with clock.stage("predict"):
             if not plan.job.setting:
                 progress(ProgressEvent("predict", 0.0, "choosing λ"))
-            choice, prediction = choose_setting(plan, prepared, cancelled)
+            choice, prediction = choose_setting(plan, prepared, cancelled, progress, at_any_cost=False)
         with clock.stage("register"):
             registered = register_within_limit(plan, prepared, choice, prediction, progress, cancelled)
         progress(ProgressEvent("measure", 0.0, "measuring"))
@@ -324,6 +324,7 @@ def _report(
         predictor="" if prediction is None else prediction.predictor,
         bundle_sha256="" if prediction is None else prediction.bundle_sha256,
         reliability=None if prediction is None else prediction.reliability,
+        outlook=None if prediction is None else prediction.outlook,
         trials=registered.trials,
         landmark_pull=registered.pull,
         engine_notes=registered.registration.notes,

@@ -17,7 +17,7 @@ from HyperPredictRegLib.predictor.card import bundled, read_card
 from HyperPredictRegLib.preprocessing.image_set import input_checksums, input_paths
 from HyperPredictRegLib.results.exchange import prediction_file, read_prediction
 from HyperPredictRegLib.results.job import Criterion, Job, channel_role
-from HyperPredictRegLib.results.prediction import AlignmentUsed, Prediction
+from HyperPredictRegLib.results.prediction import BOOTSTRAP, AlignmentUsed, Prediction
 from HyperPredictRegLib.selection import choose, per_structure
 from HyperPredictRegLib.spatial.labels import read_label_names
 
@@ -92,6 +92,8 @@ def chosen_by(prediction: Prediction, criterion: Criterion, space: SearchSpace) 
 def _check_bundle(prediction: Prediction, what: str) -> None:
     """Raise `InputError` if the bundle has changed since; one that is no longer there says nothing against a prediction."""
     made = prediction.job
+    if prediction.predictor == BOOTSTRAP:
+        return
     folder = bundled(made.engine, made.preset) if made.predictor == "bundled" else Path(made.predictor)
     try:
         card = None if folder is None else read_card(folder)

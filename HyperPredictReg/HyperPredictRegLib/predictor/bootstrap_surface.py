@@ -1,0 +1,121 @@
+"""The bootstrap rule as a prediction: errors, folding and roughness at all settings, an outlook, and how far to rely on them.
+
+All of it comes from trial registrations on a coarse grid. Those on the working grid deform more finely: roughness grows with the
+ratio of the two grids, and with it what folds. The numbers for that were measured on nine pairs of four kinds of anatomy
+(hearts p001, p003, p004, brains 1000, 1002, hippocampi 001, 008, fetal brains of weeks 21 and 23), at the settings of
+`coarse_settings`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from HyperPredictRegLib.core.search_space import SearchSpace
+from HyperPredictRegLib.predictor.bootstrap import LOWER, UPPER, bootstrap_curve, evidence_curve
+from HyperPredictRegLib.predictor.coarse_pair import ALONG
+from HyperPredictRegLib.predictor.evidence import IDENTICAL, LITTLE_OVERLAP, PairEvidence
+from HyperPredictRegLib.quality.benefit import UNRELATED, chance_helped
+from HyperPredictRegLib.results.prediction import BOOTSTRAP, Band, BandValue, Outlook, PredictionSurface, Reliability
+
+GRID = 300
+"""Settings of a surface."""
+
+ROUGHER = (0.0, 0.65)
+"""Of the logarithm of SD log-Jacobian on the working grid over that on the coarse one: at equal grids, and per e-fold of them."""
+ROUGHNESS_FACTOR = 1.6
+"""Nine in ten lie within this factor of what is expected."""
+FOLDING_FACTOR = 5.0
+FEWEST_FOLDED = 0.01
+"""Percent; what cannot be told from no folding on a grid of some ten thousand voxels."""
+
+
+def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> PredictionSurface:
+    """Return what the evidence lets expect along the first parameter, with the others held at their defaults.
+
+    How far the rule leads was measured along the first parameter only; what the few tries of the others say is left unsaid.
+
+    Parameters
+    ----------
+    space : what the engine accepts on the working grid.
+    voxel_mm : edge of that grid's voxels.
+    """
+    along = space.only((space.first.name,))
+    held = {name: value for name, value in space.defaults.items() if name != space.first.name}
+    values = along.grid(GRID)
+    settings = space.rows([{**held, space.first.name: float(value)} for value in values[:, 0]])
+    none = np.zeros((0, len(values)))
+    error = bootstrap_curve(evidence, space, settings)
+    middle, most, rough, folded = (
+        evidence_curve(evidence, space, settings, name)
+        for name in ("bootstrap_error", "bootstrap_error_95", "sd_log_jacobian", "folding")
+    )
+    far = most / middle
+    rough = rough * np.exp(ROUGHER[0] + ROUGHER[1] * math.log(max(evidence.numbers["coarsening"], 1.0)))
+    folding = _folding(folded[:: along.first.sign])[:: along.first.sign]
+    return PredictionSurface(
+        space=along,
+        values=values,
+        structures=(),
+        labels=(),
+        dice=Band(none, none, none),
+        mean_dice=None,
+        folding_foreground=folding,
+        folding_grid=folding,
+        sd_log_jacobian=Band(rough, rough / ROUGHNESS_FACTOR, rough * ROUGHNESS_FACTOR),
+        held=held,
+        error_mm=error,
+        error_95_mm=Band(far * error.value, far * error.lower, far * error.upper),
+        voxel_mm=voxel_mm,
+    )
+
+
+def outlook_of(evidence: PairEvidence, surface: PredictionSurface, suited: bool) -> Outlook:
+    """Return what to expect of the pair whatever the setting; the chance that the alignment has failed is not known.
+
+    `suited` : see `quality.benefit.judged_alone`.
+    """
+    error = surface.quality
+    nothing, row = evidence.numbers["bootstrap_nothing"], int(error.value.argmin())
+    best = int(evidence.curves["bootstrap_error"][: len(ALONG)].argmin())
+    helps = chance_helped(float(evidence.curves["held_out_share"][best]), float(evidence.curves["information"][best]), suited)
+    least, lower, upper = (float(part[row]) for part in (error.value, error.lower, error.upper))
+    return Outlook(
+        failed=None,
+        helps=0.0 if evidence.numbers["difference"] < IDENTICAL else helps,
+        affine_error_mm=BandValue(nothing, LOWER * nothing, UPPER * nothing),
+        gain_mm=BandValue(nothing - least, nothing - upper, nothing - lower),
+        source=BOOTSTRAP,
+    )
+
+
+def what_was_measured(
+    evidence: PairEvidence, doubts: Sequence[str], refusals: Sequence[str], why: str
+) -> Reliability:
+    """Return how far to rely on the rule, by what was measured of the pair; an anatomy that nobody knows speaks against nothing.
+
+    Parameters
+    ----------
+    doubts, refusals : sentences, for which a prediction is uncertain at best, or unreliable.
+    why : a sentence: why no trained predictor serves.
+    """
+    numbers, against = evidence.numbers, list(refusals)
+    explained = max(numbers["explained"], float(evidence.curves["explained"].max()))
+    if numbers["foreground_overlap"] < LITTLE_OVERLAP:
+        against.append(f"The two foregrounds overlap with a Dice of {numbers['foreground_overlap']:.2f} only.")
+    if explained < UNRELATED:
+        against.append(
+            f"Inside the anatomy one image explains {100 * explained:.0f} % of the other's variation at most: they do not show "
+            "the same, or they are noise."
+        )
+    level = "unreliable" if against else "uncertain" if doubts else "reliable"
+    return Reliability(level, (*against, *doubts, why))
+
+
+def _folding(coarse: np.ndarray) -> Band:
+    """Return folding with its band from that on the coarse grid, in the order of rising regularization."""
+    coarse = np.minimum.accumulate(coarse)
+    upper = np.maximum(FOLDING_FACTOR * coarse, FEWEST_FOLDED)
+    return Band(coarse, coarse / FOLDING_FACTOR, np.minimum(upper, 100.0))

@@ -1,0 +1,54 @@
+"""What to expect of a pair in words: expected error and its gain over affine only, folding, and chances in percent."""
+
+from __future__ import annotations
+
+from HyperPredictRegLib.core.formatting import distance
+from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
+from HyperPredictRegLib.results.prediction import Outlook, Predicted
+from HyperPredictRegLib.results.report import Report
+
+
+def expectation_parts(predicted: Predicted, outlook: Outlook | None, domain: str) -> list[str]:
+    """Return Dice and error that are expected at a setting, what the latter gains over the affine step alone, and folding last.
+
+    `domain` : of the folding, "foreground" or "grid".
+    """
+    parts = [] if predicted.mean_dice is None else [f"mean Dice {banded(predicted.mean_dice, 2)}"]
+    if predicted.error_mm is not None:
+        parts.append(f"expected error {banded_mm(predicted.error_mm)}")
+    gain = gain_at(predicted, outlook)
+    if gain is not None and outlook is not None and outlook.affine_error_mm is not None:
+        change = "less" if gain > 0 else "more"
+        parts.append(f"{distance(abs(gain))} {change} than affine only ({distance(outlook.affine_error_mm.value)})")
+    return [*parts, f"folding {banded_percent(predicted.folding(domain))}"]
+
+
+def gain_at(predicted: Predicted, outlook: Outlook | None) -> float | None:
+    """Return what a setting is expected to take off the error of the affine step alone, mm; None where that is not known."""
+    if outlook is None or outlook.affine_error_mm is None or predicted.error_mm is None:
+        return None
+    return outlook.affine_error_mm.value - predicted.error_mm.value
+
+
+def chances(outlook: Outlook | None) -> str:
+    """Return in words, in percent, how likely deforming helps and the alignment has failed; "" where neither is known."""
+    if outlook is None:
+        return ""
+    found = []
+    if outlook.helps is not None:
+        found.append(f"Deforming helps with a chance of {_percent(outlook.helps)}.")
+    if outlook.failed is not None:
+        found.append(f"The chance that the alignment has failed is {_percent(outlook.failed)}.")
+    return " ".join(found)
+
+
+def by_error(report: Report) -> bool:
+    """Tell whether the setting of a report was chosen by the expected error, because no Dice was predicted."""
+    return report.choice.predicted is not None and report.choice.predicted.mean_dice is None
+
+
+def _percent(chance: float) -> str:
+    # Nobody knows better than to one in a hundred.
+    if chance < 0.01:
+        return "under 1 %"
+    return "over 99 %" if chance > 0.99 else f"{100 * chance:.0f} %"

@@ -1,0 +1,174 @@
+"""Predictions without a trained predictor: what evidence says becomes a surface, an outlook and a reliability, and is used."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import job_of
+from HyperPredictRegLib import workflow
+from HyperPredictRegLib.core.errors import Cancelled, InputError, RegistrationError
+from HyperPredictRegLib.core.progress import ProgressEvent
+from HyperPredictRegLib.engines import get_engine
+from HyperPredictRegLib.predictor.bootstrap_surface import FEWEST_FOLDED, outlook_of, surface_of, what_was_measured
+from HyperPredictRegLib.predictor.coarse_pair import coarse_settings
+from HyperPredictRegLib.predictor.evidence import PairEvidence
+from HyperPredictRegLib.results.job import Criterion
+from HyperPredictRegLib.results.results_folder import PREDICTION_NAME
+from HyperPredictRegLib.selection import choose
+from HyperPredictRegLib.workflow import bootstrapping, choosing
+from HyperPredictRegLib.workflow.bootstrapping import STRUCTURES_IDLE, TRYING
+
+ENGINES = ("demons", "diffeo", "bspline")
+BEST = 0.36
+"""Share of the range at which the made-up evidence has its least error."""
+
+
+def evidence_of(engine: str = "demons", **numbers: float) -> PairEvidence:
+    """Return made-up evidence: least error at `BEST`, folding at the weakest settings only."""
+    space = get_engine(engine).info.search_space
+    values = coarse_settings(space)
+    share = space.shares(values)[:, 0]
+    error = 0.8 + 2.0 * (share - BEST) ** 2
+    given = {
+        "bootstrap_nothing": 2.0, "coarsening": 2.0, "difference": 0.3, "explained": 0.6, "foreground_overlap": 0.9,
+        "anisotropy": 1.2,
+    }  # fmt: skip
+    curves = {
+        "bootstrap_error": error,
+        "bootstrap_error_95": 3 * error,
+        "sd_log_jacobian": 0.3 * np.exp(-share),
+        "folding": np.where(share < 0.1, 4.0, 0.0),
+        "held_out_share": np.full(len(values), 0.8),
+        "information": np.full(len(values), 0.05),
+        "explained": np.full(len(values), 0.7),
+    }
+    return PairEvidence(values, curves, {**given, **numbers})
+
+
+def reliability_of(**numbers: float) -> str:
+    return what_was_measured(evidence_of(**numbers), (), (), "Why.").level
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_evidence_becomes_curves_along_the_first_parameter(engine: str) -> None:
+    space = get_engine(engine).info.search_space
+    surface = surface_of(evidence_of(engine), space, 2.0)
+    assert surface.names == space.names[:1] and set(surface.held) == set(space.names[1:])
+    assert surface.mean_dice is None and surface.structures == () and surface.voxel_mm == 2.0
+    best = surface.space.shares(surface.values)[surface.error_mm.value.argmin(), 0]
+    assert best == pytest.approx(BEST, abs=0.05)
+    for name, band in surface.bands.items():
+        if band.value.ndim == 1:
+            assert (band.lower <= band.value).all() and (band.value <= band.upper).all(), name
+    strength = np.argsort(surface.space.shares(surface.values)[:, 0])
+    assert (np.diff(surface.folding_foreground.upper[strength]) <= 0).all()
+    assert surface.folding_foreground.upper.min() == FEWEST_FOLDED
+    assert np.all(surface.error_95_mm.value > 2.9 * surface.error_mm.value)
+    choice = choose(surface, Criterion(), "bootstrap")
+    assert choice.by == "bootstrap" and choice.feasible and choice.predicted.error_mm.value == pytest.approx(0.8, abs=0.041)
+
+
+def test_the_roughness_of_the_working_grid_grows_with_the_ratio_of_the_grids() -> None:
+    space = get_engine("demons").info.search_space
+    same, coarser = (surface_of(evidence_of(coarsening=c), space, 2.0).sd_log_jacobian.value for c in (1.0, 3.0))
+    np.testing.assert_allclose(same[0], 0.3)
+    assert (coarser > 1.5 * same).all()
+
+
+def test_the_outlook_says_what_the_affine_step_leaves_and_whether_deforming_helps() -> None:
+    surface = surface_of(evidence_of(), get_engine("demons").info.search_space, 2.0)
+    good = outlook_of(evidence_of(), surface, suited=True)
+    assert good.affine_error_mm.lower < good.affine_error_mm.value == 2.0 < good.affine_error_mm.upper
+    assert good.gain_mm.value == pytest.approx(1.2, abs=0.01) and good.gain_mm.lower < 1.2 < good.gain_mm.upper
+    assert good.helps > 0.8 and good.failed is None and good.source == "bootstrap"
+    assert outlook_of(evidence_of(), surface, suited=False).helps < good.helps
+    # Identical images have nothing to gain.
+    assert outlook_of(evidence_of(difference=1e-6), surface, suited=True).helps == 0
+
+
+def test_only_what_was_measured_makes_a_prediction_unreliable() -> None:
+    assert reliability_of() == "reliable"
+    assert reliability_of(foreground_overlap=0.2) == "unreliable"
+    found = evidence_of(explained=0.1)
+    nothing = replace(found, curves={**found.curves, "explained": np.full(6, 0.1)})
+    told = what_was_measured(nothing, (), (), "Why.")
+    assert told.level == "unreliable" and "10 % of the other's variation" in told.reasons[0] and told.reasons[-1] == "Why."
+    assert what_was_measured(found, ("Doubt.",), (), "Why.").level == "uncertain"
+    assert what_was_measured(found, (), ("Refused.",), "Why.").level == "unreliable"
+
+
+# ---- in the workflow
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Let the evidence be made up; return what it was asked with."""
+    asked: list[dict[str, Any]] = []
+
+    def made(pair: Any, foreground: Any, moving: Any, engine: Any, settings: Any, **given: Any) -> PairEvidence:
+        asked.append(given)
+        return evidence_of(engine.info.name)
+
+    monkeypatch.setattr(bootstrapping, "pair_evidence", made)
+    return asked
+
+
+@pytest.mark.parametrize("engine", ["bspline"])
+def test_the_rule_serves_where_no_trained_predictor_does(
+    files: Path, tmp_path: Path, fake: list[dict[str, Any]], engine: str
+) -> None:
+    events: list[ProgressEvent] = []
+    criterion = Criterion(structures={"body": 1.0})
+    job = job_of(files, tmp_path / "out", engine=engine, predictor="bundled", criterion=criterion)
+    prediction = workflow.predict(job, writers=[_saved], progress=events.append)
+    assert prediction.choice.by == prediction.predictor == "bootstrap" and prediction.outlook is not None
+    assert prediction.choice.fixed == get_engine(engine).info.search_space.complete(prediction.choice.fixed)
+    assert TRYING in [event.message for event in events]
+    assert STRUCTURES_IDLE in prediction.warnings
+    assert f"No trained predictor comes with the engine '{engine}'" in " ".join(prediction.reliability.reasons)
+    # It is taken up by a job, and holds for another criterion, too.
+    again = replace(job, out="unused", prediction=str(tmp_path / "out"), criterion=Criterion(rule="maximum"))
+    plan = choosing.Plan.of(again)
+    assert plan.prediction is not None and plan.prediction.choice.by == "bootstrap"
+    assert plan.prediction.choice.setting != prediction.choice.setting
+    assert len(fake) == 1
+
+
+def test_a_job_that_asks_for_no_prediction_gets_none(finished: Any, fake: list[dict[str, Any]]) -> None:
+    assert finished[0].choice.by == "fixed" and finished[0].outlook is None and not fake
+
+
+@pytest.mark.parametrize("error", [InputError("The foreground is too small."), RegistrationError("A trial diverged.")])
+def test_where_the_rule_cannot_serve_the_fixed_setting_is_taken_and_says_why(
+    files: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: Any, **__: Any) -> PairEvidence:
+        raise error
+
+    monkeypatch.setattr(bootstrapping, "pair_evidence", fails)
+    job = job_of(files, Path("unused"), engine="bspline", predictor="bundled", engine_settings={"iterations": [2, 2, 2]})
+    report = workflow.compute(job).report
+    assert report.choice.by == "fixed" and str(error).rstrip(".")[4:] in report.choice.sentence
+    with pytest.raises(InputError, match=str(error).rstrip(".")[4:]):
+        workflow.compute_prediction(job)
+
+
+def test_the_rule_can_be_cancelled_and_then_writes_nothing(files: Path, tmp_path: Path) -> None:
+    messages: list[str] = []
+    job = job_of(files, tmp_path / "out", engine="bspline", predictor="bundled")
+    with pytest.raises(Cancelled):
+        workflow.predict(
+            job, writers=[_saved], progress=lambda event: messages.append(event.message), cancelled=lambda: TRYING in messages
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def _saved(prediction: Any, folder: Path) -> dict[str, str]:
+    from HyperPredictRegLib.results.exchange import save_prediction
+
+    assert save_prediction(prediction, folder) == {"prediction": PREDICTION_NAME}
+    return {"prediction": PREDICTION_NAME}
