@@ -202,10 +202,16 @@ def build(
         accuracy=accuracy(held_out, widths),
         held=examples.held,
         presets=examples.presets,
-        evidence_version=EVIDENCE_VERSION if any(name.startswith(EVIDENCE) for name in examples.feature_names) else "",
+        evidence_version=_evidence_version(examples),
         domains=accuracy_by_domain(held_out) if several else {},
     )
     return save_bundle(Bundle(card, trained.ensemble, widths, ood_for(examples, of)), out)
+
+
+def _evidence_version(examples: Examples) -> str:
+    """Return the version of the evidence that is learned from, "" if there is none."""
+    reads = any(name.startswith(EVIDENCE) for name in examples.feature_names)
+    return (examples.evidence_version or EVIDENCE_VERSION) if reads else ""
 
 
 def _trained_space(examples: Examples, whole: SearchSpace) -> tuple[SearchSpace, Setting]:

@@ -32,6 +32,9 @@ from HyperPredictRegLab.training.outcomes import DOMAIN, MEASURED, Outcomes, che
 if TYPE_CHECKING:
     import pandas as pd
 
+EVIDENCE_VERSION, EVIDENCE_ERROR = EVIDENCE_TEXTS = (f"{EVIDENCE}version", f"{EVIDENCE}error")
+"""Columns of the features table that hold text, where all others of evidence hold numbers."""
+
 _RUNS, _FEATURES = "runs table", "features table"
 
 LABEL_NOISE = "label_noise_mm"
@@ -68,6 +71,7 @@ class Examples:
     outcomes : errors, failures and domains; None for a sweep of one domain, which knows none. With them labels have no meaning
         beyond their pair: `labels` is empty, and S is how many structures a pair has at most.
     presets : all that occur, where that is more than `preset`.
+    evidence_version : meaning of the evidence among the features, "" where the tables do not say.
     """
 
     pairs: tuple[str, ...]
@@ -96,6 +100,7 @@ class Examples:
     further_values: np.ndarray | None = None
     outcomes: Outcomes | None = None
     presets: tuple[str, ...] = ()
+    evidence_version: str = ""
 
     @property
     def space(self) -> SearchSpace:
@@ -203,7 +208,7 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
         dice = np.stack([column(f"dice_{label}") for label in labels], axis=1)
     first = pd.concat([table.iloc[:1] for table in by_pair.values()])
     pair_rows = features[features["label"] == 0].set_index("pair").loc[list(pairs)]
-    told = [c for c in features.columns if c.startswith(("pair_", EVIDENCE))]
+    told = [c for c in features.columns if c.startswith(("pair_", EVIDENCE)) and c not in EVIDENCE_TEXTS]
     return Examples(
         pairs=pairs,
         subjects=_subjects(first),
@@ -213,6 +218,7 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
         preset=presets[0],
         presets=presets if many else (),
         features_version=_single(features, "features_version"),
+        evidence_version=_single(pair_rows, EVIDENCE_VERSION) if EVIDENCE_VERSION in pair_rows else "",
         parameter=varied[0],
         held=held,
         feature_names=(*(c.removeprefix("pair_") for c in told), LABEL_NOISE),
@@ -381,7 +387,11 @@ def _checked_features(features: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     check_columns(features, ("pair", "label", "features_version", "error"), _FEATURES)
     check_text(features, ("pair", "features_version", "error"), _FEATURES)
     features = with_labels(features[features["error"] == ""], _FEATURES)
-    numbers = [name for name in features.columns if name.startswith(("pair_", EVIDENCE, "token_"))]
+    if EVIDENCE_ERROR in features:
+        without = set(features.loc[features[EVIDENCE_ERROR].fillna("") != "", "pair"])
+        notes += [f"Of {len(without)} pairs no evidence was found: left out."] if without else []
+        features = features[~features["pair"].isin(without)]
+    numbers = [n for n in features.columns if n.startswith(("pair_", EVIDENCE, "token_")) and n not in EVIDENCE_TEXTS]
     nameless = [name for name in numbers if not name.partition("_")[2].isidentifier()]
     if nameless:
         raise InputError(f"The {_FEATURES} has a column '{nameless[0][:60]}', which names no feature: take it out.")
