@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from HyperPredictRegLib.core.search_space import SearchSpace
+from HyperPredictRegLib.predictor.bootstrap import SHIFT
 from HyperPredictRegLib.predictor.coarse_pair import ACROSS, ALONG, CROSSED
 from HyperPredictRegLib.predictor.network import OUTLOOK_CURVES, Ensemble, OutlookCoefficients, OutlookHeads
 from HyperPredictRegLib.predictor.predictor import EVIDENCE
@@ -94,17 +95,21 @@ def _known(share: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 def start_from_evidence(
     ensemble: Ensemble, pairs: torch.Tensor, targets: OutlookTargets | None, basis: torch.Tensor, weights: torch.Tensor
-) -> None:
+) -> torch.Tensor | None:
     """Let training start from what the bootstrap says of each pair, plus what it errs by on average; without one from the mean.
 
     Parameters
     ----------
     pairs : standardised features, shape (m, P, F).
     basis, weights : see `outlook_loss`.
+
+    Returns
+    -------
+    coefficients of the error's curve as the bootstrap has them, shape (m, P, K); None of a network without an outlook.
     """
     heads = ensemble.network.outlook
     if heads is None or targets is None:
-        return
+        return None
     with torch.no_grad():
         _take_bootstrap(heads, ensemble)
         begun = torch.einsum("mpf,mfk->mpk", pairs, heads.curves_skip.weight).unflatten(-1, (len(OUTLOOK_CURVES), -1))
@@ -125,6 +130,15 @@ def start_from_evidence(
             heads.prior_numbers[member, 0, 0] = (known * (targets.affine_error - straight)).sum()
             rates = (_known(weight[None], targets.chance_weight.T) * targets.chances.T).sum(dim=1)
             heads.prior_numbers[member, 0, 1:] = torch.logit(rates, eps=0.02)
+            # Of the error the level alone: where it is least, the bootstrap knows better than the average of all pairs.
+            heads.prior[member, 0, 0] = (_known(weight[None], targets.weight[:, 0].amax(dim=1))[0] * _levels(left, seen)).sum()
+    return begun[:, :, 0]
+
+
+def _levels(left: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Return how far each pair's error lies from the bootstrap's on average, shape (P,)."""
+    known = (seen[:, 0] > 0).float()
+    return (left[:, 0] * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
 
 def _take_bootstrap(heads: OutlookHeads, ensemble: Ensemble) -> None:
@@ -152,6 +166,7 @@ def probes_to_coefficients(space: SearchSpace, knots: Knots, count: int = 25) ->
     """
     grid = space.grid(count)
     shares = space.shares(grid)
+    shares[:, 0] = np.clip(shares[:, 0] + SHIFT, 0, 1)
     probes = np.eye(len(ALONG) + len(ACROSS) * (len(space) - 1))
     read = np.stack([np.interp(shares[:, 0], ALONG, probe[: len(ALONG)]) for probe in probes], axis=1)
     defaults = space.shares(space.rows([space.defaults]))[0]
