@@ -92,12 +92,17 @@ class AnyCase:
 
 
 def cases() -> list[AnyCase]:
-    """List all cases, in the order in which they are run: one of each domain in turn, for tuning and for test by turns."""
+    """List all cases, in the order in which they are run: one of each domain in turn, for tuning and for test by turns.
+
+    Starts that failed on purpose come second, so that a run that is stopped early has some.
+    """
     by_domain = []
     for domain, (folder, *uses) in DOMAINS.items():
         listed = [
             [_case(use, folder, words) for words in text.split(", ")] for use, text in zip(("tune", "test"), uses, strict=True)
         ]
+        for some in listed:
+            some.insert(1, some.pop())
         turns = [case for both in itertools.zip_longest(*listed) for case in both if case is not None]
         by_domain.append([AnyCase(domain, case) for case in turns])
     return [case for row in itertools.zip_longest(*by_domain) for case in row if case is not None]

@@ -1,8 +1,9 @@
 """Each kind of evidence judged alone, on the tables that `any_pair.py run` writes: see `docs/evidence.md`.
 
-    python benchmarks/any_pair_rules.py    tunes on the tuning subjects, prints what holds on the others
+    python benchmarks/any_pair_rules.py [--figure FILE.png]    tunes on the tuning subjects, prints what holds on the others
 A start has failed if it is more than two voxels from the best affine one, or, where only labels tell, if these overlap with a
-Dice below .6 all together. What a pick of λ is worth is asked where the start has not failed.
+Dice below .6 all together. A result has failed if at the default λ half of the foreground is more than two voxels off,
+landmarks are so on average, or mean Dice is below .5. What a pick of λ is worth is asked where the start has not failed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,12 +19,14 @@ from any_pair_cases import FOLDER
 from HyperPredictRegLib.predictor.coarse_pair import ALONG
 from HyperPredictRegLib.predictor.evidence import LENGTHS
 from scipy.interpolate import PchipInterpolator
+from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
 LOW, HIGH, DEFAULT, SIGMA = 0.25, 3.0, 0.4, 1.2
-MOST_MISFIT, LEAST_OVERLAP = 2.0, 0.6
+MOST_MISFIT, LEAST_OVERLAP, LEAST_DICE = 2.0, 0.6, 0.5
 SHARES = np.linspace(0, 1, 101)
 SPECIFICITY = 0.9
+LEAST_DICE_GAIN, LEAST_GAIN_VOXELS = 0.02, 0.1
 _LEAST_VOXELS, _LEAST_FOLDING = 0.01, 0.01
 
 
@@ -36,13 +40,18 @@ def to_weight(share: np.ndarray | float) -> np.ndarray:
     return np.asarray(LOW * (HIGH / LOW) ** np.asarray(share))
 
 
-@dataclass(frozen=True)
+_AT_DEFAULT = round(100 * float(to_share(DEFAULT)))
+_MM = (0.2, 0.5, 1, 2, 5)
+
+
+@dataclass(frozen=True, eq=False)
 class Judged:
     """One pair: its evidence and its truth over λ.
 
     Attributes
     ----------
     failed : whether its start has.
+    lost : whether its result at the default λ has.
     measure : "dice" or "mm".
     spacing : of the grid that the truth was measured on, mm.
     affine : the measure by the start alone.
@@ -54,6 +63,7 @@ class Judged:
     domain: str
     use: str
     failed: bool
+    lost: bool
     measure: str
     spacing: float
     affine: float
@@ -101,7 +111,9 @@ def read() -> list[Judged]:
         affine = float(mine[f"affine_{measure}"].iloc[0])
         kind = "dice" if measure == "dice" else "mm"
         spacing = float(mine["spacing_mm"].iloc[0])
-        found.append(Judged(row["pair"], row["domain"], row["use"], bool(failed), kind, spacing, affine, loss, row))
+        default = float(mine.loc[np.isclose(mine["regularization_weight"], DEFAULT), measure].iloc[0])
+        lost = default < LEAST_DICE if kind == "dice" else default > MOST_MISFIT * spacing
+        found.append(Judged(row["pair"], row["domain"], row["use"], bool(failed), bool(lost), kind, spacing, affine, loss, row))
     return found
 
 
@@ -130,10 +142,19 @@ def fixed(share: float) -> Pick:
     return lambda one: share
 
 
-def regret(one: Judged, pick: Pick) -> float:
+def lost(one: Judged, pick: Pick) -> float:
     """Return what a pick loses against the best setting, in Dice, or as a share of the affine step's error."""
-    lost = float(one.loss[round(100 * pick(one))] - one.loss.min())
-    return lost if one.measure == "dice" else lost / max(one.affine, 1e-6)
+    value = float(one.loss[round(100 * pick(one))] - one.loss.min())
+    return value if one.measure == "dice" else value / max(one.affine, 1e-6)
+
+
+def regret(one: Judged, pick: Pick) -> float:
+    """Return what a pick loses as a share of what the best setting gains over the affine step.
+
+    A gain of less than .02 of Dice or a tenth of a voxel counts as that much.
+    """
+    least = LEAST_DICE_GAIN if one.measure == "dice" else LEAST_GAIN_VOXELS * one.spacing / max(one.affine, 1e-6)
+    return lost(one, pick) / max(affine_regret(one), least)
 
 
 def by_domain(pairs: Iterable[Judged], number: Callable[[Judged], float]) -> dict[str, float]:
@@ -144,9 +165,9 @@ def by_domain(pairs: Iterable[Judged], number: Callable[[Judged], float]) -> dic
     return {domain: float(np.mean(values)) for domain, values in found.items()}
 
 
-def cost(pairs: Sequence[Judged], pick: Pick) -> float:
-    """Return the mean regret, every domain weighing the same."""
-    return float(np.mean(list(by_domain(pairs, lambda one: regret(one, pick)).values())))
+def cost(pairs: Sequence[Judged], pick: Pick, of: Callable[[Judged, Pick], float] = regret) -> float:
+    """Return the mean of a loss, every domain weighing the same."""
+    return float(np.mean(list(by_domain(pairs, lambda one: of(one, pick)).values())))
 
 
 def tuned(pairs: Sequence[Judged], family: Callable[[float], Pick], choices: Sequence[float]) -> tuple[float, Pick]:
@@ -156,7 +177,7 @@ def tuned(pairs: Sequence[Judged], family: Callable[[float], Pick], choices: Seq
     return best, family(best)
 
 
-SHIFTS = tuple(np.round(np.arange(-0.3, 0.81, 0.05), 2))
+SHIFTS = tuple(n / 20 for n in range(-6, 13))
 LEVELS = tuple(np.round(np.geomspace(0.02, 1.5, 25), 4))
 FAMILIES: dict[str, tuple[Callable[[float], Pick], Sequence[float]]] = {
     "one fixed λ": (fixed, tuple(SHARES[::2])),
@@ -188,14 +209,14 @@ def choice_table(pairs: Sequence[Judged]) -> list[str]:
     rules["one fixed λ per domain"] = ("", lambda one: expert[one.domain](one) if one.domain in expert else 0.2)
     counts = [sum(o.measure == kind for o in test) for kind in ("dice", "mm")]
     lines = [
-        f"| rule | tuned | tuning: regret | test: Dice lost ({counts[0]}) | test: mm added, % of affine ({counts[1]}) | "
-        "test, by domain | worse than affine |",
+        f"| rule | tuned | tuning: share of the gain lost | test: Dice lost ({counts[0]}) | test: mm added, % ({counts[1]}) | "
+        "test: share of the gain lost | worse than affine |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, (number, pick) in rules.items():
         dice, mm = ([o for o in test if o.measure == kind] for kind in ("dice", "mm"))
         lines.append(
-            f"| {name} | {number} | {cost(tune, pick):.4f} | {cost(dice, pick):.4f} | {100 * cost(mm, pick):.1f} | "
+            f"| {name} | {number} | {cost(tune, pick):.4f} | {cost(dice, pick, lost):.4f} | {100 * cost(mm, pick, lost):.1f} | "
             f"{cost(test, pick):.4f} | {np.mean([worse(o, pick) for o in test]):.2f} |"
         )
     none = {kind: [affine_regret(o) for o in test if o.measure == kind] for kind in ("dice", "mm")}
@@ -240,34 +261,70 @@ FAILURE: dict[str, Callable[[Judged], float]] = {
 """Numbers that are larger where the start has failed."""
 
 
+SHOWN = (
+    "bootstrap: error at the weakest setting over doing nothing", "bootstrap: error of doing nothing, voxels",
+    "held-out blocks that gain, best", "overlap of the foregrounds", "explained variance, affine",
+)  # fmt: skip
+"""Those of them in the figure."""
+
+
 def area(failed: Sequence[float], good: Sequence[float]) -> float:
     """Return the area under the ROC curve."""
     a, b = np.asarray(failed)[:, None], np.asarray(good)[None]
     return float((a > b).mean() + 0.5 * (a == b).mean())
 
 
-def failure_table(pairs: Sequence[Judged]) -> list[str]:
-    """Return the lines of the table of detectors."""
+Told = Callable[[Judged], bool]
+"""What is true of a pair."""
+
+
+def failure_table(pairs: Sequence[Judged], truth: Told, numbers: dict[str, Callable[[Judged], float]]) -> list[str]:
+    """Return the lines of the table of detectors of what `truth` tells; thresholds are those of the tuning subjects."""
     lines = [
         "| evidence | AUC tuning | test | threshold | sensitivity, specificity: tuning | test |",
         "|---|---|---|---|---|---|",
     ]
-    for name, number in FAILURE.items():
+    for name, number in numbers.items():
         sides = {
-            use: [[number(o) for o in pairs if o.use == use and o.failed == failed] for failed in (True, False)]
+            use: [[number(o) for o in pairs if o.use == use and truth(o) == bad] for bad in (True, False)]
             for use in ("tune", "test")
         }
-        level = float(np.quantile(sides["tune"][1], SPECIFICITY))
+        level = float(np.quantile(sides["tune"][1], SPECIFICITY, method="higher"))
         rates = [f"{np.mean(np.array(bad) > level):.2f}, {np.mean(np.array(good) <= level):.2f}" for bad, good in sides.values()]
         areas = [f"{area(*both):.2f}" for both in sides.values()]
         lines.append(f"| {name} | {areas[0]} | {areas[1]} | {level:.3g} | {rates[0]} | {rates[1]} |")
     return lines
 
 
+def fitted(pairs: Sequence[Judged], truth: Told, names: Sequence[str], penalty: float = 1.0) -> np.ndarray:
+    """Return intercept and weights of a logistic rule over numbers of `FAILURE`; both sides weigh the same."""
+    x = np.array([[1.0, *(FAILURE[name](o) for name in names)] for o in pairs])
+    y = np.array([truth(o) for o in pairs])
+    weight = np.where(y, 0.5 / y.sum(), 0.5 / (~y).sum()) * len(y)
+    scale = np.array([1.0, *x[:, 1:].std(axis=0)])
+
+    def loss(w: np.ndarray) -> float:
+        z = (x / scale) @ w
+        return float((weight * np.logaddexp(0, np.where(y, -z, z))).sum() + penalty * (w[1:] ** 2).sum())
+
+    return np.asarray(minimize(loss, np.zeros(x.shape[1])).x / scale)
+
+
+TOGETHER = {
+    "start": ("explained variance, affine", "overlap of the foregrounds", "bootstrap: error of doing nothing, voxels"),
+    "result": ("bootstrap: least error over doing nothing", "explained variance, registered", "overlap of the foregrounds"),
+}
+"""What is weighed together for each kind of failure."""
+
+
+def logistic(weights: np.ndarray, names: Sequence[str]) -> Callable[[Judged], float]:
+    """Return the score of a logistic rule."""
+    return lambda one: float(weights[0] + sum(w * FAILURE[name](one) for w, name in zip(weights[1:], names, strict=True)))
+
+
 def error_table(pairs: Sequence[Judged]) -> list[str]:
     """Return the lines of the table of predicted against true errors, at the default λ."""
     known = [o for o in pairs if o.measure == "mm" and o.loss.size]
-    at = round(100 * float(to_share(DEFAULT)))
     lines = [
         "| pairs | n | rank correlation, mm | in voxels | of doing nothing, mm | ratio true / bootstrap, 5, 50, 95 % |",
         "|---|---|---|---|---|---|",
@@ -277,8 +334,8 @@ def error_table(pairs: Sequence[Judged]) -> list[str]:
         ("test", [o for o in known if o.use == "test"]),
         ("test, start not failed", [o for o in known if o.use == "test" and not o.failed]),
     ):
-        true = np.array([o.loss[at] for o in some])
-        told = np.array([o.curve("bootstrap_error")[at] for o in some])
+        true = np.array([o.loss[_AT_DEFAULT] for o in some])
+        told = np.array([o.curve("bootstrap_error")[_AT_DEFAULT] for o in some])
         voxel = np.array([o.spacing for o in some])
         nothing = [np.array(v) for v in ([o.affine for o in some], [o.number("bootstrap_nothing") for o in some])]
         ratio = np.quantile(true / told, (0.05, 0.5, 0.95))
@@ -289,15 +346,103 @@ def error_table(pairs: Sequence[Judged]) -> list[str]:
     return lines
 
 
+def calibration(pairs: Sequence[Judged], shift: float) -> list[str]:
+    """Return what turns the bootstrap's error into an expected one with a band, from tuning pairs, and how it holds on others.
+
+    The band is that of domains that the line was not fitted to; every domain weighs the same.
+    """
+    known = [o for o in pairs if o.measure == "mm" and o.loss.size and not o.failed]
+    tune, test = ([o for o in known if o.use == use] for use in ("tune", "test"))
+    rows = np.round(100 * to_share((0.25, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0, 3.0))).astype(int)
+
+    def logs(some: Sequence[Judged]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        told = [np.log(o.curve("bootstrap_error")[np.minimum(rows + round(100 * shift), 100)]) for o in some]
+        count = {d: sum(o.domain == d for o in some) for d in {o.domain for o in some}}
+        weight = [np.full(len(rows), 1 / count[o.domain]) for o in some]
+        return np.concatenate(told), np.concatenate([np.log(o.loss[rows]) for o in some]), np.concatenate(weight)
+
+    def line(some: Sequence[Judged]) -> np.ndarray:
+        told, true, weight = logs(some)
+        return np.polyfit(told, true, 1, w=np.sqrt(weight))
+
+    off, weights = [], []
+    for domain in dict.fromkeys(o.domain for o in tune):
+        slope, intercept = line([o for o in tune if o.domain != domain])
+        told, true, weight = logs([o for o in tune if o.domain == domain])
+        off.append(true - intercept - slope * told)
+        weights.append(weight)
+    residuals, weight = np.concatenate(off), np.concatenate(weights)
+    order = np.argsort(residuals)
+    shares = np.cumsum(weight[order]) / weight.sum()
+    low, high = (float(residuals[order][np.searchsorted(shares, level)]) for level in (0.05, 0.95))
+    slope, intercept = line(tune)
+    told, true, _ = logs(test)
+    missed = true - intercept - slope * told
+    inside, ratio = 100 * np.mean((missed >= low) & (missed <= high)), np.exp(np.median(missed))
+    return [
+        f"INTERCEPT {intercept:.3f}, SLOPE {slope:.3f}, LOWER {np.exp(low):.2f}, UPPER {np.exp(high):.2f}; "
+        f"test: {inside:.0f} % of {len(missed)} errors of {len(test)} pairs inside, median ratio {ratio:.2f}"
+    ]
+
+
+def draw(pairs: Sequence[Judged], path: Path) -> None:
+    """Draw what the bootstrap says beside what is true: error in mm over λ and over pairs, and failed starts."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    curves, errors, rates = figure.subplots(1, 3)
+    known = [o for o in pairs if o.measure == "mm" and o.loss.size]
+    domains = list(dict.fromkeys(o.domain for o in known))
+    weights = to_weight(SHARES)
+    for color, domain in enumerate(domains):
+        for one in [o for o in known if o.domain == domain and o.use == "test" and not o.failed][:1]:
+            curves.loglog(weights, one.loss, color=f"C{color}", label=domain)
+            curves.loglog(weights, one.curve("bootstrap_error"), "--", color=f"C{color}")
+        for failed, mark in ((False, "o"), (True, "x")):
+            some = [o for o in known if o.domain == domain and o.failed == failed]
+            told = [o.curve("bootstrap_error")[_AT_DEFAULT] for o in some]
+            errors.loglog(told, [o.loss[_AT_DEFAULT] for o in some], mark, color=f"C{color}", label=None if failed else domain)
+    curves.set(xlabel="λ", ylabel="error, mm", title="true (lines) and bootstrap (dashes): one test pair each")
+    ends = np.array(errors.get_xlim())
+    errors.loglog(ends, ends, color="gray", lw=0.8)
+    errors.set(xlabel="error by the bootstrap, mm", ylabel="true error, mm", title="λ = .4, all pairs (x: start failed)")
+    for name in SHOWN:
+        bad, good = (np.array([FAILURE[name](o) for o in pairs if o.failed == failed]) for failed in (True, False))
+        levels = np.sort(np.concatenate([bad, good]))[::-1]
+        line = [[0.0, *((values >= level).mean() for level in levels)] for values in (good, bad)]
+        rates.step(*line, where="post", label=f"{name} ({area(bad, good):.2f})")
+    rates.set(xlabel="good starts called failed", ylabel="failed starts found", title="all pairs (area under the curve)")
+    for axes, ticks in ((curves.xaxis, (0.25, 0.5, 1, 2, 3)), (curves.yaxis, _MM), (errors.xaxis, _MM), (errors.yaxis, _MM)):
+        axes.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_ticks([], minor=True)
+    for axes in (curves, errors, rates):
+        axes.legend(fontsize=7, loc="lower right" if axes is rates else "upper left")
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
-    """Print the tables."""
+    """Print the tables, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    parser.add_argument("--figure", type=Path, help="draw into this PNG file, too")
+    options = parser.parse_args()
     pairs = read()
+    if options.figure:
+        draw(pairs, options.figure)
     failed = [o.use for o in pairs if o.failed]
     print(f"{len(pairs)} pairs; of {len(failed)}, {failed.count('test')} of them for test, the start has failed\n")
-    for table in (choice_table(pairs), failure_table(pairs), error_table(pairs)):
-        print("\n".join(table) + "\n")
+    print("\n".join(choice_table(pairs)) + "\n")
+    tune = [o for o in pairs if o.use == "tune"]
+    truths: dict[str, Told] = {"start": lambda o: o.failed, "result": lambda o: o.lost}
+    for what, truth in truths.items():
+        weights = fitted(tune, truth, TOGETHER[what])
+        print(f"The {what} has failed: {', '.join(TOGETHER[what])}: {np.array2string(weights, precision=3)}\n")
+        numbers = FAILURE | {"these together": logistic(weights, TOGETHER[what])}
+        counts = [sum(truth(o) for o in pairs if o.use == use) for use in ("tune", "test")]
+        print(f"failed: {counts}\n" + "\n".join(failure_table(pairs, truth, numbers)) + "\n")
+    print("\n".join(error_table(pairs)))
+    usable = [o for o in tune if o.loss.size and not o.failed]
+    for shift in (0.0, tuned(usable, *FAMILIES["bootstrap error"])[0]):
+        print(f"shift {shift}: " + "\n".join(calibration(pairs, shift)))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def real_pair() -> Prepared | None:
         return None
     job = Job(
         str(DATA / f"nmm_{FIXED}_t1.nii.gz"), str(DATA / f"nmm_{MOVING}_t1.nii.gz"), "",
-        moving_labels=str(DATA / f"nmm_{MOVING}_aseg.nii.gz"),
+        moving_labels=str(DATA / f"nmm_{MOVING}_aseg.nii.gz"), engine="demons",
     )  # fmt: skip
     return prepare(Plan.of(job), Clock(), silent, never)
 

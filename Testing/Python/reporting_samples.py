@@ -19,7 +19,16 @@ from HyperPredictRegLib.reporting import report_page
 from HyperPredictRegLib.reporting.page import Picture
 from HyperPredictRegLib.results.job import Criterion, EngineUsed, Job
 from HyperPredictRegLib.results.outcome import Outcome
-from HyperPredictRegLib.results.prediction import Band, Choice, Prediction, PredictionSurface, Reliability
+from HyperPredictRegLib.results.prediction import (
+    BOOTSTRAP,
+    Band,
+    BandValue,
+    Choice,
+    Outlook,
+    Prediction,
+    PredictionSurface,
+    Reliability,
+)
 from HyperPredictRegLib.results.report import (
     AlignmentUsed,
     DiceMeasure,
@@ -90,7 +99,7 @@ def make_report(geometry: Geometry, alignment: np.ndarray) -> Report:
     return Report(
         job=Job(
             fixed="data/fixed scan.nii.gz", moving="C:\\data\\moving.nrrd", out="out", seed=4711,
-            fixed_labels="f.nrrd", moving_labels="m.nrrd",
+            fixed_labels="f.nrrd", moving_labels="m.nrrd", engine="demons",
         ),
         engine=EngineUsed("demons", "1", "Demons", SPACE, {"iterations": [30, 20]}, "0123456789abcdef"),
         setting={"regularization_weight": 1.5},
@@ -289,7 +298,7 @@ def make_prediction(
     surface, criterion = surface or make_surface(), criterion or Criterion(rule="plateau", tolerance=0.003)
     best = dataclasses.replace(choose(surface, criterion, "brain-t1 1.0"), fixed=surface.space.defaults)
     parts = {
-        "job": Job(fixed="data/fixed scan.nii.gz", moving="C:\\data\\moving.nrrd", out="out", seed=4711),
+        "job": Job(fixed="data/fixed scan.nii.gz", moving="C:\\data\\moving.nrrd", out="out", seed=4711, engine="demons"),
         "engine": EngineUsed("demons", "1", "Demons", surface.space, {"iterations": [30, 20]}, "0123456789abcdef"),
         "predictor": "brain-t1 1.0",
         "bundle_sha256": "ab" * 32,
@@ -302,6 +311,25 @@ def make_prediction(
         "warnings": (),
     }
     return Prediction(**{**parts, **changes})
+
+
+def make_bootstrapped(surface: PredictionSurface | None = None, **changes: object) -> Prediction:
+    """What `predict` hands over where no trained predictor serves: an expected error of 0.5 to 1 mm in place of Dice."""
+    dice = surface or make_surface()
+    error = 0.6 + 6 * (dice.mean_dice.value.max() - dice.mean_dice.value)
+    none = np.zeros((0, len(error)))
+    parts = {
+        "structures": (), "labels": (), "dice": Band(none, none, none), "mean_dice": None,
+        "error_mm": Band(error, 0.5 * error, 2 * error), "error_95_mm": Band(3 * error, 1.5 * error, 6 * error), "voxel_mm": 2.0,
+    }  # fmt: skip
+    errors = dataclasses.replace(dice, **parts)
+    choice = dataclasses.replace(choose(errors, Criterion(), BOOTSTRAP), fixed=errors.space.defaults)
+    outlook = Outlook(0.03, 0.924, BandValue(1.53, 0.77, 3.1), BandValue(0.93, 0.3, 1.2), BOOTSTRAP)
+    why = Reliability("reliable", ("No trained predictor comes with the engine 'demons' at the preset 'fine'.",))
+    return make_prediction(
+        errors, Criterion(), choice,
+        **{"predictor": BOOTSTRAP, "bundle_sha256": "", "reliability": why, "outlook": outlook, **changes},
+    )  # fmt: skip
 
 
 def make_unreliable(surface: PredictionSurface | None = None, **changes: object) -> Prediction:

@@ -150,7 +150,7 @@ def outcome(geometry: Geometry = OBLIQUE) -> Outcome:
         return LevelTrace(stage, number, 2.0, 1.0, "mean squares", values, 0.1, count, "converged", 1.0)
 
     report = Report(
-        job=Job("fixed.nii", "moving.nii", "out", seed=99),
+        job=Job("fixed.nii", "moving.nii", "out", seed=99, engine="demons"),
         engine=EngineUsed("demons", "1", "Demons", DemonsEngine.info.search_space, {"iterations": 5}, "0123"),
         setting={"regularization_weight": 1.5},
         inputs=(),

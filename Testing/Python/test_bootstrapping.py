@@ -35,7 +35,7 @@ def evidence_of(engine: str = "demons", **numbers: float) -> PairEvidence:
     error = 0.8 + 2.0 * (share - BEST) ** 2
     given = {
         "bootstrap_nothing": 2.0, "coarsening": 2.0, "difference": 0.3, "explained": 0.6, "foreground_overlap": 0.9,
-        "anisotropy": 1.2,
+        "anisotropy": 1.2, "foreground_voxels": 9000.0, "spacing_mm": 4.0,
     }  # fmt: skip
     curves = {
         "bootstrap_error": error,
@@ -84,7 +84,7 @@ def test_the_outlook_says_what_the_affine_step_leaves_and_whether_deforming_help
     good = outlook_of(evidence_of(), surface, suited=True)
     assert good.affine_error_mm.lower < good.affine_error_mm.value == 2.0 < good.affine_error_mm.upper
     assert good.gain_mm.value == pytest.approx(1.2, abs=0.01) and good.gain_mm.lower < 1.2 < good.gain_mm.upper
-    assert good.helps > 0.8 and good.failed is None and good.source == "bootstrap"
+    assert good.helps > 0.8 and good.failed < 0.4 and good.source == "bootstrap"
     assert outlook_of(evidence_of(), surface, suited=False).helps < good.helps
     # Identical images have nothing to gain.
     assert outlook_of(evidence_of(difference=1e-6), surface, suited=True).helps == 0
@@ -98,6 +98,11 @@ def test_only_what_was_measured_makes_a_prediction_unreliable() -> None:
     told = what_was_measured(nothing, (), (), "Why.")
     assert told.level == "unreliable" and "10 % of the other's variation" in told.reasons[0] and told.reasons[-1] == "Why."
     assert what_was_measured(found, ("Doubt.",), (), "Why.").level == "uncertain"
+    # Little is explained, little overlaps, and doing nothing leaves six voxels: the alignment has most likely failed.
+    apart = evidence_of(explained=0.2, foreground_overlap=0.5, bootstrap_nothing=24.0)
+    assert what_was_measured(apart, (), (), "Why.").level == "unreliable"
+    assert "chance of a failed alignment is 9" in what_was_measured(apart, (), (), "Why.").reasons[0]
+    assert reliability_of(explained=0.3, foreground_overlap=0.7, bootstrap_nothing=6.0) == "uncertain"
     assert what_was_measured(found, (), ("Refused.",), "Why.").level == "unreliable"
 
 
@@ -165,6 +170,23 @@ def test_the_rule_can_be_cancelled_and_then_writes_nothing(files: Path, tmp_path
             job, writers=[_saved], progress=lambda event: messages.append(event.message), cancelled=lambda: TRYING in messages
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_two_equal_images_have_nothing_to_gain_and_that_is_said(files: Path) -> None:
+    """With the evidence itself, not a made-up one."""
+    same = {"moving": str(files / "fixed.nrrd"), "moving_labels": None}
+    job = job_of(files, Path("unused"), engine="demons", predictor="bundled", **same)
+    prediction = workflow.compute_prediction(job)
+    assert prediction.choice.by == "bootstrap" and prediction.outlook is not None and prediction.outlook.helps == 0
+    assert any("there is nothing to gain by deforming" in warning for warning in prediction.warnings)
+    assert prediction.outlook.affine_error_mm.value < 0.2
+    assert np.isfinite(prediction.surface.error_mm.value).all()
+
+
+def test_a_foreground_too_small_for_trials_is_told_in_a_sentence(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("HyperPredictRegLib.predictor.coarse_pair.LEAST_VOXELS", 10**9)
+    with pytest.raises(InputError, match=r"Nothing can be predicted for this pair.*voxels on the coarse grid.*a finer preset"):
+        workflow.compute_prediction(job_of(files, Path("unused"), engine="bspline", predictor="bundled"))
 
 
 def _saved(prediction: Any, folder: Path) -> dict[str, str]:

@@ -66,7 +66,8 @@ ROUGHLY = ("--set-alignment", "stages=[]")
 
 
 def words_of(pair: Path, name: str, out: Path, *more: str | Path) -> tuple[str | Path, ...]:
-    fast = ("--set-alignment", "multi_start=false", "--reproducible", "--quiet")
+    """Return a command on the pair, with the engine that the bundle predicts unless `more` names another."""
+    fast = ("--engine", "demons", "--set-alignment", "multi_start=false", "--reproducible", "--quiet")
     return (name, pair / "fixed.nrrd", pair / "moving.nrrd", "--out", out, *fast, *more)
 
 
@@ -132,7 +133,7 @@ def test_with_a_prediction_all_that_is_left_out_is_as_in_it(asked: list[Job], pa
     made = Job(
         str(pair / "fixed.nrrd"), str(pair / "moving.nrrd"), str(tmp_path / "predicted"), seed=7, preset="standard",
         moving_labels=str(pair / "moving-labels.nrrd"), predictor=str(bundle), criterion=Criterion(rule="knee", tolerance=0.01),
-        alignment={"multi_start": False},
+        alignment={"multi_start": False}, engine="demons",
     )  # fmt: skip
     (tmp_path / "predicted").mkdir()
     (tmp_path / "predicted" / "prediction.json").write_text(to_json(make_prediction(job=made)), encoding="utf-8")
@@ -373,8 +374,14 @@ def test_without_torch_a_prediction_is_refused_and_a_registration_goes_on(pair: 
     assert "PyTorch is not installed, so no trained predictor can be used" in predicted.stderr
     assert "pip install torch" in predicted.stderr
     assert not (tmp_path / "out").exists()
-    given = without({"torch"}, *words_of(pair, "register", tmp_path / "out", *ROUGHLY, "--no-page", "--predictor", "none"))
-    assert given.returncode == 0, given.stderr
+    # The default engine needs no torch, and its bundle's fixed setting can be read without it.
+    given = ("--engine", engine_names()[0], *ROUGHLY, "--no-page", "--json")
+    done = without({"torch"}, *words_of(pair, "register", tmp_path / "out", *given))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["choice"]["by"], report["limit_met"], report["measured"]["folding_percent"]["grid"]) == ("fixed", True, 0.0)
+    assert report["setting"] == {"regularization_weight": 0.4294, "fluid_sigma": 1.2}
+    assert "PyTorch is not installed" in report["choice"]["sentence"]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ def write_tables(examples: Examples, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(runs).to_parquet(folder / "runs.parquet")
     pd.DataFrame(features).to_parquet(folder / "features.parquet")
-    (folder / PLAN).write_text(to_json(SweepPlan(SweepSettings(alignment=examples.alignment or {}))), encoding="utf-8")
+    plan = SweepPlan(SweepSettings(examples.engine, alignment=examples.alignment or {}))
+    (folder / PLAN).write_text(to_json(plan), encoding="utf-8")
     return folder
 
 

@@ -49,7 +49,7 @@ def _change_weight(monkeypatch: pytest.MonkeyPatch, **changes: float) -> None:
 
 
 def job_of(pair: Path, **changes: object) -> Job:
-    parts: dict = {"out": "unused", "predictor": "none", "alignment": FAST, "reproducible": True}
+    parts: dict = {"engine": "demons", "out": "unused", "predictor": "none", "alignment": FAST, "reproducible": True}
     return Job(str(pair / "fixed.nrrd"), str(pair / "moving.nrrd"), **{**parts, **changes})
 
 

@@ -11,7 +11,7 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.resources import threads
 from HyperPredictRegLib.engines import voxel_fields
 from HyperPredictRegLib.engines.base import ImageChannel, RegistrationTask
-from HyperPredictRegLib.engines.diffeo import DiffeoEngine, DiffeoSettings
+from HyperPredictRegLib.engines.diffeo import ArrayChannel, DiffeoEngine, DiffeoSettings, MaskedArray, Scheme
 from HyperPredictRegLib.engines.joint_force import Compared, joint_force, shares
 from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity
 from HyperPredictRegLib.engines.voxel_fields import Workers
@@ -145,3 +145,17 @@ def test_shares_are_weights_and_make_up_for_the_similarity() -> None:
     assert sum(parts) == pytest.approx(1)
     assert parts[0] / parts[1] == pytest.approx(steepness[1] / steepness[0], rel=0.1)
     assert steepness[1] > 3 * steepness[0], "else nothing would have to be made up for"
+
+
+def test_a_mask_that_is_gone_from_the_coarse_levels_leaves_the_other_channel_its_force() -> None:
+    mask = np.zeros(GRID.size[::-1], np.float32)
+    mask[13:16, 14:17, 8:11] = 1
+    # Two similarities: their steepness is compared on the first channel's fixed image, of which nothing is seen there.
+    weights = shares([1.0, 3.0], similarities("lncc", "mind"), ball(LEFT), mask * 0, Workers())
+    assert sum(weights) == pytest.approx(1) and min(weights) > 0
+    first = (MaskedArray(ball(LEFT), mask), MaskedArray(ball(LEFT, SHIFT), mask))
+    second = ArrayChannel(MaskedArray(ball(RIGHT)), MaskedArray(ball(RIGHT, SHIFT)), "mind")
+    with Workers() as workers:
+        displacement, levels = Scheme(QUICK, 0.4, 1.2).register(*first, [second], workers=workers)
+    assert len(levels) > 1 and np.isfinite(displacement).all()
+    assert found(displacement[1], RIGHT) > 1.5

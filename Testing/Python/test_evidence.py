@@ -13,7 +13,7 @@ from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.engines.base import Engine
 from HyperPredictRegLib.predictor import bootstrap
-from HyperPredictRegLib.predictor.bootstrap import bootstrap_choice, bootstrap_curve, evidence_curve
+from HyperPredictRegLib.predictor.bootstrap import bootstrap_choice, bootstrap_curve, chance_failed, evidence_curve
 from HyperPredictRegLib.predictor.coarse_pair import ALONG, MOST_VOXELS, CoarsePair, coarse_settings
 from HyperPredictRegLib.predictor.evidence import LENGTHS, TRUTHS, PairEvidence, as_features, pair_evidence
 from HyperPredictRegLib.predictor.known_truth import mirrored, with_known_truth
@@ -188,6 +188,11 @@ def test_settings_are_tried_in_every_parameter() -> None:
     assert np.all(values[len(ALONG) :, 0] == values[1, 0])
     assert values[len(ALONG), 1] < space.defaults["fluid_sigma"] < values[len(ALONG) + 1, 1]
     assert max(TRUTHS) < len(ALONG)
+
+
+def test_unrelated_images_and_little_overlap_speak_for_a_failed_start(right: PairEvidence, wrong: PairEvidence) -> None:
+    assert chance_failed(right) < 0.5 < chance_failed(replace(wrong, numbers={**wrong.numbers, "foreground_overlap": 0.6}))
+    assert chance_failed(right) < chance_failed(wrong)
 
 
 def test_the_rule_reads_the_curve_where_it_was_measured(right: PairEvidence) -> None:

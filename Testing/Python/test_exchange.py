@@ -220,7 +220,7 @@ def test_no_name_is_taken_by_another_result(done: tuple[Outcome, Path]) -> None:
         (exchange.STATE_NAME, b"{", "not valid JSON"),
         (exchange.STATE_NAME, b"[]", "should be an object"),
         (exchange.STATE_NAME, b"{}", "lacks the field 'report'"),
-        (exchange.STATE_NAME, b'{"schema_version": 1}', "has schema version 1, but this program reads version 2"),
+        (exchange.STATE_NAME, b'{"schema_version": 1}', "has schema version 1, but this program reads versions 2 to 3"),
         (exchange.STATE_NAME, b"\xff\xfe", "no UTF-8 text"),
         (REPORT_NAME, None, "holds no 'report.json'"),
         (REPORT_NAME, b'{"outputs": 3}', "should be an object"),
@@ -262,9 +262,9 @@ def test_a_label_of_the_state_that_is_no_number_is_told(done: tuple[Outcome, Pat
         ('"labels": [', '"labels": [Infinity, ', "should be of type int"),
         ('"values": [', f'"values": [[1{"0" * 350}], ', "should be a list of numbers"),
         ('"lower": [', '"lower": [{"a": [1]}, ', "should be a list of numbers"),
-        ('"schema_version": 2', '"schema_version": 2, "schema_version": 2', "twice"),
+        ('"schema_version": 3', '"schema_version": 3, "schema_version": 3', "twice"),
         ('"level": "uncertain"', '"level": "red"', "There is no reliability 'red'"),
-        ('"schema_version": 2', '"schema_version": 1', "schema version 1, but this program reads version 2"),
+        ('"schema_version": 3', '"schema_version": 1', "schema version 1, but this program reads versions 2 to 3"),
     ],
 )
 def test_a_prediction_with_a_damaged_part_is_told_in_a_sentence(job: Job, part: str, put: str, message: str) -> None:
@@ -367,9 +367,9 @@ def test_an_outlook_that_cannot_be_is_told_in_a_sentence(job: Job) -> None:
     [
         ("", "The node 'ä' is not valid JSON"),
         ("3", "The node 'ä' should be an object"),
-        ('{"schema_version": 99}', "The node 'ä' has schema version 99, but this program reads version 2"),
+        ('{"schema_version": 99}', "The node 'ä' has schema version 99, but this program reads versions 2 to 3"),
         ('{"schema_version": 1, "prediction": {}, "curves": {}}', "The node 'ä' has schema version 1"),
-        ('{"schema_version": 2}', "lacks the field 'job'"),
+        ('{"schema_version": 3}', "lacks the field 'job'"),
     ],
 )
 def test_a_damaged_prediction_is_told_in_a_sentence(text: str, message: str) -> None:

@@ -132,7 +132,7 @@ def test_a_job_that_is_no_file_is_refused_without_waiting(
         ({"setting": {"regularization_weight": float("inf")}}, "choose a value from"),
         ({"engine_settings": {"iterations": [10**12]}}, "at most 1e\\+06"),
         ({"engine_settings": {"iterations": [5] * 1000}}, "has 1000 values"),
-        ({"engine_settings": {"maximum_step_voxels": 1e300}}, "at most 1e\\+06"),
+        ({"engine_settings": {"step_gain": 1e300}}, "at most 1e\\+06"),
         ({"engine": "bspline", "engine_settings": {"histogram_bins": 10**9}}, "at most"),
         ({"alignment": {"iterations": [10**30, 1, 1]}}, "from 1 to"),
         ({"alignment": {"shrink_factors": [2.0] * 10_000}}, "values"),
@@ -183,7 +183,7 @@ OPTIONS = [
     (("-o", "x", "--set-engine", "iterations=" + "[" * 100_000), "nested too deeply"),
     (("-o", "x", "--set-engine", "iterations=[1e400]"), "too large a number"),
     (("-o", "x", "--set-engine", "iterations=" + "9" * 5000), "5000 digits"),
-    (("-o", "x", "--set-engine", "local_contrast_floor=NaN"), "should be a number"),
+    (("-o", "x", "--set-engine", "contrast_floor=NaN"), "should be a number"),
 ]
 
 

@@ -59,7 +59,7 @@ def test_a_script_registers_with_every_choice(panel: Any) -> None:
     )  # fmt: skip
     report = importlib.import_module("HyperPredictRegLib.slicerbridge.provenance").read_report_node(nodes.report)
     assert (report.job.predictor, report.job.reproducible, report.choice.by) == ("none", True, "user")
-    assert report.setting == {"regularization_weight": 1.3}
+    assert report.setting == {"regularization_weight": 1.3, "fluid_sigma": 1.2}
     assert report.job.criterion.folding_limit == 2.0
     assert {"align", "register"} <= {event.stage for event in events}
     grid = nodes.transform.GetTransformFromParent()
@@ -125,11 +125,16 @@ def test_the_modules_own_test_passes_and_sees_a_wrong_result(panel: Any, monkeyp
 def the_default_job_brings_the_sample_pair_together(sample: Any, pair: Any, found: sitk.Transform, nodes: Any) -> None:
     """Look closer at what the module's own test has registered than that test does, wherever it runs."""
     after, after_affine = (sample.error_against(pair.truth, t, pair.fixed).mean for t in (found, found.GetNthTransform(0)))
-    # Measured: 1.74 mm after the affine step, 0.48 mm in the end.
-    assert after < 0.6 < 1.0 < after_affine
+    # Measured: 1.74 mm after the affine step, 0.34 mm in the end.
+    assert after < 0.45 < 1.0 < after_affine
     report = importlib.import_module("HyperPredictRegLib.slicerbridge.provenance").read_report_node(nodes.report)
-    assert report.reliability.level == "reliable" and not report.warnings
+    assert report.reliability.level == "reliable"
+    # The only warning: the spread of the log-Jacobian, 0.083, lies just beside what is predicted, 0.084 to 0.131.
+    comparison = importlib.import_module("HyperPredictRegLib.selection.comparison")
+    beside = comparison.surprises(report.comparisons)
+    assert {one.what for one in beside} <= {"sd_log_jacobian"} and all(map(comparison.misses_narrowly, beside))
+    assert len(report.warnings) == len(beside)
     assert report.setting["regularization_weight"] > 0.4
     assert "left lateral ventricle" in {structure.name for structure in report.choice.predicted.structures}
-    assert report.measured.dice.mean > 0.93
+    assert report.measured.dice.mean > 0.945
     assert report.choice.predicted.mean_dice.lower <= report.measured.dice.mean <= report.choice.predicted.mean_dice.upper

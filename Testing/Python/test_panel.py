@@ -185,7 +185,7 @@ def test_a_prediction_counts_only_for_what_it_was_made_for(opened_panel: tuple[A
         host.let_qt_work()
         assert "another registration method, resolution preset" in panel.ui.reliabilityLabel.text
         assert not panel.ui.dicePlotFrame.visible and not panel.ui.suggestButton.enabled
-        assert "for Demons at" in panel.ui.suggestButton.toolTip
+        assert "for Diffeo at" in panel.ui.suggestButton.toolTip
         assert requested(panel).prediction is None
         combo.setCurrentIndex(0)
         host.let_qt_work()
@@ -212,7 +212,7 @@ def test_each_engine_has_a_parameter_of_its_own(opened_panel: tuple[Any, Any]) -
     panel.ui.engineComboBox.setCurrentIndex(0)
     host.let_qt_work()
     assert panel.ui.manualCheckBox.text == "&Manual λ: use it as it is" and "λ" in panel.ui.limitCheckBox.toolTip
-    assert requested(panel).options["setting"] == {} and list(panel.widget._parameterNode.setting) == [WEIGHT]
+    assert requested(panel).options["setting"] == {} and list(panel.widget._parameterNode.setting) == [WEIGHT, "fluid_sigma"]
 
 
 def test_further_parameters_have_a_row_each(opened_panel: tuple[Any, Any]) -> None:

@@ -387,7 +387,8 @@ def test_with_a_manual_setting_the_limit_is_not_enforced(opened_panel: tuple[Any
     report = importlib.import_module("HyperPredictRegLib.slicerbridge.provenance").read_report_node(
         panel.widget.panel.result.nodes.report
     )
-    assert report.choice.by == "user" and report.limit_met is None and report.setting == {"regularization_weight": 1.5}
+    assert report.choice.by == "user" and report.limit_met is None
+    assert report.setting == {"regularization_weight": 1.5, "fluid_sigma": 1.2}
 
 
 def test_results_that_are_removed_are_no_longer_offered(opened_panel: tuple[Any, Any]) -> None:

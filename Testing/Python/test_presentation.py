@@ -29,7 +29,16 @@ from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.prediction import Band
 from HyperPredictRegLib.selection import choose
 from HyperPredictRegLib.spatial.geometry import Geometry
-from reporting_samples import make_map, make_outcome, make_prediction, make_surface, make_unreliable, trial, with_choice
+from reporting_samples import (
+    make_bootstrapped,
+    make_map,
+    make_outcome,
+    make_prediction,
+    make_surface,
+    make_unreliable,
+    trial,
+    with_choice,
+)
 
 NAMES = ("hippocampus", "thalamus", "grey matter")
 WEIGHT = "regularization_weight"
@@ -97,7 +106,7 @@ def test_engine_that_is_not_installed_is_listed_with_the_remedy(monkeypatch: pyt
 
 
 def test_what_can_be_predicted_is_what_there_are_bundles_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choices.predictable_words() == 'Demons at "Fast" or Diffeo at "Fast"'
+    assert choices.predictable_words() == 'Diffeo at "Fast" or Demons at "Fast"'
     view = panel_view(state(engine="bspline", setting_of="bspline", prediction=None))
     # Without one the bootstrap rule serves.
     assert view.suggest.enabled and view.read_out.startswith("Nothing is predicted yet")
@@ -165,6 +174,17 @@ def test_a_limit_that_no_setting_is_predicted_to_keep_is_said_at_once() -> None:
         view = panel_view(state(criterion=criterion))
         found = choose(state().prediction.surface, criterion)
         assert ("is suggested." in view.reliability) == found.feasible
+
+
+def test_where_no_dice_is_predicted_the_expected_error_and_the_chances_are_shown() -> None:
+    view = panel_view(state(prediction=make_bootstrapped()))
+    assert view.suggested is not None and view.suggested.by == "bootstrap" and view.rows == () and view.curves == ()
+    assert view.reliability.count("<br>") == 1 and "Reliability: reliable." in view.reliability
+    gain, chance = "mm less than affine only (1.53 mm)", "helps with a chance of 92\u00a0%"
+    for words in ("is suggested.", "Expected error 0.6", gain, "folding", chance):
+        assert words in view.reliability, words
+    assert "No trained predictor comes with" in view.reasons and "No trained predictor" not in view.reliability
+    assert view.read_out.startswith("Suggested: expected error 0.6")
 
 
 def test_an_unreliable_pair_suggests_nothing() -> None:

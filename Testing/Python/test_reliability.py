@@ -121,7 +121,7 @@ def an_alignment(**changed: Any) -> AlignmentUsed:
         (an_alignment(), "reliable", "predictor", ""),
         (an_alignment(doubts=("The alignment stretches.",)), "uncertain", "predictor", "The alignment stretches."),
         (an_alignment(refusals=("Implausible.",)), "unreliable", "fixed", "Implausible."),
-        (an_alignment(contrast="different"), "uncertain", "predictor", "differ in contrast"),
+        (an_alignment(contrast="different"), "uncertain", "predictor", "differ in contrast, as in few of the pairs"),
     ],
 )
 def test_what_speaks_against_the_alignment_speaks_against_the_prediction(
@@ -139,6 +139,9 @@ def test_what_speaks_against_the_alignment_speaks_against_the_prediction(
     assert prediction is not None
     assert (prediction.reliability.level, choice.by) == (level, by)
     assert message in " ".join(prediction.reliability.reasons)
+    direct = Plan.of(replace(plan.job, engine="demons"))
+    reasons = choosing._doubts(direct, prepared)
+    assert any("Demons compares intensities directly" in reason for reason in reasons) == (alignment.contrast == "different")
 
 
 def stretched(image: sitk.Image, factor: float) -> sitk.Image:

@@ -17,10 +17,11 @@ from HyperPredictRegLib import reporting
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.reporting import prediction_figures, prediction_page, report_page, sheet, wording
+from HyperPredictRegLib.reporting.outlook import chances
 from HyperPredictRegLib.results.exchange import read_prediction
 from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.outcome import Outcome
-from HyperPredictRegLib.results.prediction import Band, Choice, Prediction, PredictionSurface, Reliability
+from HyperPredictRegLib.results.prediction import Band, Choice, Outlook, Prediction, PredictionSurface, Reliability
 from HyperPredictRegLib.results.report import DiceMeasure, Trial
 from reporting_samples import (
     NASTY,
@@ -28,6 +29,7 @@ from reporting_samples import (
     assert_not_blank,
     check_page,
     compared_anew,
+    make_bootstrapped,
     make_map,
     make_outcome,
     make_prediction,
@@ -43,6 +45,7 @@ from reporting_samples import (
 
 CORRECTED = (trial(0.52, 0.93), trial(0.66, 0.21))
 OVER = (trial(0.52, 2.93), trial(0.66, 1.8), trial(4.5, 0.7))
+HELPS = "Deforming helps with a chance of"
 ALL_FILES = {
     "prediction": "prediction.json", "curves_table": "curves.csv", "curves_picture": "curves.png",
     "structures_picture": "structures.png", "prediction_page": "prediction.html",
@@ -157,12 +160,57 @@ def test_numbers_that_are_missing_are_empty_cells_and_dashes(tmp_path: Path) -> 
 def test_an_unreliable_pair_suggests_nothing_and_says_so_first(tmp_path: Path) -> None:
     reporting.write_prediction(make_unreliable(), tmp_path)
     html = (tmp_path / "prediction.html").read_text(encoding="utf-8")
-    assert body_of(html).startswith("No λ is suggested, because this pair is unlike")
+    assert body_of(html).startswith("No λ is suggested, because what was measured of this pair speaks against it")
     check_page(
         html,
-        expected=("start from the fixed λ = 0.7", "Unreliable This pair", "less than in 99 %", "not to be trusted for this pair"),
+        expected=("start from the fixed λ = 0.7", "Unreliable What was", "less than in 99 %", "not to be trusted for this pair"),
         unexpected=("is suggested:", "Suggested", "choose for itself", "About 90 % of true values lie"),
     )
+
+
+def test_a_prediction_without_dice_says_the_error_its_gain_and_the_chances(tmp_path: Path) -> None:
+    prediction = make_bootstrapped()
+    roles = reporting.write_prediction(prediction, tmp_path)
+    assert "structures_picture" not in roles
+    html = (tmp_path / "prediction.html").read_text(encoding="utf-8")
+    error = prediction.choice.predicted.error_mm
+    first = message(wording.first_line_of_prediction(prediction))
+    assert first.startswith(f"λ = {prediction.choice.setting['regularization_weight']:.3g} is suggested: expected error ")
+    assert f"{error.value:.2f} mm ({error.lower:.2f} to {error.upper:.2f})" in first
+    assert f"{1.53 - error.value:.2f} mm less than affine only (1.53 mm)" in first and first.endswith("; reliable.")
+    check_page(
+        html,
+        expected=(
+            "Deforming helps with a chance of 92 %. The chance that the alignment has failed is 3 %.", "Gain by deforming",
+            "from coarse trial registrations of this very pair", "Why reliable?", "no Dice is predicted",
+        ),
+        unexpected=("Mean Dice", "by the predictor"),
+    )
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "curves.csv").read_text(encoding="utf-8"))))
+    assert "mean_dice" not in rows[0]
+    assert float(rows[3]["error_95_mm_upper"]) == pytest.approx(prediction.surface.error_95_mm.upper[3], rel=1e-5)
+
+
+def test_the_picture_of_errors_shows_what_the_affine_step_leaves() -> None:
+    prediction = make_bootstrapped()
+    marks = prediction_figures.Marks(chosen=prediction.choice.setting, affine_error_mm=1.53)
+    figure = prediction_figures.draw_prediction(prediction.surface, prediction.criterion, marks, sheet.LIGHT)
+    words = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert "Expected error, mm" in words and "affine only 1.53 mm" in words and "Mean Dice" not in words
+    low, high = figure.axes[0].get_ylim()
+    assert low == 0 and high > prediction.surface.error_mm.upper.max()
+
+
+@pytest.mark.parametrize(
+    ("outlook", "words"),
+    [
+        (None, ""), (Outlook(None, None), ""),
+        (Outlook(0.001, 1.0), f"{HELPS} over 99 %. The chance that the alignment has failed is under 1 %."),
+        (Outlook(None, 0.5), f"{HELPS} 50 %."),
+    ],
+)  # fmt: skip
+def test_chances_are_said_in_percent(outlook: Outlook | None, words: str) -> None:
+    assert chances(outlook) == words
 
 
 def test_unreliable_curves_look_so_and_bear_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:

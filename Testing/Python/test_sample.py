@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.quality.metrics import dice_coefficients
+from HyperPredictRegLib.results.job import DEFAULT_ENGINE
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.workflow import sample
 from HyperPredictRegLib.workflow.sample import SamplePair, error_against, made_pair
@@ -74,7 +75,7 @@ def test_left_is_left(pair: SamplePair) -> None:
 
 
 def test_the_structures_are_called_as_the_predictor_calls_them(pair: SamplePair) -> None:
-    card = json.loads((RESOURCES / "Models" / "demons-fast" / "card.json").read_text(encoding="utf-8"))
+    card = json.loads((RESOURCES / "Models" / f"{DEFAULT_ENGINE}-fast" / "card.json").read_text(encoding="utf-8"))
     assert {str(label): name for label, name in pair.label_names.items()}.items() <= card["structures"].items()
 
 

@@ -27,7 +27,9 @@ from HyperPredictRegLab.sweep.running import sweep
 from HyperPredictRegLab.sweep.runs import SweepSettings
 from HyperPredictRegLab.training.examples import read_examples
 
-OPTIONS = ("--values", "0.7,2", "--workers", "1", "--set-alignment", "multi_start=false", "--quiet")
+OPTIONS = (
+    "--engine", "demons", "--values", "0.7,2", "--workers", "1", "--set-alignment", "multi_start=false", "--quiet",
+)  # fmt: skip
 
 
 def command(*words: str | Path) -> list[str]:
@@ -115,7 +117,7 @@ def _idle_run_says_so(words: tuple[str | Path, ...]) -> None:
 
 def _another_set_is_refused(out: Path, manifest: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    own, design = SweepSettings(alignment={"multi_start": False}), Design(values=(0.7, 2.0))
+    own, design = SweepSettings("demons", alignment={"multi_start": False}), Design(values=(0.7, 2.0))
     for settings, other in (
         (own, Design(values=(0.7, 3.0))),
         (replace(own, preset="standard"), design),
@@ -181,7 +183,8 @@ def test_names_and_groups_may_be_left_out_and_paths_are_the_manifests(folder: Pa
 )
 def test_designs_and_schedulers_that_cannot_be(folder: Path, tmp_path: Path, words: tuple[str, ...], match: str) -> None:
     manifest = write_manifest(folder / "fine.csv", [("one", "anna", "bert")])
-    done = CliRunner().invoke(app, ["sweep", str(manifest), "--out", str(tmp_path / "out"), "--quiet", *words])
+    given = ["sweep", str(manifest), "--out", str(tmp_path / "out"), "--engine", "demons", "--quiet"]
+    done = CliRunner().invoke(app, [*given, *words])
     assert isinstance(done.exception, InputError), done.exception
     assert match in str(done.exception)
 

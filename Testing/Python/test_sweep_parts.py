@@ -70,7 +70,8 @@ def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
 
     def run(**changes: Any) -> tuple[sweeps.SweepResult, list[str]]:
         worked.clear()
-        found = sweeps.sweep(tmp_path / "pairs.csv", tmp_path / "out", design=Design(values=VALUES), **changes)
+        chosen = {"settings": SweepSettings("demons"), "design": Design(values=VALUES), **changes}
+        found = sweeps.sweep(tmp_path / "pairs.csv", tmp_path / "out", **chosen)
         return found, list(worked)
 
     return run
@@ -201,7 +202,7 @@ def test_files_that_are_no_part_are_left_alone_and_said(done: Callable[..., Any]
 
 def test_a_failed_pair_is_not_taken_for_a_damaged_one(done: Callable[..., Any], tmp_path: Path) -> None:
     done()
-    failed = sweeps._failed(Task(_pair("two"), SweepSettings(), ({"regularization_weight": 0.7},)), "is constant.")
+    failed = sweeps._failed(Task(_pair("two"), SweepSettings("demons"), ({"regularization_weight": 0.7},)), "is constant.")
     pd.DataFrame(failed.runs).to_parquet(part(tmp_path, "two"))
     result, worked = done()
     assert (worked, result.notes, result.failed_pairs) == ([], (), 1)

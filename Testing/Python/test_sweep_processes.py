@@ -27,7 +27,7 @@ from HyperPredictRegLab.sweep.design import Design
 from HyperPredictRegLab.sweep.runs import SweepSettings
 from HyperPredictRegLab.sweep.running import sweep
 if __name__ == "__main__":
-    own = SweepSettings(alignment={"multi_start": False})
+    own = SweepSettings("demons", alignment={"multi_start": False})
     def say(event):
         print(event.message, flush=True)
     sweep(sys.argv[1], sys.argv[2], settings=own, design=Design(values=(0.7, 2.0)), workers=1, progress=say)

@@ -277,7 +277,7 @@ def test_absurd_numbers_and_words_are_refused_before_any_work(swept: Path, tmp_p
     (tmp_path / "pairs.csv").write_text(f"{COLUMNS}\n{ROW}\n")
     given = {"sweep": tmp_path / "pairs.csv", "synthesize": tmp_path, "train": swept, "evaluate": swept}[words[0]]
     before = sorted(tmp_path.rglob("*"))
-    needed = ["--count", "2"] if words[0] == "synthesize" else []
+    needed = {"synthesize": ["--count", "2"], "sweep": ["--engine", "demons"]}.get(words[0], [])
     done = CliRunner().invoke(app, [words[0], str(given), "--out", str(tmp_path / "out"), *needed, *words[1:], "--quiet"])
     # Either by us, or by the reader of the command line, which has its own sentences and code 2.
     assert isinstance(done.exception, InputError) or done.exit_code == 2, (done.exception, done.output)

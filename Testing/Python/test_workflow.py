@@ -23,7 +23,7 @@ from HyperPredictRegLib.core.progress import ProgressEvent
 from HyperPredictRegLib.preprocessing.image_set import read_inputs
 from HyperPredictRegLib.quality.measurement import measure, measuring_grid
 from HyperPredictRegLib.results import results_folder
-from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.results.job import DEFAULT_ENGINE, Job
 from HyperPredictRegLib.results.outcome import Outcome
 from HyperPredictRegLib.results.report import Report
 from HyperPredictRegLib.spatial.geometry import Geometry
@@ -32,10 +32,10 @@ from HyperPredictRegLib.spatial.transforms import composed, displacement_field, 
 
 def test_the_report_holds_what_was_promised(finished: tuple[Report, Path]) -> None:
     data = json.loads((finished[1] / "report.json").read_text(encoding="utf-8"))
-    assert data["schema_version"] == 2
+    assert data["schema_version"] == 3
     assert data["job"]["seed"] == 20240901
-    assert data["engine"]["name"] == "demons"
-    assert data["setting"] == {"regularization_weight": 0.7}
+    assert data["engine"]["name"] == "diffeo"
+    assert data["setting"] == {"regularization_weight": 0.4, "fluid_sigma": 1.2}
     stage = data["alignment"]["stages"][0]
     assert stage["values"]
     assert stage["stop_reason"]
@@ -89,7 +89,8 @@ def test_the_bspline_engine_does_the_whole_job_too(files: Path, tmp_path: Path) 
     assert list(report.setting) == ["control_point_spacing"]
 
 
-def test_masks_keep_a_disturbance_out(files: Path, tmp_path: Path, finished: tuple[Report, Path]) -> None:
+@pytest.mark.parametrize("engine", [DEFAULT_ENGINE, "demons"])
+def test_masks_keep_a_disturbance_out(files: Path, tmp_path: Path, engine: str) -> None:
     # A bright bar beside the organ, in the moving image only, spoils the alignment unless the masks leave it out.
     moving = sitk.ReadImage(str(files / "moving.nrrd"))
     voxels = sitk.GetArrayFromImage(moving)
@@ -98,16 +99,19 @@ def test_masks_keep_a_disturbance_out(files: Path, tmp_path: Path, finished: tup
     spoiled.CopyInformation(moving)
     sitk.WriteImage(spoiled, str(tmp_path / "spoiled.nrrd"))
     masks = {"fixed_mask": str(files / "fixed-mask.nrrd"), "moving_mask": str(files / "moving-mask.nrrd")}
-    job = job_of(files, tmp_path / "with", moving=str(tmp_path / "spoiled.nrrd"))
-    dice = {}
-    for name, given in (("without", {}), ("with", masks)):
-        measured = workflow.run(replace(job, out=str(tmp_path / name), **given)).measured
-        assert measured.dice is not None
-        dice[name] = measured.dice.mean
-    clean = finished[0].measured.dice
-    assert clean is not None
-    assert dice["with"] > clean.mean - 0.03
-    assert dice["without"] < dice["with"] - 0.03
+    job = job_of(files, Path("unused"), engine=engine)
+    # Where an engine takes nothing from beside a mask, the masks alone cost some of the organ's edge, disturbed or not.
+    undisturbed = dice_of(replace(job, **(masks if engine == DEFAULT_ENGINE else {})))
+    job = replace(job, moving=str(tmp_path / "spoiled.nrrd"))
+    without, within = dice_of(job), dice_of(replace(job, **masks))
+    assert within > undisturbed - (0.01 if engine == DEFAULT_ENGINE else 0.03)
+    assert without < within - 0.03
+
+
+def dice_of(job: Job) -> float:
+    measured = workflow.compute(job).report.measured
+    assert measured.dice is not None
+    return measured.dice.mean
 
 
 def test_before_and_after_are_measured_apart(files: Path) -> None:
@@ -198,10 +202,24 @@ def test_a_job_without_an_output_folder_is_refused(files: Path) -> None:
 
 
 def test_a_job_of_another_schema_is_refused() -> None:
-    for version, words in ((1, "schema version 1"), (3, "schema version 3"), ("2", 'schema version "2"'), (None, "version null")):
+    for version, words in ((1, "schema version 1"), (4, "schema version 4"), ("2", 'schema version "2"'), (None, "version null")):
         text = json.dumps({"fixed": "a", "moving": "b", "out": "c", "parameters": {}, "schema_version": version})
         with pytest.raises(InputError, match=f"The job has {words}|The job has schema {words}"):
             from_json(Job, text, "The job")
+
+
+def test_a_report_of_the_version_before_is_read_and_written_anew(finished: tuple[Report, Path]) -> None:
+    report, out = finished
+    data = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    later = {"job": ("landmarks_for", "channels", "device"), "report": ("benefit", "landmark_pull", "engine_notes", "device")}
+    for record, names in ((data["job"], later["job"]), (data, later["report"])):
+        record["schema_version"] = 2
+        for name in names:
+            del record[name]
+    read = from_json(Report, json.dumps(data), "report.json")
+    assert read == replace(report, benefit=None, landmark_pull=None, engine_notes=())
+    # Written anew it has what version 2 had no field for, and says so.
+    assert (read.schema_version, read.job.schema_version) == (3, 3)
 
 
 def test_earlier_results_are_kept_unless_overwritten(files: Path, tmp_path: Path) -> None:
@@ -213,7 +231,7 @@ def test_earlier_results_are_kept_unless_overwritten(files: Path, tmp_path: Path
         workflow.run(job_of(files, out))
     assert (out / "report.json").read_text(encoding="utf-8") == "precious"
     workflow.run(job_of(files, out), overwrite=True)
-    assert json.loads((out / "report.json").read_text(encoding="utf-8"))["schema_version"] == 2
+    assert json.loads((out / "report.json").read_text(encoding="utf-8"))["schema_version"] == 3
     assert (out / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 

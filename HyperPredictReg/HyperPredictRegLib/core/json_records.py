@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 _MOST_DIGITS = 400
 _LARGEST = sys.float_info.max
+_VERSION = "schema_version"
 
 
 def to_json(record: Any, indent: int | None = 2) -> str:
@@ -146,6 +147,9 @@ def _build_dataclass(kind: Any, data: Any, where: str, any_number: bool) -> Any:
     if missing:
         raise InputError(f"{where} lacks the field '{missing[0]}'.")
     values = {name: from_plain(hints[name], value, f"{where}.{name}", any_number=any_number) for name, value in data.items()}
+    if _VERSION in values:
+        # What is written from here on may hold what an older version had no field for.
+        values[_VERSION] = fields[_VERSION].default
     try:
         return kind(**values)
     except InputError:
@@ -155,14 +159,20 @@ def _build_dataclass(kind: Any, data: Any, where: str, any_number: bool) -> Any:
 
 
 def _check_version(fields: dict[str, Any], data: dict[str, Any], where: str) -> None:
-    """Refuse a record of another version before its fields are looked at: by any other name they would only confuse."""
-    if "schema_version" not in fields:
+    """Refuse a record of another version before its fields are looked at: by any other name they would only confuse.
+
+    The version of a record is the default of its field; the field's metadata may name the "oldest" that can be read as well,
+    where later ones only added fields with defaults.
+    """
+    if _VERSION not in fields:
         return
-    reads = fields["schema_version"].default
-    found = data.get("schema_version", reads)
-    if found != reads:
+    newest = fields[_VERSION].default
+    oldest = fields[_VERSION].metadata.get("oldest", newest)
+    found = data.get(_VERSION, newest)
+    if isinstance(found, bool) or found not in range(oldest, newest + 1):
+        reads = f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}"
         raise InputError(
-            f"{where} has schema version {_short(json.dumps(found))}, but this program reads version {reads}: use the version of "
+            f"{where} has schema version {_short(json.dumps(found))}, but this program reads {reads}: use the version of "
             "HyperPredictReg that wrote it, or do the work again."
         )
 

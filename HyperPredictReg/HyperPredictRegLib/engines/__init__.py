@@ -10,8 +10,8 @@ from HyperPredictRegLib.core.json_records import from_plain
 from HyperPredictRegLib.engines.base import Engine, EngineInfo
 
 ENGINES = {
-    "demons": "HyperPredictRegLib.engines.demons:DemonsEngine",
     "diffeo": "HyperPredictRegLib.engines.diffeo:DiffeoEngine",
+    "demons": "HyperPredictRegLib.engines.demons:DemonsEngine",
     "bspline": "HyperPredictRegLib.engines.bspline:BSplineEngine",
 }
 """Module and class of each engine by its name, the default first, which is also `results.job.DEFAULT_ENGINE`."""

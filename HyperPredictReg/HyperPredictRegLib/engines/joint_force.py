@@ -100,8 +100,10 @@ def shares(
     Parameters
     ----------
     weights, similarities : of each channel.
-    image, weight : of the first channel's fixed image, and where it may be looked at (None: everywhere).
+    image, weight : of the first channel's fixed image, and where it may be looked at (None, or nowhere at all, as where a small
+        mask is gone from a coarse level: everywhere).
     """
+    weight = None if weight is None or not (weight > 0).any() else weight
     names = {similarity.name: similarity for similarity in similarities}
     steepness = {}
     for name, similarity in names.items() if len(names) > 1 else ():

@@ -164,7 +164,10 @@ class Similarity:
         return update, sum(total for total, _ in found) / max(sum(count for _, count in found), 1.0)
 
     def steepness(self, image: np.ndarray, weight: np.ndarray | None, workers: Workers) -> float:
-        """Return the mean of the squared slopes of what is compared of an image, summed up, where its weight is not 0."""
+        """Return the mean of the squared slopes of what is compared of an image, summed up, where its weight is not 0.
+
+        `weight` : not 0 somewhere, or None.
+        """
         inside = slice(None) if weight is None else weight > 0
         return sum(
             float(np.square(slope[inside], dtype=np.float64).mean())

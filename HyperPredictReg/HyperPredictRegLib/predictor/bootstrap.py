@@ -6,6 +6,8 @@ its numbers come from.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
@@ -25,6 +27,11 @@ LOWER, UPPER = 0.5, 2.0
 
 SAME_ERROR = 0.02
 """Errors that differ by less than this share are about the same; of such settings the most regularized one is chosen."""
+
+FAILED = (6.08, -3.34, -5.75, 0.37)
+"""Of a logistic rule for a start that is more than two voxels off: intercept, then the weights of the share of variance that one
+image explains of the other, of the overlap of the foregrounds, both of the affine step, and of the bootstrap's error of doing
+nothing in voxels of the coarse grid. Failed and good starts weigh the same."""
 
 _GRID = 41
 _LEAST = 1e-6
@@ -70,6 +77,17 @@ def bootstrap_choice(evidence: PairEvidence, space: SearchSpace, folding_limit: 
         values, error = values[kept_to], error[kept_to]
     good = values[error <= (1 + SAME_ERROR) * error.min()]
     return space.setting(good[np.argmax(space.regularization(good))])
+
+
+def chance_failed(evidence: PairEvidence) -> float:
+    """Return how likely the alignment is more than two voxels off, 0 to 1, where every other alignment is.
+
+    Whether the deformable step can make up for that is another question: its error is that of `bootstrap_curve`.
+    """
+    numbers = evidence.numbers
+    told = numbers["explained"], numbers["foreground_overlap"], numbers["bootstrap_nothing"] / numbers["spacing_mm"]
+    score = FAILED[0] + sum(weight * value for weight, value in zip(FAILED[1:], told, strict=True))
+    return 1 / (1 + math.exp(-score))
 
 
 def _at_shares(evidence: PairEvidence, space: SearchSpace, shares: np.ndarray, name: str) -> np.ndarray:

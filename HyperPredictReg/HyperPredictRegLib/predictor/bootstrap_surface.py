@@ -1,20 +1,21 @@
 """The bootstrap rule as a prediction: errors, folding and roughness at all settings, an outlook, and how far to rely on them.
 
 All of it comes from trial registrations on a coarse grid. Those on the working grid deform more finely: roughness grows with the
-ratio of the two grids, and with it what folds. The numbers for that were measured on nine pairs of four kinds of anatomy
-(hearts p001, p003, p004, brains 1000, 1002, hippocampi 001, 008, fetal brains of weeks 21 and 23), at the settings of
-`coarse_settings`.
+ratio of the two grids, and with it what folds. The numbers for that were measured at the settings of `coarse_settings`:
+roughness on eight pairs of four kinds of anatomy (hearts p001, p003, p004, brains 1000, 1002, hippocampi 001, 008, fetal brain of
+week 21) with an engine that hardly folds; folding on two (heart p001, hippocampus 001) with one that does.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from HyperPredictRegLib.core.search_space import SearchSpace
-from HyperPredictRegLib.predictor.bootstrap import LOWER, UPPER, bootstrap_curve, evidence_curve
+from HyperPredictRegLib.predictor.bootstrap import LOWER, UPPER, bootstrap_curve, chance_failed, evidence_curve
 from HyperPredictRegLib.predictor.coarse_pair import ALONG
 from HyperPredictRegLib.predictor.evidence import IDENTICAL, LITTLE_OVERLAP, PairEvidence
 from HyperPredictRegLib.quality.benefit import UNRELATED, chance_helped
@@ -27,9 +28,14 @@ ROUGHER = (0.0, 0.65)
 """Of the logarithm of SD log-Jacobian on the working grid over that on the coarse one: at equal grids, and per e-fold of them."""
 ROUGHNESS_FACTOR = 1.6
 """Nine in ten lie within this factor of what is expected."""
-FOLDING_FACTOR = 5.0
-FEWEST_FOLDED = 0.01
-"""Percent; what cannot be told from no folding on a grid of some ten thousand voxels."""
+MORE_FOLDED = 2.3
+"""Power of the ratio of the grids by which more folds on the finer one."""
+FOLDING_FACTOR = 4.0
+FEWEST_FOLDED = 0.3
+"""Percent of the working grid that may fold where nothing does on the coarse one: .19 did at most."""
+
+DOUBTED, REFUSED = 0.5, 0.9
+"""Chances that the alignment has failed from which a prediction is uncertain, and unreliable."""
 
 
 def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> PredictionSurface:
@@ -48,13 +54,15 @@ def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> P
     settings = space.rows([{**held, space.first.name: float(value)} for value in values[:, 0]])
     none = np.zeros((0, len(values)))
     error = bootstrap_curve(evidence, space, settings)
-    middle, most, rough, folded = (
+    middle, most, rough = (
         evidence_curve(evidence, space, settings, name)
-        for name in ("bootstrap_error", "bootstrap_error_95", "sd_log_jacobian", "folding")
+        for name in ("bootstrap_error", "bootstrap_error_95", "sd_log_jacobian")
     )
     far = most / middle
-    rough = rough * np.exp(ROUGHER[0] + ROUGHER[1] * math.log(max(evidence.numbers["coarsening"], 1.0)))
-    folding = _folding(folded[:: along.first.sign])[:: along.first.sign]
+    coarsening = max(evidence.numbers["coarsening"], 1.0)
+    rough = rough * np.exp(ROUGHER[0] + ROUGHER[1] * math.log(coarsening))
+    strength = slice(None, None, along.first.sign)
+    folding = _folding(evidence, space, settings[strength], coarsening)[strength]
     return PredictionSurface(
         space=along,
         values=values,
@@ -73,7 +81,7 @@ def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> P
 
 
 def outlook_of(evidence: PairEvidence, surface: PredictionSurface, suited: bool) -> Outlook:
-    """Return what to expect of the pair whatever the setting; the chance that the alignment has failed is not known.
+    """Return what to expect of the pair whatever the setting.
 
     `suited` : see `quality.benefit.judged_alone`.
     """
@@ -83,7 +91,7 @@ def outlook_of(evidence: PairEvidence, surface: PredictionSurface, suited: bool)
     helps = chance_helped(float(evidence.curves["held_out_share"][best]), float(evidence.curves["information"][best]), suited)
     least, lower, upper = (float(part[row]) for part in (error.value, error.lower, error.upper))
     return Outlook(
-        failed=None,
+        failed=chance_failed(evidence),
         helps=0.0 if evidence.numbers["difference"] < IDENTICAL else helps,
         affine_error_mm=BandValue(nothing, LOWER * nothing, UPPER * nothing),
         gain_mm=BandValue(nothing - least, nothing - upper, nothing - lower),
@@ -101,7 +109,7 @@ def what_was_measured(
     doubts, refusals : sentences, for which a prediction is uncertain at best, or unreliable.
     why : a sentence: why no trained predictor serves.
     """
-    numbers, against = evidence.numbers, list(refusals)
+    numbers, against, failed = evidence.numbers, list(refusals), chance_failed(evidence)
     explained = max(numbers["explained"], float(evidence.curves["explained"].max()))
     if numbers["foreground_overlap"] < LITTLE_OVERLAP:
         against.append(f"The two foregrounds overlap with a Dice of {numbers['foreground_overlap']:.2f} only.")
@@ -110,12 +118,23 @@ def what_was_measured(
             f"Inside the anatomy one image explains {100 * explained:.0f} % of the other's variation at most: they do not show "
             "the same, or they are noise."
         )
+    told = (
+        "By how much the images explain of each other, overlap and move, the chance of a failed alignment is "
+        f"{100 * failed:.0f} %."
+    )
+    if failed >= REFUSED:
+        against.append(told)
+    elif failed >= DOUBTED:
+        doubts = (*doubts, told)
     level = "unreliable" if against else "uncertain" if doubts else "reliable"
     return Reliability(level, (*against, *doubts, why))
 
 
-def _folding(coarse: np.ndarray) -> Band:
-    """Return folding with its band from that on the coarse grid, in the order of rising regularization."""
-    coarse = np.minimum.accumulate(coarse)
-    upper = np.maximum(FOLDING_FACTOR * coarse, FEWEST_FOLDED)
-    return Band(coarse, coarse / FOLDING_FACTOR, np.minimum(upper, 100.0))
+def _folding(evidence: PairEvidence, space: SearchSpace, settings: np.ndarray, coarsening: float) -> Band:
+    """Return folding at settings (n, h) of rising regularization; less than half of a voxel of the coarse grid is none."""
+    least = 50.0 / evidence.numbers["foreground_voxels"]
+    known = {**evidence.curves, "folding": np.maximum(evidence.curves["folding"], least)}
+    coarse = np.minimum.accumulate(evidence_curve(replace(evidence, curves=known), space, settings, "folding"))
+    value = np.where(coarse > least * (1 + 1e-6), np.minimum(coarse * coarsening**MORE_FOLDED, 100.0), 0.0)
+    upper = np.clip(FOLDING_FACTOR * value, FEWEST_FOLDED, 100.0)
+    return Band(value, value / FOLDING_FACTOR, upper)

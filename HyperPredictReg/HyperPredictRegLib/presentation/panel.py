@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.formatting import capitalized
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace, Setting
 from HyperPredictRegLib.presentation import choices
 from HyperPredictRegLib.presentation.result import BAD, DOUBTFUL, GOOD, mark
@@ -362,14 +363,14 @@ def _reliability(state: PanelState, prediction: Prediction | None, suggested: Ch
     if suggested is not None and suggested.predicted is not None and suggested.feasible:
         remark = f"{setting(prediction.surface.space, suggested.setting)} is suggested."
         parts = expectation_parts(suggested.predicted, prediction.outlook, state.criterion.domain)
-        advice = f"{' · '.join(parts)}."
+        advice = f"{capitalized(' · '.join(parts))}."
         reasons = [sentence, meaning, *reasons]
     line = f"{mark(_COLORS[level])} <b>Reliability: {level}.</b> {html.escape(remark)}"
     if advice:
         line += f"<br><b>{html.escape(advice)}</b>"
     if words := chances(prediction.outlook):
         line += f" {html.escape(words)}"
-    return line, "".join(f"<p>{html.escape(reason)}</p>" for reason in reasons)
+    return line.replace(" %", "\u00a0%"), "".join(f"<p>{html.escape(reason)}</p>" for reason in reasons)
 
 
 def _read_out(

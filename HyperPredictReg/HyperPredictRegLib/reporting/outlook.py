@@ -17,17 +17,21 @@ def expectation_parts(predicted: Predicted, outlook: Outlook | None, domain: str
     if predicted.error_mm is not None:
         parts.append(f"expected error {banded_mm(predicted.error_mm)}")
     gain = gain_at(predicted, outlook)
-    if gain is not None and outlook is not None and outlook.affine_error_mm is not None:
+    if gain is not None:
         change = "less" if gain > 0 else "more"
-        parts.append(f"{distance(abs(gain))} {change} than affine only ({distance(outlook.affine_error_mm.value)})")
+        parts.append(f"{distance(abs(gain))} {change} than affine only ({distance(affine_error(outlook))})")
     return [*parts, f"folding {banded_percent(predicted.folding(domain))}"]
 
 
 def gain_at(predicted: Predicted, outlook: Outlook | None) -> float | None:
     """Return what a setting is expected to take off the error of the affine step alone, mm; None where that is not known."""
-    if outlook is None or outlook.affine_error_mm is None or predicted.error_mm is None:
-        return None
-    return outlook.affine_error_mm.value - predicted.error_mm.value
+    affine = affine_error(outlook)
+    return None if affine is None or predicted.error_mm is None else affine - predicted.error_mm.value
+
+
+def affine_error(outlook: Outlook | None) -> float | None:
+    """Return the error that is expected of the affine step alone, mm; None where that is not known."""
+    return None if outlook is None or outlook.affine_error_mm is None else outlook.affine_error_mm.value
 
 
 def chances(outlook: Outlook | None) -> str:

@@ -71,21 +71,25 @@ class KeyNumber:
     remark: str = ""
 
 
-def curves_caption(space: SearchSpace, *, trusted: bool) -> Caption:
-    """Return the words of the picture of what was predicted for every setting; see `can_be_drawn`."""
+def curves_caption(space: SearchSpace, *, trusted: bool, by_error: bool = False) -> Caption:
+    """Return the words of the picture of what was predicted for every setting; see `can_be_drawn`.
+
+    `by_error` : whether it shows the expected error, because no Dice is predicted.
+    """
+    quality = "the expected error" if by_error else "mean Dice"
     what = f"What was predicted for every {wording.subject(space, '')} before anything was registered."
     scale = "The scale of folding is logarithmic down to 0.001 %, which counts as none"
     if len(space) == 1:
         bands = "About 90 % of true values lie inside the bands." if trusted else "Neither curves nor bands hold for this pair."
         return Caption(
             "curves_picture", "Predicted curves", f"{what} {bands} {scale}, and linear from there to 0.",
-            f"Curves of mean Dice and of folding over {space.first.symbol}, with their bands, the folding limit and the choice",
+            f"Curves of {quality} and of folding over {space.first.symbol}, with their bands, the folding limit and the choice",
         )  # fmt: skip
     axes = " and ".join(parameter.symbol for parameter in space)
     limit = "Along the line the upper end of the 90 % band of folding is at the limit; beyond it, hatched, it is above."
     return Caption(
         "curves_picture", "Predicted maps", f"{what} {limit if trusted else 'It does not hold for this pair.'} {scale}.",
-        f"Maps of mean Dice and of folding over {axes}, with the folding limit and the choice",
+        f"Maps of {quality} and of folding over {axes}, with the folding limit and the choice",
     )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ class Marks:
     trials : registrations that were made, in order; the last one is the result.
     measured_dice : mean Dice measured for the result.
     trusted : false draws the prediction as not to be trusted.
+    affine_error_mm : the error that is expected of the affine step alone, for pictures of the expected error.
     """
 
     chosen: Setting | None = None
@@ -46,10 +47,13 @@ class Marks:
     trials: tuple[Trial, ...] = ()
     measured_dice: float | None = None
     trusted: bool = True
+    affine_error_mm: float | None = None
 
 
 def draw_prediction(surface: PredictionSurface, criterion: Criterion, marks: Marks, theme: Theme) -> Any:
-    """Draw mean Dice and folding for all settings: curves over one parameter (`draw_curves`), maps over two (`draw_maps`).
+    """Draw mean Dice, or the expected error where none is predicted, and folding for all settings.
+
+    Curves over one parameter (`draw_curves`), maps over two (`draw_maps`).
 
     Raises
     ------
@@ -61,7 +65,7 @@ def draw_prediction(surface: PredictionSurface, criterion: Criterion, marks: Mar
 
 
 def draw_curves(surface: PredictionSurface, criterion: Criterion, marks: Marks, theme: Theme) -> Any:
-    """Draw mean Dice and folding, each with its 90 % band, over the one parameter, on its own scale.
+    """Draw mean Dice or the expected error, and folding, each with its 90 % band, over the one parameter, on its own scale.
 
     Parameters
     ----------
@@ -82,7 +86,8 @@ def draw_curves(surface: PredictionSurface, criterion: Criterion, marks: Marks, 
         # From here on the x axis is only widened by points that lie outside.
         _shade_over_limit(axes, parameter, x, folding, criterion, theme)
         _draw_band(axes, x, band, marks.trusted, theme)
-        (_finish_folding if column else _finish_dice)(axes, band, parameter, criterion, marks, theme)
+        quality = _finish_error if surface.mean_dice is None else _finish_dice
+        (_finish_folding if column else quality)(axes, band, parameter, criterion, marks, theme)
         _mark_settings(axes, parameter, marks, theme)
         _tidy(axes, theme)
         _setting_ticks(axes, parameter, theme)
@@ -244,6 +249,21 @@ def _finish_dice(
         _label_point(axes, f"measured {wording.number(measured, 3)}", (setting, measured), False, theme)
     room = max(0.02, 0.1 * (high - low))
     axes.set_ylim(max(0.0, low - room), min(1.0, high + room))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+
+
+def _finish_error(
+    axes: Any, band: Band, parameter: Parameter, criterion: Criterion, marks: Marks, theme: Theme
+) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    affine = marks.affine_error_mm
+    high = max(float(np.nanmax(band.upper)), affine or 0.0)
+    if affine is not None:
+        axes.axhline(affine, color=theme.faint, linewidth=1.2, linestyle=(0, (5, 2)), zorder=4)
+        axes.text(0.99, affine, f"affine only {wording.distance(affine)}", transform=axes.get_yaxis_transform(),
+                  color=theme.faint, fontsize=8.5, ha="right", va="bottom", zorder=7)
+    axes.set_ylim(0.0, 1.08 * high)
     axes.yaxis.set_major_locator(MaxNLocator(6))
 
 

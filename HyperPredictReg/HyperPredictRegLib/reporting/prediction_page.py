@@ -14,7 +14,7 @@ import numpy as np
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.formatting import distance
 from HyperPredictRegLib.reporting import prediction_figures, wording
-from HyperPredictRegLib.reporting.outlook import chances, gain_at
+from HyperPredictRegLib.reporting.outlook import affine_error, chances, gain_at
 from HyperPredictRegLib.reporting.page import (
     Caption,
     KeyNumber,
@@ -181,11 +181,12 @@ def _pictures(prediction: Prediction) -> list[Picture]:
     if not can_be_drawn(surface.space):
         return []
     marks = prediction_figures.Marks(
-        chosen=None if unreliable else prediction.choice.setting, fixed=prediction.choice.fixed or None, trusted=not unreliable
-    )
+        chosen=None if unreliable else prediction.choice.setting, fixed=prediction.choice.fixed or None, trusted=not unreliable,
+        affine_error_mm=affine_error(prediction.outlook),
+    )  # fmt: skip
     pictures = [
         themed_picture(
-            curves_caption(surface.space, trusted=not unreliable),
+            curves_caption(surface.space, trusted=not unreliable, by_error=surface.mean_dice is None),
             lambda theme: prediction_figures.draw_prediction(surface, prediction.criterion, marks, theme),
         )
     ]

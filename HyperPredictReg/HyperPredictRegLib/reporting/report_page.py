@@ -11,7 +11,7 @@ import numpy as np
 
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.reporting import figures, prediction_figures, wording
-from HyperPredictRegLib.reporting.outlook import by_error, chances
+from HyperPredictRegLib.reporting.outlook import affine_error, by_error, chances
 from HyperPredictRegLib.reporting.page import (
     Caption,
     KeyNumber,
@@ -161,7 +161,8 @@ def captions(outcome: Outcome) -> dict[str, Caption]:
             "Outlines of fixed and propagated structures on the fixed image in three planes",
         ))  # fmt: skip
     if prediction is not None and can_be_drawn(prediction.surface.space):
-        every.append(curves_caption(prediction.surface.space, trusted=not wording.is_unreliable(prediction)))
+        surface, trusted = prediction.surface, not wording.is_unreliable(prediction)
+        every.append(curves_caption(surface.space, trusted=trusted, by_error=surface.mean_dice is None))
     if report.alignment.stages or report.registration:
         every.append(Caption(
             "trace_picture",
@@ -207,6 +208,7 @@ def _draw_prediction(outcome: Outcome, theme: Theme) -> Any:
         trials=report.trials,
         measured_dice=wording.measured_dice(report),
         trusted=not wording.is_unreliable(prediction),
+        affine_error_mm=affine_error(prediction.outlook),
     )
     return prediction_figures.draw_prediction(prediction.surface, report.criterion or report.job.criterion, marks, theme)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.files import read_text
 from HyperPredictRegLib.core.formatting import capitalized
 from HyperPredictRegLib.core.json_records import from_json, from_plain, parsed_json, to_json
-from HyperPredictRegLib.results.job import SCHEMA_VERSION
+from HyperPredictRegLib.results.job import READS, SCHEMA_VERSION
 from HyperPredictRegLib.results.outcome import Outcome, Result
 from HyperPredictRegLib.results.prediction import Prediction
 from HyperPredictRegLib.results.report import Report
@@ -57,7 +57,7 @@ class _State:
     label_names: dict[str, str]
     prediction: Prediction | None
     background: float = 0.0
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = field(default=SCHEMA_VERSION, metadata=READS)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,13 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.files import checked_path
 from HyperPredictRegLib.core.search_space import SearchSpace, Setting
 
-SCHEMA_VERSION = 2
-DEFAULT_ENGINE = "demons"
+SCHEMA_VERSION = 3
+"""Of jobs, predictions and reports. Version 3 added fields, all with defaults, so that files of version 2 can be read as well."""
+
+READS = {"oldest": 2}
+"""For the field that holds the version: see `core.json_records`."""
+
+DEFAULT_ENGINE = "diffeo"
 """The engine of jobs that name none; a job that is written down names it, and gives the same result when this changes."""
 
 RULES = ("plateau", "maximum", "knee")
@@ -109,7 +114,8 @@ class Job:
     engine : name of a registered engine.
     setting : values by name; an engine's default stands in for each one left out. Empty: λ is chosen by `criterion`,
         and corrected until the folding limit holds.
-    predictor : "bundled", the folder of another bundle, or "none": start from the engine's fixed default instead.
+    predictor : "bundled", the folder of another bundle, or "none": start from the engine's fixed default instead. Where the
+        bundle does not fit the job, or does not know such pairs, trial registrations predict (the bootstrap rule).
     criterion : how λ* is chosen where no setting is given.
     engine_settings : fields of the engine's settings that differ from the preset's.
     preset : "fast", "standard" or "fine": the spacing of the working grid.
@@ -150,7 +156,7 @@ class Job:
     reproducible: bool = False
     device: str = "cpu"
     scene: str | None = None
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = field(default=SCHEMA_VERSION, metadata=READS)
 
     @property
     def uses_landmarks(self) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from HyperPredictRegLib.core.search_space import SearchSpace, Setting
 from HyperPredictRegLib.core.trace import LevelTrace
-from HyperPredictRegLib.results.job import SCHEMA_VERSION, Criterion, EngineUsed, Job
+from HyperPredictRegLib.results.job import READS, SCHEMA_VERSION, Criterion, EngineUsed, Job
 
 
 @dataclass(frozen=True)
@@ -352,4 +352,4 @@ class Prediction:
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     outlook: Outlook | None = None
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = field(default=SCHEMA_VERSION, metadata=READS)

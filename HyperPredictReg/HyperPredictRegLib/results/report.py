@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from HyperPredictRegLib.core.trace import LevelTrace
-from HyperPredictRegLib.results.job import SCHEMA_VERSION, Criterion, EngineUsed, Job
+from HyperPredictRegLib.results.job import READS, SCHEMA_VERSION, Criterion, EngineUsed, Job
 from HyperPredictRegLib.results.prediction import AlignmentUsed, BandValue, Choice, Outlook, Predicted, Reliability
 
 
@@ -259,4 +259,4 @@ class Report:
     engine_notes: tuple[str, ...] = ()
     device: str = "cpu"
     outlook: Outlook | None = None
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = field(default=SCHEMA_VERSION, metadata=READS)

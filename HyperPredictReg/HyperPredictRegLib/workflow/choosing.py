@@ -68,7 +68,7 @@ def choose_setting(
         return trained.choice, trained
     if not at_any_cost and plan.engine.info.kind != "built-in":
         return _fixed(prepared.space, card, f"{why}, and trying settings with this engine takes long"), trained
-    doubts = _doubts(plan, prepared, "and what is predicted is for the images as they are after that")
+    doubts = _doubts(plan, prepared, trained=False)
     fixed = _fixed(prepared.space, card, NOT_AS_ALIGNED if prepared.alignment.refusals else AGAINST)
     try:
         found = predicted_by_bootstrap(plan, prepared, fixed, f"{capitalized(why)}.", doubts, progress, cancelled)
@@ -140,7 +140,7 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
             names=inputs.label_names,
             evidence=evidence,
             within=prepared.space,
-            doubts=_doubts(plan, prepared, "as with none of the pairs that the predictor was trained on"),
+            doubts=_doubts(plan, prepared, trained=True),
             refusals=alignment.refusals,
         )
     except InputError as error:
@@ -179,20 +179,19 @@ def _evidence(plan: Plan, prepared: Prepared, cancelled: CancelCheck) -> dict[st
     return as_features(pair_evidence(pair, *foregrounds, plan.engine, plan.engine_settings, seed=seed, cancelled=cancelled))
 
 
-def _doubts(plan: Plan, prepared: Prepared, pulled: str) -> tuple[str, ...]:
-    """Return sentences on what forbids a reliable prediction; `pulled` : what it makes of it if landmarks pull."""
+def _doubts(plan: Plan, prepared: Prepared, *, trained: bool) -> tuple[str, ...]:
+    """Return sentences on what forbids a reliable prediction, by a trained predictor or by the bootstrap rule."""
     doubts, info = prepared.alignment.doubts, plan.engine.info
     if prepared.pull is not None:
+        pulled = "as with none of the pairs that the predictor was trained on" if trained else "but not the trial registrations"
         doubts = (*doubts, f"Landmarks pull the deformation, {pulled}.")
     if plan.job.channels:
         doubts = (*doubts, FIRST_PAIR_ONLY)
-    if prepared.alignment.contrast != "different" or info.contrasts != "same":
+    if prepared.alignment.contrast != "different" or not (trained or info.contrasts == "same"):
         return doubts
-    return (
-        *doubts,
-        "Inside the anatomy the two images seem to differ in contrast, and the registration method "
-        f"{info.title} compares intensities directly.",
-    )
+    unsuited = f"and the registration method {info.title} compares intensities directly."
+    why = unsuited if info.contrasts == "same" else "as in few of the pairs that the predictor was trained on."
+    return (*doubts, f"Inside the anatomy the two images seem to differ in contrast, {why}")
 
 
 def _fixed(space: SearchSpace, card: Card | None, reason: str) -> Choice:
