@@ -27,20 +27,29 @@ _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 @app.command("synthesise", hidden=True)
 @app.command("synthesize")
 def synthesize(
-    labelmaps: Annotated[str, typer.Argument(help="Folder with one label map per person, FreeSurfer's codes, 1 mm.")],
+    labelmaps: Annotated[
+        str, typer.Argument(help="Folder with one label map per person, FreeSurfer's codes, 1 mm; for --any: with subfolders.")
+    ],
     out: options.Out,
     count: Annotated[int, typer.Option(min=1, help="Pairs to make.")],
     first: Annotated[int, typer.Option(min=0, help="Number of the first pair, to extend a set or share the work.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Fixes every random choice.")] = 20240901,
+    anatomy: Annotated[
+        list[str] | None,
+        typer.Option("--any", metavar="SUBFOLDER", help="Pairs of any anatomy: shapes, and maps of this subfolder; may repeat."),
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make training pairs with known labels from label maps, and list them in a manifest for sweep."""
+    """Make training pairs with known labels from label maps, and list them in a manifest for sweep.
+
+    With --any the pairs show random shapes and any anatomy in any contrast, and the true transform lies beside most of them.
+    """
     if not out:
         raise InputError("--out is empty: name a folder for the pairs.")
     from HyperPredictRegLib.core.progress import ProgressEvent
 
+    from HyperPredictRegLab.synthesis.any_pairs import anatomy_maps, write_any_pairs
     from HyperPredictRegLab.synthesis.pairs import write_pairs
-
 
     with watched(quiet, "Stopping after this pair; again to stop at once.") as (progress, cancelled):
 
@@ -49,7 +58,11 @@ def synthesize(
                 raise Cancelled("Stopped. Complete pairs are kept: the same command goes on with the rest.")
             progress(event)
 
-        manifest = write_pairs(label_maps(labelmaps), Path(out), count=count, seed=seed, first=first, progress=step)
+        if anatomy:
+            maps = anatomy_maps(Path(labelmaps), anatomy)
+            manifest = write_any_pairs(maps, Path(out), count=count, seed=seed, first=first, progress=step)
+        else:
+            manifest = write_pairs(label_maps(labelmaps), Path(out), count=count, seed=seed, first=first, progress=step)
     typer.echo(f"Pairs {first} to {first + count - 1} are listed in {manifest}.")
 
 
@@ -85,6 +98,10 @@ def sweep(  # noqa: PLR0913 - one parameter per option of the command
         list[str] | None,
         typer.Option(metavar="NAME", help="Parameter to try; others keep their default. May repeat; all if left out."),
     ] = None,
+    along_first: Annotated[
+        int, typer.Option(metavar="N", help="Of several parameters: N of --count settings vary the first one only.")
+    ] = 0,
+    evidence: Annotated[bool, typer.Option("--evidence", help="Find the evidence too that some predictors read.")] = False,
     seed: options.Seed = 20240901,
     scheduler: Annotated[str | None, typer.Option(metavar="tcp://HOST:PORT", help="A dask scheduler to run on.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on this computer; one per core if left out.")] = None,
@@ -108,13 +125,13 @@ def sweep(  # noqa: PLR0913 - one parameter per option of the command
     if not out:
         raise InputError("--out is empty: name a folder for the sweep.")
     chosen, alignment = options.settings(set_engine), options.settings(set_alignment)
-    settings = SweepSettings(engine or SweepSettings.engine, chosen, preset, alignment, seed)
+    settings = SweepSettings(engine or SweepSettings.engine, chosen, preset, alignment, seed, evidence)
     with watched(quiet or as_json, at_once=_STOPPED) as (progress, cancelled):
         result = sweeps.sweep(
             manifest,
             out,
             settings=settings,
-            design=_design(values, count, seed, vary),
+            design=_design(values, count, seed, vary, along_first),
             scheduler=scheduler,
             workers=workers,
             retry_failed=retry_failed,
@@ -124,7 +141,7 @@ def sweep(  # noqa: PLR0913 - one parameter per option of the command
     _show_sweep(result, as_json)
 
 
-def _design(values: str | None, count: int | None, seed: int, vary: list[str] | None) -> Design:
+def _design(values: str | None, count: int | None, seed: int, vary: list[str] | None, along_first: int) -> Design:
     from HyperPredictRegLab.sweep.design import Design
 
     if values is not None and count is not None:
@@ -132,7 +149,7 @@ def _design(values: str | None, count: int | None, seed: int, vary: list[str] | 
     listed = _numbers(values, "--values")
     if values is not None and not listed:
         raise InputError("--values names no λ: write numbers with commas between them, such as 0.5,0.7.")
-    return Design(listed, Design().count if count is None else count, seed, tuple(dict.fromkeys(vary or ())))
+    return Design(listed, Design().count if count is None else count, seed, tuple(dict.fromkeys(vary or ())), along_first)
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...]:

@@ -34,6 +34,9 @@ class ManifestPair:
     group : a kind of pair, such as "usual" or "rescan"; free text.
     label_noise_mm : by how much the two label maps' borders are known to stray from the images', standard deviation; None if
         that is not known, as mostly.
+    domain : what kind of anatomy or data it is; free text.
+    truth : file of the true transform from fixed to moving points; "" if it is not known, as mostly.
+    start : file of a linear transform that is taken as the alignment; "" if the product is to align the pair.
     """
 
     pair: str
@@ -45,12 +48,15 @@ class ManifestPair:
     moving_subject: str
     group: str = ""
     label_noise_mm: float | None = None
+    domain: str = ""
+    truth: str = ""
+    start: str = ""
 
 
 def read_manifest(path: Path | str) -> list[ManifestPair]:
     """Read a manifest: CSV with the columns of `ManifestPair`; paths are relative to the manifest's folder.
 
-    `pair`, `group` and `label_noise_mm` may be left out; a pair's name is then made of its subjects.
+    `pair`, `group`, `label_noise_mm`, `domain`, `truth` and `start` may be left out; a pair's name is then made of its subjects.
 
     Raises
     ------
@@ -131,9 +137,20 @@ def _pair(row: dict[str, str], line: int, path: Path) -> ManifestPair:
         raise InputError(
             f"{where}: the label_noise_mm '{noise[:40]}' is no number of millimetres from 0 to {MOST_NOISE_MM:g}."
         ) from error
-    group = (row.get("group") or "").strip()
+    named = {name: (row.get(name) or "").strip() for name in ("truth", "start")}
+    transforms = {name: os.path.normpath(path.parent / file) if file else "" for name, file in named.items()}
+    for what, file in transforms.items():
+        if file and not _is_there(file):
+            raise InputError(f"{where} names the {what} '{named[what][:300]}', which does not exist or is no file.")
     return ManifestPair(
-        name, **files, fixed_subject=subjects[0], moving_subject=subjects[1], group=group, label_noise_mm=label_noise
+        name,
+        **files,
+        fixed_subject=subjects[0],
+        moving_subject=subjects[1],
+        group=(row.get("group") or "").strip(),
+        label_noise_mm=label_noise,
+        domain=(row.get("domain") or "").strip(),
+        **transforms,
     )
 
 

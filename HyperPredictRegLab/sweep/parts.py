@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.files import writing_into
+from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
 from HyperPredictRegLib.predictor.features import VERSION as FEATURES_VERSION
 
 from HyperPredictRegLab.manifest import ManifestPair
@@ -28,7 +29,8 @@ from HyperPredictRegLab.sweep.tables import (
 
 SET_ASIDE = "set-aside"
 _MATRIX = "affine_matrix_"
-_MEASURED = ("dice", "hd95", "affine_")
+_MEASURED = ("dice", "hd95", "affine_", "error_mm_", "spacing_mm", "global_misfit_mm")
+_EVIDENCE_TEXT = ("evidence_version", "evidence_error")
 _SHARED = ("pair", "engine", "settings_hash", "preset", "seed")
 
 
@@ -83,9 +85,15 @@ class Parts:
         if good.empty:
             return Task(pair, self.settings, values) if retry_failed else None
         features = self.features(pair)
-        if features is not None and (features["features_version"] == FEATURES_VERSION).all():
+        if features is not None and self._up_to_date(features):
             return None
         return Task(pair, self.settings, (), {str(k): float(v) for k, v in good.iloc[0].filter(like=_MATRIX).items()})
+
+    def _up_to_date(self, features: pd.DataFrame) -> bool:
+        current = bool((features["features_version"] == FEATURES_VERSION).all())
+        if not self.settings.evidence or (features["error"] != "").all():
+            return current
+        return current and "evidence_version" in features and bool((features["evidence_version"] == EVIDENCE_VERSION).any())
 
     def runs(self, pair: ManifestPair) -> pd.DataFrame | None:
         """Return the registrations of a pair, each once; None if there are none that can be used."""
@@ -172,7 +180,7 @@ def _checked_features(table: pd.DataFrame, pair: ManifestPair) -> tuple[pd.DataF
     check_columns(table, ("pair", "features_version", "error", "label"), what)
     check_text(table, ("pair", "features_version", "error"), what)
     _check_shared(table, {"pair": pair.pair})
-    numbers = [c for c in table.columns if c.startswith(("pair_", "token_"))]
+    numbers = [c for c in table.columns if c.startswith(("pair_", "token_", "evidence_")) and c not in _EVIDENCE_TEXT]
     return without_copies(with_labels(with_numbers(table, numbers, what), what), ["label"], what)
 
 

@@ -14,10 +14,12 @@ import SimpleITK as sitk
 from HyperPredictRegLib.alignment import AlignmentSettings, align
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.alignment.frame import check_seed
-from HyperPredictRegLib.core.errors import HyperPredictRegError
+from HyperPredictRegLib.core.errors import HyperPredictRegError, InputError
 from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.engines.base import Registration, RegistrationTask, settings_hash
 from HyperPredictRegLib.predictor.card import read_record
+from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
+from HyperPredictRegLib.predictor.evidence import as_features, pair_evidence
 from HyperPredictRegLib.predictor.features import VERSION as FEATURES_VERSION
 from HyperPredictRegLib.predictor.features import pair_features
 from HyperPredictRegLib.preprocessing.image_set import Inputs, read_inputs
@@ -32,11 +34,12 @@ from HyperPredictRegLib.quality.metrics import (
 )
 from HyperPredictRegLib.results.job import DEFAULT_ENGINE, Job
 from HyperPredictRegLib.spatial.geometry import Geometry
-from HyperPredictRegLib.spatial.transforms import displacement_field, linear_matrix
+from HyperPredictRegLib.spatial.transforms import displacement_field, linear_matrix, read_transform
 from scipy import ndimage
 
 from HyperPredictRegLab.manifest import ManifestPair
 from HyperPredictRegLab.sweep.design import Design
+from HyperPredictRegLab.sweep.truths import KnownTransform
 
 SURFACE_POINTS = 2000
 """HD95 is measured from at most this many points of each surface: its 95th percentile does not need more."""
@@ -51,6 +54,7 @@ class SweepSettings:
     Attributes
     ----------
     engine, engine_settings, preset, alignment, seed : as in `Job`.
+    evidence : whether to find the evidence that some predictors read, see `predictor.evidence`.
     """
 
     engine: str = DEFAULT_ENGINE
@@ -58,6 +62,7 @@ class SweepSettings:
     preset: str = "fast"
     alignment: dict[str, Any] = field(default_factory=dict)
     seed: int = 20240901
+    evidence: bool = False
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -98,6 +103,8 @@ def common_columns(pair: ManifestPair, settings: SweepSettings) -> Row:
         "moving_subject": pair.moving_subject,
         "group": pair.group,
         **({} if pair.label_noise_mm is None else {"label_noise_mm": pair.label_noise_mm}),
+        **({"domain": pair.domain} if pair.domain else {}),
+        **({"start": "given" if pair.start else "product"} if pair.domain or pair.start else {}),
         "engine": engine.info.name,
         "settings_hash": settings_hash(engine, engine_settings(engine, settings.engine_settings)),
         "preset": settings.preset,
@@ -113,7 +120,10 @@ def run_rows(prepared: PreparedPair, settings: SweepSettings, values: Sequence[M
     rows : one per setting, plain values by column name: the pair and its subjects, engine, settings hash, parameters,
         ``dice_<label>`` and their mean ``dice``, ``affine_<label>`` (Dice after the affine step), ``hd95_<label>`` in mm (on the
         working grid) and their mean, folding in percent of foreground and grid, SD log-Jacobian, similarity (normalised mutual
-        information), seconds, the affine matrix (``affine_matrix_00`` ...), and ``error``, a sentence where a run failed.
+        information), seconds, the affine matrix (``affine_matrix_00`` ...), and ``error``, a sentence where a run failed. Where
+        a true transform is known: ``error_mm_median`` and ``error_mm_95`` over the fixed foreground, the same of the affine
+        step (``affine_error_mm_...``), and how far that is from the best affine transform (``global_misfit_mm``); with all, the
+        edge of the working grid's voxels, ``spacing_mm``.
     """
     engine = get_engine(settings.engine)
     chosen = engine_settings(engine, settings.engine_settings)
@@ -145,6 +155,7 @@ class PreparedPair:
     on_grid : the same on the working grid.
     foreground : uint8, the fixed foreground on the working grid.
     columns : what all rows of the pair share.
+    truth : the true transform, None where it is not known.
     """
 
     inputs: Inputs
@@ -154,13 +165,18 @@ class PreparedPair:
     on_grid: sitk.Image
     foreground: sitk.Image
     columns: Row
+    truth: KnownTransform | None = None
 
     @classmethod
     def of(cls, listed: ManifestPair, settings: SweepSettings, alignment: sitk.Transform | None = None) -> PreparedPair:
-        """Read and align a pair; an `alignment` found earlier is taken as it is."""
+        """Read and align a pair; an `alignment` found earlier, or listed as its start, is taken as it is."""
         job = Job(listed.fixed, listed.moving, "", fixed_labels=listed.fixed_labels, moving_labels=listed.moving_labels)
         inputs = read_inputs(job)
         fixed, moving = inputs.fixed, inputs.moving
+        if alignment is None and listed.start:
+            alignment = read_transform(Path(listed.start), "start")
+            if not alignment.IsLinear():
+                raise InputError(f"The start '{listed.start}' is no linear transform: give a rigid or affine one.")
         if alignment is None:
             alignment = align(
                 fixed.normalised,
@@ -178,7 +194,12 @@ class PreparedPair:
         columns |= {f"affine_matrix_{r}{c}": float(matrix[r, c]) for r in range(3) for c in range(4)}
         columns["affine_dice"] = float(np.mean(list(affine.values()))) if affine else float("nan")
         foreground = nearest(fixed.foreground, pair.grid)
-        return cls(inputs, alignment, pair, labels, nearest(labels, pair.grid), foreground, columns)
+        columns["spacing_mm"] = float(np.prod(pair.grid.spacing) ** (1 / 3))
+        truth = KnownTransform.of(listed.truth, pair.grid, foreground, moving.image) if listed.truth else None
+        if truth is not None:
+            columns |= dict(zip(("affine_error_mm_median", "affine_error_mm_95"), truth.errors(alignment), strict=True))
+            columns["global_misfit_mm"] = truth.global_misfit(alignment)
+        return cls(inputs, alignment, pair, labels, nearest(labels, pair.grid), foreground, columns, truth)
 
     def measured(self, registration: Registration) -> Row:
         """Return the measures of one registration by column name."""
@@ -196,9 +217,16 @@ class PreparedPair:
             "sd_log_jacobian": sd_log_jacobian(jacobian, self.foreground),
             "similarity": mutual_information(self.pair.fixed, warped, self.foreground),
             "hd95": float(np.mean(list(hd95.values()))) if hd95 else float("nan"),
+            **self._errors(transform),
             **{f"dice_{label}": value for label, value in dice.items()},
             **{f"hd95_{label}": value for label, value in hd95.items()},
         }
+
+
+    def _errors(self, transform: sitk.Transform) -> Row:
+        if self.truth is None:
+            return {}
+        return dict(zip(("error_mm_median", "error_mm_95"), self.truth.errors(transform), strict=True))
 
 
 def feature_rows(prepared: PreparedPair, settings: SweepSettings) -> list[Row]:
@@ -206,8 +234,9 @@ def feature_rows(prepared: PreparedPair, settings: SweepSettings) -> list[Row]:
 
     Returns
     -------
-    rows : the first for the pair (``label`` 0, its features as ``pair_<name>``), then one per structure of the moving
-        segmentation (``token_<name>``). A pair that cannot be described has one row with the reason in ``error``.
+    rows : the first for the pair (``label`` 0, its features as ``pair_<name>``, evidence, where it is asked for, as
+        ``evidence_<name>``), then one per structure of the moving segmentation (``token_<name>``). A pair that cannot be
+        described has one row with the reason in ``error``.
     """
     engine = get_engine(settings.engine)
     common: Row = {"features_version": FEATURES_VERSION, "error": "", "label": 0}
@@ -222,11 +251,26 @@ def feature_rows(prepared: PreparedPair, settings: SweepSettings) -> list[Row]:
         )
     except HyperPredictRegError as error:
         return [common | {"error": str(error)}]
-    rows = [common | {f"pair_{name}": value for name, value in found.pair.items()}]
+    rows = [common | {f"pair_{name}": value for name, value in found.pair.items()} | _evidence_columns(prepared, settings)]
     return rows + [
         common | {"label": label} | {f"token_{name}": value for name, value in token.items()}
         for label, token in found.tokens.items()
     ]
+
+
+def _evidence_columns(prepared: PreparedPair, settings: SweepSettings) -> Row:
+    """Return the evidence about a pair as ``evidence_<name>``, where it is asked for, or why there is none."""
+    if not settings.evidence:
+        return {}
+    engine, pair = get_engine(settings.engine), prepared.pair
+    chosen = engine_settings(engine, settings.engine_settings)
+    moving = nearest(prepared.inputs.moving.foreground, pair.grid, prepared.alignment)
+    common: Row = {"evidence_version": EVIDENCE_VERSION, "evidence_error": ""}
+    try:
+        found = pair_evidence(pair, prepared.foreground, moving, engine, chosen, seed=settings.seed)
+    except HyperPredictRegError as error:
+        return common | {"evidence_error": str(error)}
+    return common | {f"evidence_{name}": value for name, value in as_features(found).items()}
 
 
 def affine_from(matrix: Mapping[str, float]) -> sitk.AffineTransform:

@@ -27,6 +27,10 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("sd_log_jacobian", 0.0, np.inf),
     ("hd95", 0.0, np.inf),
     ("label_noise_mm", 0.0, np.inf),
+    ("error_mm_", 0.0, np.inf),
+    ("affine_error_mm_", 0.0, np.inf),
+    ("global_misfit_mm", 0.0, np.inf),
+    ("spacing_mm", 0.0, np.inf),
 )
 """What a measured number can be, by the beginning of its column's name."""
 

@@ -19,7 +19,7 @@ from HyperPredictRegLab.synthesis.recipe import TISSUES, Recipe
 STRUCTURES = (2, 3, 4, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 26, 28, 41, 42, 43, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60)
 """FreeSurfer codes of the structures in the written labels. 24 is missing: the maps call all fluid so, atlases a small part."""
 
-_TISSUE_OF_CODE = {
+TISSUE_OF_CODE = {
     0: "air", 2: "white", 3: "cortex", 4: "csf", 5: "csf", 7: "cerebellar_white", 8: "cerebellar_cortex", 10: "thalamus",
     11: "caudate", 12: "putamen", 13: "pallidum", 14: "csf", 15: "csf", 16: "brain_stem", 17: "hippocampus", 18: "amygdala",
     24: "csf", 25: "lesion", 26: "accumbens", 28: "ventral_dc", 30: "vessel", 41: "white", 42: "cortex", 43: "csf", 44: "csf",
@@ -29,8 +29,8 @@ _TISSUE_OF_CODE = {
     509: "mucosa", 511: "skin", 512: "bone", 514: "mucosa", 515: "bone", 516: "marrow", 530: "muscle",
 }  # fmt: skip
 _LABEL_OF_CODE = {code: code for code in STRUCTURES} | {25: 2, 57: 41, 30: 2, 62: 41, 136: 4, 163: 43}
-_CODES = tuple(_TISSUE_OF_CODE)
-_TISSUE_OF_ID = np.array([TISSUES.index(name) for name in _TISSUE_OF_CODE.values()], dtype=np.uint8)
+_CODES = tuple(TISSUE_OF_CODE)
+_TISSUE_OF_ID = np.array([TISSUES.index(name) for name in TISSUE_OF_CODE.values()], dtype=np.uint8)
 _LABEL_OF_ID = np.array([_LABEL_OF_CODE.get(code, 0) for code in _CODES], dtype=np.uint8)
 _IS_BRAIN = np.array([0 < code < 500 and code != 24 for code in _CODES])
 _IS_FLUID_OR_BRAIN = np.array([0 < code < 500 for code in _CODES])
@@ -117,11 +117,11 @@ def rendered(path: Path, recipe: Recipe) -> tuple[sitk.Image, sitk.Image]:
     """
     ids = _with_thicker_cortex(path, recipe.cortex_growth_mm)
     places = anatomy_places(head_map(path), recipe)
-    anatomy = _nearest(_with_thicker_cortex(path, recipe.cortex_growth_mm + recipe.label_growth_mm), places)
+    anatomy = nearest_codes(_with_thicker_cortex(path, recipe.cortex_growth_mm + recipe.label_growth_mm), places)
     rng = np.random.default_rng(recipe.image_seed)
-    for axis, shift in enumerate(_deformation(places.shape[1:], recipe.jitter_mm, recipe.jitter_length_mm, rng)):
+    for axis, shift in enumerate(deformation(places.shape[1:], recipe.jitter_mm, recipe.jitter_length_mm, rng)):
         places[axis] += shift
-    seen = _nearest(ids, places)
+    seen = nearest_codes(ids, places)
     voxels = _signal(seen, recipe, rng)
     retained = np.ones_like(seen, dtype=bool) if recipe.whole_head else _stripped(seen, recipe)
     labels = _LABEL_OF_ID[anatomy]
@@ -159,14 +159,14 @@ def anatomy_places(ids: np.ndarray, recipe: Recipe) -> np.ndarray:
         axes.append((center + np.arange(-reach, reach + 1) / scale).astype(np.float32))
     shape = tuple(len(axis) for axis in axes)
     # The spline's pattern may not depend on what the image shows, only on the anatomy: rescans share it.
-    shift = _deformation(shape, recipe.warp_mm, recipe.warp_length_mm, rng)
+    shift = deformation(shape, recipe.warp_mm, recipe.warp_length_mm, rng)
     if recipe.position_warp_mm > 0:
         own = np.random.default_rng([recipe.image_seed, 1])
-        shift += _deformation(shape, recipe.position_warp_mm, 20, own)
+        shift += deformation(shape, recipe.position_warp_mm, 20, own)
     grid = [axis.reshape([-1 if n == place else 1 for n in range(3)]) for place, axis in enumerate(axes)]
     places = _unfolded(grid, shift)
     if recipe.ventricle_growth_mm > 0:
-        growth = _growth(_IS_VENTRICLE[_nearest(ids, places[:, ::3, ::3, ::3])], 3, shape, recipe.ventricle_growth_mm)
+        growth = _growth(_IS_VENTRICLE[nearest_codes(ids, places[:, ::3, ::3, ::3])], 3, shape, recipe.ventricle_growth_mm)
         places = _unfolded(list(places), growth)
     return places
 
@@ -215,11 +215,12 @@ def _linear_weights(count: int, stride: int, knots: int) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(knots)[None])).astype(np.float32)
 
 
-def _deformation(shape: tuple[int, ...], sd: float, length: float, rng: np.random.Generator) -> np.ndarray:
-    return np.stack([_smooth(shape, sd, length, rng) for _ in range(3)])
+def deformation(shape: tuple[int, ...], sd: float, length: float, rng: np.random.Generator) -> np.ndarray:
+    """Return a smooth random shift, shape (3, k, j, i): `smooth` along each axis."""
+    return np.stack([smooth(shape, sd, length, rng) for _ in range(3)])
 
 
-def _smooth(shape: tuple[int, ...], sd: float, length: float, rng: np.random.Generator) -> np.ndarray:
+def smooth(shape: tuple[int, ...], sd: float, length: float, rng: np.random.Generator) -> np.ndarray:
     """Return a smooth random volume: a cubic B-spline with knots every `length` voxels."""
     knots = tuple(int(n / length) + 5 for n in shape)
     values = (rng.standard_normal(knots) * (sd / _SPLINE_SD)).astype(np.float32)
@@ -242,7 +243,8 @@ def _along(values: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
     return done.reshape(*before, weights.shape[0], *after)
 
 
-def _nearest(ids: np.ndarray, places: np.ndarray) -> np.ndarray:
+def nearest_codes(ids: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return a map's codes at places, shape (3, k, j, i) in voxels; beyond the map there is what its border shows."""
     flat = np.zeros(places.shape[1:], dtype=np.int32)
     for n, count in enumerate(ids.shape):
         flat *= count
@@ -255,7 +257,7 @@ def _signal(seen: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> np.nd
     means = np.array(recipe.means, dtype=np.float32)
     # Tissues differ in how much they vary; air does not vary at all.
     liveliness = rng.uniform(0.5, 1.5, len(TISSUES)).astype(np.float32) * (np.arange(len(TISSUES)) > 0)
-    slow = _smooth(seen.shape, recipe.texture, recipe.texture_length_mm, rng)
+    slow = smooth(seen.shape, recipe.texture, recipe.texture_length_mm, rng)
     slow += rng.standard_normal(seen.shape, dtype=np.float32) * np.float32(recipe.grain)
     slow *= liveliness[_TISSUE_OF_ID][seen]
     slow += means[_TISSUE_OF_ID][seen]
@@ -276,7 +278,7 @@ def _stripped(seen: np.ndarray, recipe: Recipe) -> np.ndarray:
 def _received(voxels: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
     """Return uint8 intensities as a scanner would: with bias field, noise and gamma; 250 is the 99.5th percentile."""
     white = recipe.means[TISSUES.index("white")]
-    bias = _smooth(voxels.shape, 1, recipe.bias_length_mm, rng)
+    bias = smooth(voxels.shape, 1, recipe.bias_length_mm, rng)
     bias *= recipe.bias / max(float(np.abs(bias).max()), 1e-6)
     voxels = voxels * np.exp(bias)
     sd = np.float32(recipe.noise * white)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -58,6 +59,11 @@ class PlannedPair:
     def file(self, role: str) -> str:
         """Return the path of "fixed", "moving", "fixed_labels" or "moving_labels" relative to the manifest."""
         return f"images/{self.name}_{role}.nii.gz"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return the paths of all its files relative to the manifest."""
+        return tuple(self.file(role) for role in _ROLES)
 
     def row(self) -> dict[str, str]:
         """Return the pair's row in the manifest, see `COLUMNS`."""
@@ -132,6 +138,91 @@ def write_pairs(
     ------
     InputError : no maps, a map that cannot be used, an unknown kind, or a folder that holds pairs of another recipe.
     """
+    _checked_maps(labels)
+    _checked_kinds(kinds)
+    return PairSet(COLUMNS, lambda number: plan_pair(labels, number, seed=seed, kinds=kinds), _write_pair).write(
+        folder, count=count, seed=seed, first=first, progress=progress
+    )
+
+
+class Planned(Protocol):
+    """A pair before its images are made."""
+
+    @property
+    def name(self) -> str:
+        """Its name, unique in its folder, ends in its number."""
+
+    @property
+    def kind(self) -> str:
+        """What kind of pair it is."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Its files, relative to the manifest."""
+
+    def row(self) -> dict[str, str]:
+        """Its row in the manifest."""
+
+
+P = TypeVar("P", bound=Planned)
+
+
+@dataclass(frozen=True)
+class PairSet(Generic[P]):
+    """Pairs of which each depends on its number only: what is to be made, and how.
+
+    Attributes
+    ----------
+    columns : of the manifest.
+    plan : decides all about the pair of a number.
+    make : writes a pair's files into a folder; one whose last file is there counts as complete if all are.
+    """
+
+    columns: Sequence[str]
+    plan: Callable[[int], P]
+    make: Callable[[Path, P], None]
+
+    def write(self, folder: Path, *, count: int, seed: int, first: int, progress: Progress) -> Path:
+        """Make pairs `first` to `first + count - 1` and list all of the folder in its manifest; see `write_pairs`."""
+        _check_numbers(count, first, seed)
+        check_writable(folder)
+        manifest = folder / "manifest.csv"
+        self._check_same_set(manifest)
+        with writing_into(folder / "images", "files", ""):
+            (folder / "images").mkdir(parents=True, exist_ok=True)
+        for done in range(count):
+            pair = self.plan(first + done)
+            progress(ProgressEvent("synthesis", done / count, f"{pair.name}: {pair.kind}"))
+            if not _complete(folder, pair):
+                self.make(folder, pair)
+                if done % 20 == 0:
+                    self._list(manifest)
+        self._list(manifest)
+        progress(ProgressEvent("synthesis", 1.0, f"{count} pairs are in {folder}"))
+        return manifest
+
+    def _list(self, manifest: Path) -> None:
+        pairs = (self.plan(number) for number in _present_numbers(manifest.parent))
+        _write_rows(manifest, self.columns, [pair.row() for pair in pairs if _complete(manifest.parent, pair)])
+
+    def _check_same_set(self, manifest: Path) -> None:
+        """Refuse to mix two sets in one folder: one manifest could not tell which seed made which image."""
+        if not os.path.lexists(manifest):
+            return
+        rows = csv_rows(manifest, "The manifest")[1]
+        if not rows:
+            return
+        row = rows[0]
+        number = row.get("pair", "").removeprefix("pair-")
+        numbered = number.isascii() and number.isdigit() and len(number) == NUMBER_DIGITS
+        if not numbered or self.plan(int(number)).row() != row:
+            raise InputError(
+                f"The folder {manifest.parent} holds pairs made from another seed, other maps or other kinds: "
+                "give the same ones to extend it, or another folder."
+            )
+
+
+def _check_numbers(count: int, first: int, seed: int) -> None:
     if count < 0 or first < 0 or not 0 <= seed < MOST_SEED:
         raise InputError(
             f"count ({count}), first ({first}) and seed ({seed}) of synthetic pairs must not be negative, "
@@ -139,33 +230,18 @@ def write_pairs(
         )
     if first + count > MOST_PAIRS:
         raise InputError(f"Pairs {first} to {first + count - 1} are too many: a set has at most {MOST_PAIRS}, numbered from 0.")
-    _checked_maps(labels)
-    check_writable(folder)
-    manifest = folder / "manifest.csv"
-    _check_same_set(manifest, labels, seed, kinds)
-    with writing_into(folder / "images", "files", ""):
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-    for done in range(count):
-        pair = plan_pair(labels, first + done, seed=seed, kinds=kinds)
-        progress(ProgressEvent("synthesis", done / count, f"{pair.name}: {pair.kind}"))
-        if not _complete(folder, pair):
-            _write_pair(folder, pair)
-            if done % 20 == 0:
-                _write_manifest(manifest, labels, seed, kinds)
-    _write_manifest(manifest, labels, seed, kinds)
-    progress(ProgressEvent("synthesis", 1.0, f"{count} pairs are in {folder}"))
-    return manifest
 
 
 def _write_pair(folder: Path, pair: PlannedPair) -> None:
     for role, path, recipe in zip(("fixed", "moving"), pair.maps, pair.recipes, strict=True):
         image, labels = rendered(path, recipe)
         # Labels go last: a pair whose labels are there has its images too.
-        _write_image(image, folder / pair.file(role))
-        _write_image(labels, folder / pair.file(f"{role}_labels"))
+        write_image(image, folder / pair.file(role))
+        write_image(labels, folder / pair.file(f"{role}_labels"))
 
 
-def _write_image(image: sitk.Image, path: Path) -> None:
+def write_image(image: sitk.Image, path: Path) -> None:
+    """Write an image so that whoever looks sees all of it or nothing."""
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     with writing_into(path.parent, "files", ""):
         try:
@@ -177,8 +253,8 @@ def _write_image(image: sitk.Image, path: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _complete(folder: Path, pair: PlannedPair) -> bool:
-    return all((folder / pair.file(role)).is_file() for role in _ROLES)
+def _complete(folder: Path, pair: Planned) -> bool:
+    return all((folder / file).is_file() for file in pair.files)
 
 
 def _present_numbers(folder: Path) -> list[int]:
@@ -186,40 +262,17 @@ def _present_numbers(folder: Path) -> list[int]:
     return sorted(int(number) for number in found if number.isascii() and number.isdigit() and len(number) == NUMBER_DIGITS)
 
 
-def _write_manifest(manifest: Path, labels: Sequence[Path], seed: int, kinds: Mapping[str, float]) -> None:
-    folder = manifest.parent
-    pairs = (plan_pair(labels, number, seed=seed, kinds=kinds) for number in _present_numbers(folder))
-    _write_rows(manifest, [pair.row() for pair in pairs if _complete(folder, pair)])
-
-
-def _write_rows(manifest: Path, rows: Iterable[Mapping[str, str]]) -> None:
+def _write_rows(manifest: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
     temporary = manifest.with_name(f".{os.getpid()}-{manifest.name}")
     with writing_into(manifest.parent, "files", ""):
         try:
             with temporary.open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+                writer = csv.DictWriter(stream, columns, lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(rows)
             temporary.replace(manifest)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _check_same_set(manifest: Path, labels: Sequence[Path], seed: int, kinds: Mapping[str, float]) -> None:
-    """Refuse to mix two sets in one folder: one manifest could not tell which seed made which image."""
-    if not os.path.lexists(manifest):
-        return
-    rows = csv_rows(manifest, "The manifest")[1]
-    if not rows:
-        return
-    row = rows[0]
-    number = row.get("pair", "").removeprefix("pair-")
-    numbered = number.isascii() and number.isdigit() and len(number) == NUMBER_DIGITS
-    if not numbered or plan_pair(labels, int(number), seed=seed, kinds=kinds).row() != row:
-        raise InputError(
-            f"The folder {manifest.parent} holds pairs made from another seed, other maps or other kinds: "
-            "give the same ones to extend it, or another folder."
-        )
 
 
 def _couples(maps: Sequence[Path], within_cv_folds: bool) -> list[tuple[int, int]]:
