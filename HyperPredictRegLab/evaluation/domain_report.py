@@ -301,7 +301,7 @@ def ablation_table(train: Examples, cases: Examples, progress: Progress, cancell
             progress(ProgressEvent("evaluate", 0.5 + 0.1 * number, f"ablation: {name}", None))
             columns = [n for n, feature in enumerate(train.feature_names) if keeps(feature) or feature in _ALWAYS]
             some = _with_features(train, columns)
-            build(some, Path(made), Description(name="ablation"), OUTLOOK_SETTINGS, replicas=1, cancelled=cancelled)
+            build(some, Path(made), Description(name="ablation"), OUTLOOK_SETTINGS, cancelled=cancelled)
             bundle = load_bundle(made)
             study = study_of(bundle, _trained(some, Path(made), cancelled)[1], some, cases)
             chances = chance_table(study).rows
@@ -311,7 +311,7 @@ def ablation_table(train: Examples, cases: Examples, progress: Progress, cancell
         "what the network sees", "regret, maximum", "rank correlation of errors, mm", "in voxels", "failed: area",
         "does not help: area",
     )  # fmt: skip
-    return Table("ablations", "Which evidence carries", columns_shown, tuple(rows), "One network per domain left out.")
+    return Table("ablations", "Which evidence carries", columns_shown, tuple(rows), "Trained anew with each.")
 
 
 _ALWAYS = (f"{EVIDENCE}log_spacing_mm", "log_voxel_mm")
@@ -393,11 +393,12 @@ def chance_figure(study: Study) -> Any:
 def _page(study: Study, tables: Sequence[Table]) -> str:
     card, outcomes = study.bundle.card, study.true.outcomes
     tuned = int((outcomes.uses == TUNE).sum())
+    kinds = len({who.split("/")[0] for who in card.subjects})
     parts = [
         "# Any pair: what the predictor is worth on kinds of images that it has never seen",
         "Written by `hyperpredictreg evaluate-domains`; no figure on this page was typed.",
         f"**Predictor** `{card.name}` {card.version}: engine `{card.engine}` {card.engine_version}, trained on {card.pairs} "
-        f"synthesized pairs of {1 + max(card.subjects.values())} kinds ({card.registrations} registrations), on nothing real. "
+        f"synthesized pairs of {kinds} kinds ({card.registrations} registrations), on nothing real. "
         f"{card.training_data}",
         f"**Cases**: {int(study.test.sum())} for test, {tuned} for tuning, of {len(np.unique(outcomes.domains))} domains; no "
         "person, animal or state is in both. For each domain, bands, limits and the fixed λ come from synthesized pairs and the "

@@ -38,6 +38,7 @@ from HyperPredictRegLab.training.examples import (
     fixed_value,
     in_space,
     trained_range,
+    won_over_domains,
 )
 from HyperPredictRegLab.training.fitting import TrainingSettings, train
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
@@ -46,6 +47,9 @@ OUTLOOK_SETTINGS = TrainingSettings(
     epochs=200, knots=4, width=24, dropout=0.3, without_tokens=0.0, unknown=0.0, ridge=0.5, other_shape=100.0, smoothness=1e-2
 )
 """Of examples that know domains and outcomes: fewer, more alike pairs ask for less freedom."""
+
+MOST_DOMAIN_FOLDS = 8
+"""Of domains: more members take longer to ask, and each would know nearly the same pairs."""
 
 REPLICAS = 2
 """Members per CV fold, from different random weights: their mean errs less than either."""
@@ -132,11 +136,12 @@ def train_by_cv_folds(
 
 
 def _domain_cv_folds(examples: Examples) -> dict[str, int]:
-    """Return the number of each subject's domain; empty where no domains are known."""
+    """Return the CV fold of each subject, one or a few whole domains each; empty where no domains are known."""
     if examples.outcomes is None:
         return {}
     _, numbers = np.unique(examples.outcomes.domains, return_inverse=True)
-    return {name: int(n) for n, pair in zip(numbers, examples.subjects.tolist(), strict=True) for name in pair}
+    folds = (numbers % MOST_DOMAIN_FOLDS).tolist()
+    return {name: fold for fold, pair in zip(folds, examples.subjects.tolist(), strict=True) for name in pair}
 
 
 def build(
@@ -155,7 +160,7 @@ def build(
     Parameters
     ----------
     calibration : pairs of further domains, on which nothing is trained; bands are calibrated on these, too.
-    replicas : members per CV fold.
+    replicas : members per CV fold of subjects; of domains there is one.
 
     Raises
     ------
@@ -169,14 +174,14 @@ def build(
     info = get_engine(examples.engine).info
     used = learned_features(examples) if several else None
     trained = train_by_cv_folds(
-        examples, settings, features=used, replicas=replicas, progress=progress, cancelled=cancelled
+        examples, settings, features=used, replicas=1 if several else replicas, progress=progress, cancelled=cancelled
     )
     held_out = trained.held_out(examples)
     if calibration is not None:
         held_out = together([held_out, predictions(trained.ensemble, in_space(calibration, examples.space))])
     widths = band_widths(held_out)
     of = np.array([[trained.cv_folds[a], trained.cv_folds[b]] for a, b in examples.subjects])
-    space, fixed = _trained_space(examples, info.search_space)
+    space, fixed = _trained_space(examples, info.search_space, calibration)
     noise = description.assumed_label_noise_mm
     card = Card(
         format=OUTLOOK_FORMAT if several or len(space) > 1 else FORMAT,
@@ -214,8 +219,12 @@ def _evidence_version(examples: Examples) -> str:
     return (examples.evidence_version or EVIDENCE_VERSION) if reads else ""
 
 
-def _trained_space(examples: Examples, whole: SearchSpace) -> tuple[SearchSpace, Setting]:
-    """Return the parameters with the ranges that were tried, and the setting for those who cannot use a prediction."""
+def _trained_space(examples: Examples, whole: SearchSpace, calibration: Examples | None) -> tuple[SearchSpace, Setting]:
+    """Return the parameters with the ranges that were tried, and the setting for those who cannot use a prediction.
+
+    Of several domains that is the first parameter's value that wins most on average over the domains to calibrate on, the others
+    at their defaults; without such it is the default.
+    """
     if examples.outcomes is None and not examples.further:
         parameter = examples.parameter
         fixed = round(fixed_value(examples, dense_grid(examples)), 4)
@@ -224,7 +233,13 @@ def _trained_space(examples: Examples, whole: SearchSpace) -> tuple[SearchSpace,
     space = examples.space
     for column, parameter in enumerate(examples.space):
         space = space.narrowed(parameter.name, *trained_range(examples, column))
-    return space, space.defaults
+    if calibration is None:
+        return space, space.defaults
+    first = space.first
+    values = first.from_unit(np.linspace(0, 1, 61))
+    best = float(values[np.nanargmax(won_over_domains(in_space(calibration, SearchSpace((first,))), values))])
+    fixed = space.defaults | {first.name: round(best, 4)}
+    return SearchSpace(tuple(replace(p, default=fixed[p.name]) if p is first else p for p in space)), fixed
 
 
 def tuning_cases(examples: Examples) -> Examples:
