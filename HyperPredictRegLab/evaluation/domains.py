@@ -27,7 +27,7 @@ from scipy.interpolate import PchipInterpolator
 
 from HyperPredictRegLab.evaluation.tables import LEVEL, SEED, Estimate
 from HyperPredictRegLab.training.building import Trained
-from HyperPredictRegLab.training.calibration import HeldOut, band_widths, coefficients_of, predictions, together
+from HyperPredictRegLab.training.calibration import band_widths, best_lean, coefficients_of, predictions, together
 from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples
 from HyperPredictRegLab.training.outcomes import Outcomes
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
@@ -159,8 +159,8 @@ class Told:
 
 def tell(bundle: Bundle, trained: Trained, train: Examples, true: Judged) -> Told:
     """Predict every case, calibrated and tuned on the tuning cases of all other domains."""
-    outcomes, held_out = true.outcomes, trained.held_out(train)
-    widths = {domain: widths_without(held_out, trained, true.examples, domain) for domain in np.unique(outcomes.domains).tolist()}
+    outcomes = true.outcomes
+    widths = {domain: widths_without(trained, train, true.examples, domain) for domain in np.unique(outcomes.domains).tolist()}
     of_rows = [widths[domain] for domain in outcomes.domains.tolist()]
     parts = [_told_of(replace(bundle, widths=own), true, row) for row, own in enumerate(of_rows)]
     surfaces, measured, outlooks, rules, picks = zip(*parts, strict=True)
@@ -170,11 +170,15 @@ def tell(bundle: Bundle, trained: Trained, train: Examples, true: Judged) -> Tol
     return Told(columns, surfaces, measured, outlooks, np.array(rules), limits)
 
 
-def widths_without(held_out: HeldOut, trained: Trained, cases: Examples, domain: str) -> BandWidths:
+def widths_without(trained: Trained, train: Examples, cases: Examples, domain: str) -> BandWidths:
     """Calibrate on the held-out training pairs and on the tuning cases of all domains but one."""
     outcomes = known_outcomes(cases)
     others = cases.chosen(np.flatnonzero((outcomes.domains != domain) & (outcomes.uses == TUNE)))
-    return band_widths(together([held_out, predictions(trained.ensemble, others)]) if len(others.pairs) else held_out)
+    if not len(others.pairs):
+        return band_widths(trained.held_out(train))
+    lean = best_lean(trained.ensemble, others)
+    parts = [trained.held_out(train, lean), predictions(trained.ensemble, others, lean=lean)]
+    return band_widths(together(parts), lean=lean)
 
 
 def _told_of(bundle: Bundle, true: Judged, row: int) -> tuple[PredictionSurface, PredictionSurface, Outlook, np.ndarray, int]:

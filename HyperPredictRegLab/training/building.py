@@ -25,6 +25,7 @@ from HyperPredictRegLab.sweep.runs import PLAN
 from HyperPredictRegLab.training.calibration import (
     HeldOut,
     band_widths,
+    best_lean,
     curve_scores,
     dice_scores,
     held_out_predictions,
@@ -38,7 +39,7 @@ from HyperPredictRegLab.training.examples import (
     fixed_value,
     in_space,
     trained_range,
-    won_over_domains,
+    won_by_pair,
 )
 from HyperPredictRegLab.training.fitting import TrainingSettings, train
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
@@ -95,9 +96,9 @@ class Trained:
     cv_folds: dict[str, int]
     member_cv_folds: np.ndarray
 
-    def held_out(self, examples: Examples) -> HeldOut:
+    def held_out(self, examples: Examples, lean: float = 0.0) -> HeldOut:
         """Predict the pairs within CV folds by members that have not seen them."""
-        return held_out_predictions(self.ensemble, examples, self.cv_folds, self.member_cv_folds)
+        return held_out_predictions(self.ensemble, examples, self.cv_folds, self.member_cv_folds, lean)
 
 
 def train_by_cv_folds(
@@ -176,10 +177,13 @@ def build(
     trained = train_by_cv_folds(
         examples, settings, features=used, replicas=1 if several else replicas, progress=progress, cancelled=cancelled
     )
-    held_out = trained.held_out(examples)
+    held_out, lean = trained.held_out(examples), 0.0
     if calibration is not None:
-        held_out = together([held_out, predictions(trained.ensemble, in_space(calibration, examples.space))])
-    widths = band_widths(held_out)
+        calibration = in_space(calibration, examples.space)
+        lean = best_lean(trained.ensemble, calibration)
+        further = predictions(trained.ensemble, calibration, lean=lean)
+        held_out = together([trained.held_out(examples, lean), further])
+    widths = band_widths(held_out, lean=lean)
     of = np.array([[trained.cv_folds[a], trained.cv_folds[b]] for a, b in examples.subjects])
     space, fixed = _trained_space(examples, info.search_space, calibration)
     noise = description.assumed_label_noise_mm
@@ -227,9 +231,9 @@ def _trained_space(examples: Examples, whole: SearchSpace, calibration: Examples
     """
     if examples.outcomes is None and not examples.further:
         parameter = examples.parameter
-        fixed = round(fixed_value(examples, dense_grid(examples)), 4)
+        value = round(fixed_value(examples, dense_grid(examples)), 4)
         learned = whole.narrowed(parameter.name, *trained_range(examples))[parameter.name]
-        return SearchSpace((replace(learned, default=fixed),)), {parameter.name: fixed}
+        return SearchSpace((replace(learned, default=value),)), {parameter.name: value}
     space = examples.space
     for column, parameter in enumerate(examples.space):
         space = space.narrowed(parameter.name, *trained_range(examples, column))
@@ -237,7 +241,10 @@ def _trained_space(examples: Examples, whole: SearchSpace, calibration: Examples
         return space, space.defaults
     first = space.first
     values = first.from_unit(np.linspace(0, 1, 61))
-    best = float(values[np.nanargmax(won_over_domains(in_space(calibration, SearchSpace((first,))), values))])
+    won, known = won_by_pair(in_space(calibration, SearchSpace((first,))), values)
+    domains = known_outcomes(calibration).domains
+    means = [won[known & (domains == domain)].mean(axis=0) for domain in np.unique(domains[known])]
+    best = float(values[np.argmax(np.mean(means, axis=0))]) if means else first.default
     fixed = space.defaults | {first.name: round(best, 4)}
     return SearchSpace(tuple(replace(p, default=fixed[p.name]) if p is first else p for p in space)), fixed
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING, LEVEL, BandWidths
 from HyperPredictRegLib.predictor.network import Coefficients, Ensemble, MemberCurves, MemberOutlook
 
-from HyperPredictRegLab.training.examples import Examples, joined_examples, stacked
-from HyperPredictRegLab.training.outlook_widths import domain_quantile, outlook_widths
+from HyperPredictRegLab.training.examples import Examples, in_space, joined_examples, stacked, won_by_pair
+from HyperPredictRegLab.training.outlook_widths import domain_quantile, known_outcomes, outlook_widths
 
 LEAST_SD = 1e-3
 """Of the logarithm of the Jacobian determinant: less is none."""
@@ -41,7 +42,7 @@ class HeldOut:
 
 
 def held_out_predictions(
-    ensemble: Ensemble, examples: Examples, cv_folds: dict[str, int], member_cv_folds: np.ndarray
+    ensemble: Ensemble, examples: Examples, cv_folds: dict[str, int], member_cv_folds: np.ndarray, lean: float = 0.0
 ) -> HeldOut:
     """Predict every pair whose two subjects lie in one CV fold by the members that were trained without that CV fold.
 
@@ -61,17 +62,46 @@ def held_out_predictions(
         if not rows.size:
             continue
         members = np.flatnonzero(member_cv_folds == cv_fold).tolist()
-        parts.append(predictions(ensemble, examples.chosen(rows), members))
+        parts.append(predictions(ensemble, examples.chosen(rows), members, lean))
         order.append(rows)
     joined = [_joined([getattr(part, name) for part in parts]) for name in ("segmented", "unsegmented")]
     return HeldOut(examples.chosen(np.concatenate(order)), *joined)
 
 
-def predictions(ensemble: Ensemble, examples: Examples, members: Sequence[int] | None = None) -> HeldOut:
+def predictions(
+    ensemble: Ensemble, examples: Examples, members: Sequence[int] | None = None, lean: float = 0.0
+) -> HeldOut:
     """Predict pairs by some of the members, by all if none are named: those of which none has seen them."""
     present = ~np.isnan(examples.dice).all(axis=2)
     both = [coefficients_of(ensemble, examples, segmented) for segmented in (True, False)]
-    return HeldOut(examples, *(ensemble.predict(one, examples.settings, members, present) for one in both))
+    return HeldOut(examples, *(ensemble.predict(one, examples.settings, members, present, lean) for one in both))
+
+
+LEANS = tuple(n / 20 for n in range(-2, 9))
+"""Candidates for `OutlookWidths.lean`."""
+
+
+def best_lean(ensemble: Ensemble, cases: Examples, count: int = 61) -> float:
+    """Return the lean with which the settings of least predicted error win most, the mean over the domains of some cases.
+
+    Along the first parameter, the others at their defaults; pairs whose alignment has failed do not count.
+    """
+    values = ensemble.space.first.from_unit(np.linspace(0, 1, count))
+    rest = [np.full(count, p.default) for p in ensemble.space.parameters[1:]]
+    line = np.stack([values, *rest], axis=1)
+    coefficients = coefficients_of(ensemble, cases)
+    won, known = won_by_pair(in_space(cases, SearchSpace((ensemble.space.first,))), values)
+    if not known.any():
+        return 0.0
+    domains = known_outcomes(cases).domains
+    means = []
+    for lean in LEANS:
+        outlook = ensemble.predict(coefficients, line, lean=lean).outlook
+        if outlook is None:
+            return 0.0
+        picked = won[np.arange(len(won)), outlook.curves[:, 0].argmin(axis=1)]
+        means.append(np.mean([picked[known & (domains == domain)].mean() for domain in np.unique(domains[known])]))
+    return LEANS[int(np.argmax(means))]
 
 
 def coefficients_of(ensemble: Ensemble, examples: Examples, segmented: bool = True) -> Coefficients:
@@ -104,8 +134,8 @@ def together(parts: Sequence[HeldOut]) -> HeldOut:
     )
 
 
-def band_widths(held_out: HeldOut, level: float = LEVEL) -> BandWidths:
-    """Calibrate bands on held-out predictions.
+def band_widths(held_out: HeldOut, level: float = LEVEL, lean: float = 0.0) -> BandWidths:
+    """Calibrate bands on held-out predictions, made with a `lean`.
 
     The score of a prediction is its error over its predicted scale. Pairs share people, so they are not exchangeable; every
     person gets the same weight, and the quantile is taken at (n + 1) / n of the level for n people, as if each were one draw
@@ -118,7 +148,7 @@ def band_widths(held_out: HeldOut, level: float = LEVEL) -> BandWidths:
     examples = held_out.examples
     people = sorted(set(examples.subjects.ravel().tolist()))
     if examples.outcomes is not None:
-        return _domain_widths(held_out, len(people), level)
+        return _domain_widths(held_out, len(people), level, lean)
     if len(people) < LEAST_SUBJECTS:
         raise InputError(
             f"{len(people)} subjects are too few to calibrate bands on: at least {LEAST_SUBJECTS} are needed, "
@@ -134,7 +164,7 @@ def band_widths(held_out: HeldOut, level: float = LEVEL) -> BandWidths:
     return BandWidths(**found, curves=widths, subjects=len(people))  # type: ignore[arg-type]
 
 
-def _domain_widths(held_out: HeldOut, people: int, level: float) -> BandWidths:
+def _domain_widths(held_out: HeldOut, people: int, level: float, lean: float) -> BandWidths:
     """Calibrate on domains that the predicting members have not seen."""
     examples, predicted = held_out.examples, held_out.segmented
     if examples.outcomes is None or predicted.outlook is None:
@@ -143,7 +173,7 @@ def _domain_widths(held_out: HeldOut, people: int, level: float) -> BandWidths:
     scores = [*dice_scores(predicted, examples), *np.moveaxis(curve_scores(predicted, examples), 1, 0)]
     found = [domain_quantile(score, domains, level) for score in scores]
     dice, mean, *curves = (UNKNOWN_WIDTH if np.isnan(width) else width for width in found)
-    outlook = outlook_widths(predicted.outlook, examples, level)
+    outlook = replace(outlook_widths(predicted.outlook, examples, level), lean=lean)
     return BandWidths(dice, mean, dice, mean, tuple(curves), people, outlook)  # type: ignore[arg-type]
 
 

@@ -522,10 +522,10 @@ def at_values(examples: Examples, measured: np.ndarray, values: np.ndarray) -> n
     return result
 
 
-def won_over_domains(examples: Examples, values: np.ndarray) -> np.ndarray:
-    """Return which share of what the affine step left is won at `values` (n,) of the first parameter, the mean over domains.
+def won_by_pair(examples: Examples, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which share of what the affine step left is won at `values` (n,) of the first parameter (P, n), and where it counts.
 
-    Where an error is known its share counts, else that of 1 - Dice. Pairs whose alignment has failed are left out.
+    Where an error is known its share counts, else that of 1 - Dice. Pairs whose alignment has failed do not count.
     """
     outcomes = examples.outcomes
     if outcomes is None:
@@ -533,10 +533,7 @@ def won_over_domains(examples: Examples, values: np.ndarray) -> np.ndarray:
     by_error = 1 - outcomes.error / np.maximum(outcomes.affine_error, 0.5 * outcomes.voxel_mm)[:, None]
     won = np.where(np.isnan(outcomes.error), outcomes.gain, np.clip(by_error, -1, 1))
     read = at_values(examples, np.where(np.isnan(examples.values), np.nan, won), values)
-    known = (outcomes.failed != 1) & np.isfinite(read).all(axis=1)
-    if not known.any():
-        return np.zeros(len(values))
-    return np.mean([read[known & (outcomes.domains == d)].mean(axis=0) for d in np.unique(outcomes.domains[known])], axis=0)
+    return read, (outcomes.failed != 1) & np.isfinite(read).all(axis=1)
 
 
 def folding_at(examples: Examples, measured: np.ndarray, values: np.ndarray) -> np.ndarray:

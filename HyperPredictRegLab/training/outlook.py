@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from HyperPredictRegLib.core.search_space import SearchSpace
-from HyperPredictRegLib.predictor.bootstrap import SHIFT
 from HyperPredictRegLib.predictor.coarse_pair import ACROSS, ALONG, CROSSED
 from HyperPredictRegLib.predictor.network import OUTLOOK_CURVES, Ensemble, OutlookCoefficients, OutlookHeads
 from HyperPredictRegLib.predictor.predictor import EVIDENCE
@@ -166,7 +165,6 @@ def probes_to_coefficients(space: SearchSpace, knots: Knots, count: int = 25) ->
     """
     grid = space.grid(count)
     shares = space.shares(grid)
-    shares[:, 0] = np.clip(shares[:, 0] + SHIFT, 0, 1)
     probes = np.eye(len(ALONG) + len(ACROSS) * (len(space) - 1))
     read = np.stack([np.interp(shares[:, 0], ALONG, probe[: len(ALONG)]) for probe in probes], axis=1)
     defaults = space.shares(space.rows([space.defaults]))[0]

@@ -47,6 +47,8 @@ class OutlookWidths:
     affine_error : factor of the affine error's scale.
     chances : slope and offset by which each logit of `CHANCES` becomes that of the chance.
     failed : chance from which an alignment is said to have failed.
+    lean : share of the first parameter's range by which the error of a setting is read at a stronger one: the known truths of the
+        evidence are smoother than what is there to be found, so they suit a stronger setting.
     domains : kinds of images that all of it was calibrated on.
     """
 
@@ -54,6 +56,7 @@ class OutlookWidths:
     affine_error: float
     chances: tuple[tuple[float, float], tuple[float, float]]
     failed: float
+    lean: float
     domains: int
 
 
@@ -376,12 +379,12 @@ def _widths(given: Any) -> BandWidths:
 
 def _outlook_widths(given: Any) -> OutlookWidths:
     curves = tuple(_number(width, "widths") for width in given["curves"])
-    affine_error, failed = (_number(given[name], "widths") for name in ("affine_error", "failed"))
+    affine_error, failed, lean = (_number(given[name], "widths") for name in ("affine_error", "failed", "lean"))
     chances = tuple((_number(slope, "widths"), _number(offset, "widths")) for slope, offset in given["chances"])
     fits = len(curves) == 3 and len(chances) == len(CHANCES) and type(given["domains"]) is int and given["domains"] >= 1
-    if not fits or min(*curves, affine_error, *(slope for slope, _ in chances)) < 0 or not 0 < failed <= 1:
+    if not fits or min(*curves, affine_error, *(slope for slope, _ in chances)) < 0 or not 0 < failed <= 1 or abs(lean) > 1:
         raise ValueError("its widths of an outlook cannot be")
-    return OutlookWidths(curves, affine_error, chances, failed, given["domains"])  # type: ignore[arg-type]
+    return OutlookWidths(curves, affine_error, chances, failed, lean, given["domains"])  # type: ignore[arg-type]
 
 
 def _array(tensor: Any, shape: tuple[int, ...], name: str) -> np.ndarray:

@@ -323,6 +323,7 @@ class Ensemble:
         values: np.ndarray,
         members: Sequence[int] | None = None,
         present: np.ndarray | None = None,
+        lean: float = 0.0,
     ) -> MemberCurves:
         """Evaluate curves at settings.
 
@@ -331,6 +332,7 @@ class Ensemble:
         values : shape (n, h) for all pairs or (P, n, h); NaN gives numbers without a meaning.
         members : which members count; default: all. Their mean is the prediction, their spread adds to the scale.
         present : which structures count for mean Dice, boolean (P, S); default: all.
+        lean : share of the first parameter's range by which what an outlook says of a setting is read at a stronger one.
         """
         at = self._evaluator(values)
         pick = slice(None) if members is None else list(members)
@@ -344,7 +346,8 @@ class Ensemble:
                 weight = torch.as_tensor(present, dtype=torch.float32)[..., None]
                 mean = (probability * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
             scale = at(coefficients.mean_scale[pick].mean(dim=0)[:, None])[:, 0].exp()
-            outlook = None if coefficients.outlook is None else _outlook(coefficients.outlook, pick, at)
+            further = at if lean == 0 else self._evaluator(self._leaned(values, lean))
+            outlook = None if coefficients.outlook is None else _outlook(coefficients.outlook, pick, further)
         told = (dice.numpy(), dice_scale.numpy(), mean.numpy(), scale.numpy(), curves.numpy(), curves_scale.numpy())
         return MemberCurves(*told, outlook=outlook)
 
@@ -367,6 +370,11 @@ class Ensemble:
             return grid.flatten(2)
 
         return at_grid
+
+    def _leaned(self, values: np.ndarray, lean: float) -> np.ndarray:
+        shares = self.space.shares(values.reshape(-1, len(self.space)))
+        shares[:, 0] = np.clip(shares[:, 0] + lean, 0, 1)
+        return self.space.at_shares(shares).reshape(values.shape)
 
     def basis(self, values: np.ndarray) -> np.ndarray:
         """Return the basis at settings of shape (..., h), shape (..., K)."""

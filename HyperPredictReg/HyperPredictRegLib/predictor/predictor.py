@@ -214,7 +214,9 @@ class Predictor:
         row = named_row(self.bundle.card.assumed | self._named(features, evidence), reading.features)[None]
         rows = [named_row(features.tokens.get(label, {}), reading.tokens) for label in labels]
         tokens = np.array(rows, dtype=float).reshape(1, len(labels), len(reading.tokens))
-        return ensemble.predict(ensemble.coefficients(row, tokens, numbers[None]), values)
+        widths = self.bundle.widths.outlook
+        lean = 0.0 if widths is None else widths.lean
+        return ensemble.predict(ensemble.coefficients(row, tokens, numbers[None]), values, lean=lean)
 
     @property
     def reads_evidence(self) -> bool:
