@@ -346,43 +346,35 @@ def error_table(pairs: Sequence[Judged]) -> list[str]:
     return lines
 
 
-def calibration(pairs: Sequence[Judged], shift: float) -> list[str]:
+def calibration(pairs: Sequence[Judged]) -> str:
     """Return what turns the bootstrap's error into an expected one with a band, from tuning pairs, and how it holds on others.
 
-    The band is that of domains that the line was not fitted to; every domain weighs the same.
+    The band is that of domains whose factor the others gave; every domain weighs the same.
     """
     known = [o for o in pairs if o.measure == "mm" and o.loss.size and not o.failed]
-    tune, test = ([o for o in known if o.use == use] for use in ("tune", "test"))
     rows = np.round(100 * to_share((0.25, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0, 3.0))).astype(int)
 
-    def logs(some: Sequence[Judged]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        told = [np.log(o.curve("bootstrap_error")[np.minimum(rows + round(100 * shift), 100)]) for o in some]
-        count = {d: sum(o.domain == d for o in some) for d in {o.domain for o in some}}
-        weight = [np.full(len(rows), 1 / count[o.domain]) for o in some]
-        return np.concatenate(told), np.concatenate([np.log(o.loss[rows]) for o in some]), np.concatenate(weight)
+    def ratios(use: str) -> dict[str, np.ndarray]:
+        some = [o for o in known if o.use == use]
+        found: dict[str, list[np.ndarray]] = {}
+        for one in some:
+            found.setdefault(one.domain, []).append(np.log(one.loss[rows] / one.curve("bootstrap_error")[rows]))
+        return {domain: np.concatenate(logs) for domain, logs in found.items()}
 
-    def line(some: Sequence[Judged]) -> np.ndarray:
-        told, true, weight = logs(some)
-        return np.polyfit(told, true, 1, w=np.sqrt(weight))
-
-    off, weights = [], []
-    for domain in dict.fromkeys(o.domain for o in tune):
-        slope, intercept = line([o for o in tune if o.domain != domain])
-        told, true, weight = logs([o for o in tune if o.domain == domain])
-        off.append(true - intercept - slope * told)
-        weights.append(weight)
-    residuals, weight = np.concatenate(off), np.concatenate(weights)
+    tune, test = ratios("tune"), np.concatenate(list(ratios("test").values()))
+    middle = {domain: float(np.mean(found)) for domain, found in tune.items()}
+    off = [found - np.mean([m for d, m in middle.items() if d != domain]) for domain, found in tune.items()]
+    residuals, weights = np.concatenate(off), np.concatenate([np.full(len(one), 1 / len(one)) for one in off])
     order = np.argsort(residuals)
-    shares = np.cumsum(weight[order]) / weight.sum()
+    shares = np.cumsum(weights[order]) / weights.sum()
     low, high = (float(residuals[order][np.searchsorted(shares, level)]) for level in (0.05, 0.95))
-    slope, intercept = line(tune)
-    told, true, _ = logs(test)
-    missed = true - intercept - slope * told
+    factor = float(np.mean(list(middle.values())))
+    missed = test - factor
     inside, ratio = 100 * np.mean((missed >= low) & (missed <= high)), np.exp(np.median(missed))
-    return [
-        f"INTERCEPT {intercept:.3f}, SLOPE {slope:.3f}, LOWER {np.exp(low):.2f}, UPPER {np.exp(high):.2f}; "
-        f"test: {inside:.0f} % of {len(missed)} errors of {len(test)} pairs inside, median ratio {ratio:.2f}"
-    ]
+    return (
+        f"FACTOR {np.exp(factor):.3f}, LOWER {np.exp(low):.2f}, UPPER {np.exp(high):.2f}; test: {inside:.0f} % of {len(missed)} "
+        f"errors inside, median ratio {ratio:.2f}"
+    )
 
 
 def draw(pairs: Sequence[Judged], path: Path) -> None:
@@ -396,7 +388,7 @@ def draw(pairs: Sequence[Judged], path: Path) -> None:
     weights = to_weight(SHARES)
     for color, domain in enumerate(domains):
         for one in [o for o in known if o.domain == domain and o.use == "test" and not o.failed][:1]:
-            curves.loglog(weights, one.loss, color=f"C{color}", label=domain)
+            curves.loglog(weights, one.loss, color=f"C{color}")
             curves.loglog(weights, one.curve("bootstrap_error"), "--", color=f"C{color}")
         for failed, mark in ((False, "o"), (True, "x")):
             some = [o for o in known if o.domain == domain and o.failed == failed]
@@ -415,8 +407,8 @@ def draw(pairs: Sequence[Judged], path: Path) -> None:
     for axes, ticks in ((curves.xaxis, (0.25, 0.5, 1, 2, 3)), (curves.yaxis, _MM), (errors.xaxis, _MM), (errors.yaxis, _MM)):
         axes.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_ticks([], minor=True)
-    for axes in (curves, errors, rates):
-        axes.legend(fontsize=7, loc="lower right" if axes is rates else "upper left")
+    errors.legend(fontsize=7, loc="upper left")
+    rates.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     figure.savefig(path, dpi=110)
 
 
@@ -440,9 +432,7 @@ def main() -> None:
         counts = [sum(truth(o) for o in pairs if o.use == use) for use in ("tune", "test")]
         print(f"failed: {counts}\n" + "\n".join(failure_table(pairs, truth, numbers)) + "\n")
     print("\n".join(error_table(pairs)))
-    usable = [o for o in tune if o.loss.size and not o.failed]
-    for shift in (0.0, tuned(usable, *FAMILIES["bootstrap error"])[0]):
-        print(f"shift {shift}: " + "\n".join(calibration(pairs, shift)))
+    print(calibration(pairs))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from HyperPredictRegLib.core.errors import Cancelled, InputError
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.engines.base import Engine
-from HyperPredictRegLib.predictor import bootstrap
 from HyperPredictRegLib.predictor.bootstrap import bootstrap_choice, bootstrap_curve, chance_failed, evidence_curve
 from HyperPredictRegLib.predictor.coarse_pair import ALONG, MOST_VOXELS, CoarsePair, coarse_settings
 from HyperPredictRegLib.predictor.evidence import LENGTHS, TRUTHS, PairEvidence, as_features, pair_evidence
@@ -200,9 +199,8 @@ def test_the_rule_reads_the_curve_where_it_was_measured(right: PairEvidence) -> 
     assert np.allclose(evidence_curve(right, space, right.values, "bootstrap_error"), right.curves["bootstrap_error"])
 
 
-def test_the_rule_chooses_the_least_error_within_the_limit(right: PairEvidence, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rule_chooses_the_least_error_within_the_limit(right: PairEvidence) -> None:
     space = engine()[0].search_space(GRID, engine()[1])
-    monkeypatch.setattr(bootstrap, "SHIFT", 0.0)
     curve = np.array([3.0, 2.0, 1.0, 2.0, 3.0, 4.0, 2.5, 2.2])
     folding = np.array([5.0, 2.0, 1.0, 0.1, 0.0, 0.0, 2.0, 2.0])
     made = replace(right, curves={**right.curves, "bootstrap_error": curve, "folding": folding})
