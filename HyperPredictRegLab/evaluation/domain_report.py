@@ -194,7 +194,7 @@ def _errors(study: Study) -> dict[str, np.ndarray]:
     affine = [outlook.affine_error_mm for outlook in study.told.outlooks]
     found = {
         "true": real, "told": at["value"], "lower": at["lower"], "upper": at["upper"],
-        "rule": study.told.rule_error[np.arange(len(column)), column],
+        "rule": np.array([rule.error[c] for rule, c in zip(study.told.rules, column, strict=True)]),
         "affine": np.where(true.in_mm, true.affine, np.nan),
         "affine told": np.array([band.value if band else np.nan for band in affine]),
         "voxel": true.outcomes.voxel_mm,
@@ -231,10 +231,12 @@ def chance_table(study: Study) -> Table:
     outcomes, told = study.true.outcomes, study.told
     failed = np.array([outlook.failed for outlook in told.outlooks])
     helps = np.array([outlook.helps for outlook in told.outlooks])
+    by_rule = np.array([rule.failed for rule in told.rules])
     limits = told.failed_limits
     rows: list[tuple[Cell, ...]] = []
     for what, chance, truth, limit, among in (
         ("the alignment has failed", failed, outcomes.failed, limits, np.isfinite(outcomes.failed)),
+        ("the same, bootstrap rule", by_rule, outcomes.failed, np.full(len(helps), 0.5), np.isfinite(outcomes.failed)),
         ("deforming does not help", 1 - helps, 1 - outcomes.helps, np.full(len(helps), 0.5), ~study.true.spoiled),
     ):
         mine = study.test & np.isfinite(truth) & among
@@ -306,7 +308,7 @@ def ablation_table(train: Examples, cases: Examples, progress: Progress, cancell
             study = study_of(bundle, _trained(some, Path(made), cancelled)[1], some, cases)
             chances = chance_table(study).rows
             errors = error_table(study).rows[0]
-            rows.append((name, study.levels.mean(regrets(study)[MAXIMUM]), errors[2], errors[3], chances[0][5], chances[1][5]))
+            rows.append((name, study.levels.mean(regrets(study)[MAXIMUM]), errors[2], errors[3], chances[0][5], chances[2][5]))
     columns_shown = (
         "what the network sees", "regret, maximum", "rank correlation of errors, mm", "in voxels", "failed: area",
         "does not help: area",

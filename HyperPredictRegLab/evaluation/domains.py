@@ -14,7 +14,7 @@ import numpy as np
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines import get_engine
-from HyperPredictRegLib.predictor.bootstrap import SAME_ERROR, bootstrap_curve, evidence_curve
+from HyperPredictRegLib.predictor.bootstrap import bootstrap_choice, bootstrap_curve, chance_failed
 from HyperPredictRegLib.predictor.bundle import BandWidths, Bundle
 from HyperPredictRegLib.predictor.coarse_pair import coarse_settings
 from HyperPredictRegLib.predictor.evidence import PairEvidence
@@ -27,7 +27,7 @@ from scipy.interpolate import PchipInterpolator
 
 from HyperPredictRegLab.evaluation.tables import LEVEL, SEED, Estimate
 from HyperPredictRegLab.training.building import Trained
-from HyperPredictRegLab.training.calibration import band_widths, best_lean, coefficients_of, predictions, together
+from HyperPredictRegLab.training.calibration import band_widths, coefficients_of, predictions, together, usual_shape
 from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples
 from HyperPredictRegLab.training.outcomes import Outcomes
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
@@ -136,6 +136,15 @@ def _along(examples: Examples, measured: np.ndarray, where: np.ndarray, values: 
 
 
 @dataclass(frozen=True)
+class Rule:
+    """What the bootstrap rule says of one case: errors in mm along `Judged.values`, where to register, whether the start failed."""
+
+    error: np.ndarray
+    column: int
+    failed: float
+
+
+@dataclass(frozen=True)
 class Told:
     """What is said of P cases by who knows nothing of their domain.
 
@@ -145,7 +154,7 @@ class Told:
     surfaces : of the network, along the first parameter.
     at_measured : of the network, at the settings that were measured.
     outlooks : of the network.
-    rule_error : what the bootstrap rule says of the error in mm, shape (P, G).
+    rules : what the bootstrap rule says.
     failed_limits : chance from which an alignment counts as failed, shape (P,).
     """
 
@@ -153,7 +162,7 @@ class Told:
     surfaces: tuple[PredictionSurface, ...]
     at_measured: tuple[PredictionSurface, ...]
     outlooks: tuple[Outlook, ...]
-    rule_error: np.ndarray
+    rules: tuple[Rule, ...]
     failed_limits: np.ndarray
 
 
@@ -163,11 +172,11 @@ def tell(bundle: Bundle, trained: Trained, train: Examples, true: Judged) -> Tol
     widths = {domain: widths_without(trained, train, true.examples, domain) for domain in np.unique(outcomes.domains).tolist()}
     of_rows = [widths[domain] for domain in outcomes.domains.tolist()]
     parts = [_told_of(replace(bundle, widths=own), true, row) for row, own in enumerate(of_rows)]
-    surfaces, measured, outlooks, rules, picks = zip(*parts, strict=True)
+    surfaces, measured, outlooks, rules = zip(*parts, strict=True)
     columns = _columns(true, surfaces, outlooks, trained)
-    columns[RULE] = np.array(picks)
+    columns[RULE] = np.array([rule.column for rule in rules])
     limits = np.array([0.5 if own.outlook is None else own.outlook.failed for own in of_rows])
-    return Told(columns, surfaces, measured, outlooks, np.array(rules), limits)
+    return Told(columns, surfaces, measured, outlooks, rules, limits)
 
 
 def widths_without(trained: Trained, train: Examples, cases: Examples, domain: str) -> BandWidths:
@@ -176,13 +185,13 @@ def widths_without(trained: Trained, train: Examples, cases: Examples, domain: s
     others = cases.chosen(np.flatnonzero((outcomes.domains != domain) & (outcomes.uses == TUNE)))
     if not len(others.pairs):
         return band_widths(trained.held_out(train))
-    lean = best_lean(trained.ensemble, others)
-    parts = [trained.held_out(train, lean), predictions(trained.ensemble, others, lean=lean)]
-    return band_widths(together(parts), lean=lean)
+    usual = usual_shape(trained.ensemble, others)
+    parts = [trained.held_out(train, usual), predictions(trained.ensemble, others, usual=usual)]
+    return band_widths(together(parts), usual=usual)
 
 
-def _told_of(bundle: Bundle, true: Judged, row: int) -> tuple[PredictionSurface, PredictionSurface, Outlook, np.ndarray, int]:
-    """Return what is told of one case: surfaces along the first parameter and as measured, outlook, rule, its pick."""
+def _told_of(bundle: Bundle, true: Judged, row: int) -> tuple[PredictionSurface, PredictionSurface, Outlook, Rule]:
+    """Return what is told of one case: surfaces along the first parameter and as measured, outlook, rule."""
     predictor, space = Predictor(bundle), bundle.card.space
     features, evidence = named_features(true.examples, row)
     order = np.argsort(true.values)
@@ -195,11 +204,10 @@ def _told_of(bundle: Bundle, true: Judged, row: int) -> tuple[PredictionSurface,
     at_measured = predictor.predict(features, _inside(tried, space), evidence=evidence)[0]
     whole = get_engine(true.examples.engine).info.search_space
     found = evidence_of(evidence, whole)
-    along = _line(true.values, true.examples.space)
-    error = bootstrap_curve(found, whole, along).value
-    allowed = evidence_curve(found, whole, along, "folding") <= LIMIT
-    good = allowed & (error <= (1 + SAME_ERROR) * np.where(allowed, error, np.inf).min())
-    return surface, at_measured, outlook, error, int(np.flatnonzero(good)[-1]) if good.any() else GRID - 1
+    error = bootstrap_curve(found, whole, _line(true.values, true.examples.space)).value
+    picked = bootstrap_choice(found, whole, LIMIT)[space.first.name]
+    rule = Rule(error, int(np.abs(np.log(true.values / picked)).argmin()), chance_failed(found))
+    return surface, at_measured, outlook, rule
 
 
 def _line(values: np.ndarray, space: SearchSpace) -> np.ndarray:
@@ -226,7 +234,9 @@ def evidence_of(features: Mapping[str, float], space: SearchSpace) -> PairEviden
         name: np.array([scale * (math.exp(features[f"{name}_{n}"]) - 0.01) for n in range(len(values))])
         for name, scale in (("bootstrap_error", voxel), ("folding", 1.0))
     }
-    return PairEvidence(values, curves, {"spacing_mm": voxel})
+    nothing = voxel * (math.exp(features["bootstrap_nothing"]) - 0.01)
+    numbers = {name: features.get(name, 0.0) for name in ("explained", "foreground_overlap")}
+    return PairEvidence(values, curves, numbers | {"spacing_mm": voxel, "bootstrap_nothing": nothing})
 
 
 def _columns(

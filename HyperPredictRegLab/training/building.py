@@ -15,7 +15,7 @@ from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.predictor.bundle import BandWidths, Bundle, save_bundle
 from HyperPredictRegLib.predictor.card import FORMAT, MOST_LETTERS, OUTLOOK_FORMAT, Card
 from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
-from HyperPredictRegLib.predictor.network import Ensemble
+from HyperPredictRegLib.predictor.network import Ensemble, UsualShape
 from HyperPredictRegLib.predictor.ood import OodDetector, ood_of
 from HyperPredictRegLib.predictor.predictor import EVIDENCE
 from HyperPredictRegLib.spatial.structures import structure_name
@@ -25,12 +25,12 @@ from HyperPredictRegLab.sweep.runs import PLAN
 from HyperPredictRegLab.training.calibration import (
     HeldOut,
     band_widths,
-    best_lean,
     curve_scores,
     dice_scores,
     held_out_predictions,
     predictions,
     together,
+    usual_shape,
 )
 from HyperPredictRegLab.training.examples import (
     LABEL_NOISE,
@@ -96,9 +96,9 @@ class Trained:
     cv_folds: dict[str, int]
     member_cv_folds: np.ndarray
 
-    def held_out(self, examples: Examples, lean: float = 0.0) -> HeldOut:
+    def held_out(self, examples: Examples, usual: UsualShape | None = None) -> HeldOut:
         """Predict the pairs within CV folds by members that have not seen them."""
-        return held_out_predictions(self.ensemble, examples, self.cv_folds, self.member_cv_folds, lean)
+        return held_out_predictions(self.ensemble, examples, self.cv_folds, self.member_cv_folds, usual)
 
 
 def train_by_cv_folds(
@@ -177,13 +177,13 @@ def build(
     trained = train_by_cv_folds(
         examples, settings, features=used, replicas=1 if several else replicas, progress=progress, cancelled=cancelled
     )
-    held_out, lean = trained.held_out(examples), 0.0
+    held_out, usual = trained.held_out(examples), None
     if calibration is not None:
         calibration = in_space(calibration, examples.space)
-        lean = best_lean(trained.ensemble, calibration)
-        further = predictions(trained.ensemble, calibration, lean=lean)
-        held_out = together([trained.held_out(examples, lean), further])
-    widths = band_widths(held_out, lean=lean)
+        usual = usual_shape(trained.ensemble, calibration)
+        further = predictions(trained.ensemble, calibration, usual=usual)
+        held_out = together([trained.held_out(examples, usual), further])
+    widths = band_widths(held_out, usual=usual)
     of = np.array([[trained.cv_folds[a], trained.cv_folds[b]] for a, b in examples.subjects])
     space, fixed = _trained_space(examples, info.search_space, calibration)
     noise = description.assumed_label_noise_mm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -291,6 +291,37 @@ class MemberCurves:
 
 
 @dataclass(frozen=True)
+class UsualShape:
+    """How the logarithm of the error usually runs along the first parameter, and how much a pair's own evidence says against it.
+
+    The evidence of one pair is noisy, so its curve is drawn toward the usual one (after James and Stein, 1961).
+
+    Attributes
+    ----------
+    own : weight of a pair's own curve, 0 to 1.
+    logarithms : of the error, less their mean, at even shares of the way from the least to the most regularizing end.
+    """
+
+    own: float
+    logarithms: tuple[float, ...]
+
+    def correction(self, curves: np.ndarray, shares: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Return what is added to the logarithms of the error, shape (P, 1, n) or (1, 1, n).
+
+        Parameters
+        ----------
+        curves : of each pair at the shares of `logarithms`, shape (P, len(logarithms)).
+        shares : of the settings' first parameter, flat.
+        shape : of the settings, (n, h) or (P, n, h).
+        """
+        pull = (1 - self.own) * (np.array(self.logarithms) - (curves - curves.mean(axis=1, keepdims=True)))
+        places = np.linspace(0, 1, len(self.logarithms))
+        rows = shares.reshape((1, -1) if len(shape) == 2 else (shape[0], -1))
+        rows = np.broadcast_to(rows, (len(pull), rows.shape[1]))
+        return np.stack([np.interp(row, places, own) for row, own in zip(rows, pull, strict=True)])[:, None].astype(np.float32)
+
+
+@dataclass(frozen=True)
 class Ensemble:
     """Networks that were trained together.
 
@@ -323,7 +354,7 @@ class Ensemble:
         values: np.ndarray,
         members: Sequence[int] | None = None,
         present: np.ndarray | None = None,
-        lean: float = 0.0,
+        usual: UsualShape | None = None,
     ) -> MemberCurves:
         """Evaluate curves at settings.
 
@@ -332,7 +363,7 @@ class Ensemble:
         values : shape (n, h) for all pairs or (P, n, h); NaN gives numbers without a meaning.
         members : which members count; default: all. Their mean is the prediction, their spread adds to the scale.
         present : which structures count for mean Dice, boolean (P, S); default: all.
-        lean : share of the first parameter's range by which what an outlook says of a setting is read at a stronger one.
+        usual : what the error's curves are drawn toward; None leaves them as the network has them.
         """
         at = self._evaluator(values)
         pick = slice(None) if members is None else list(members)
@@ -346,8 +377,14 @@ class Ensemble:
                 weight = torch.as_tensor(present, dtype=torch.float32)[..., None]
                 mean = (probability * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
             scale = at(coefficients.mean_scale[pick].mean(dim=0)[:, None])[:, 0].exp()
-            further = at if lean == 0 else self._evaluator(self._leaned(values, lean))
-            outlook = None if coefficients.outlook is None else _outlook(coefficients.outlook, pick, further)
+            outlook = None if coefficients.outlook is None else _outlook(coefficients.outlook, pick, at)
+        if coefficients.outlook is not None and outlook is not None and usual is not None:
+            line = self.along_first(len(usual.logarithms))
+            with torch.inference_mode():
+                own = _outlook(coefficients.outlook, pick, self._evaluator(line)).curves[:, 0]
+            curves_told = outlook.curves.copy()
+            curves_told[:, :2] += usual.correction(own, self.space.shares(values.reshape(-1, len(self.space)))[:, 0], values.shape)
+            outlook = replace(outlook, curves=curves_told)
         told = (dice.numpy(), dice_scale.numpy(), mean.numpy(), scale.numpy(), curves.numpy(), curves_scale.numpy())
         return MemberCurves(*told, outlook=outlook)
 
@@ -371,10 +408,11 @@ class Ensemble:
 
         return at_grid
 
-    def _leaned(self, values: np.ndarray, lean: float) -> np.ndarray:
-        shares = self.space.shares(values.reshape(-1, len(self.space)))
-        shares[:, 0] = np.clip(shares[:, 0] + lean, 0, 1)
-        return self.space.at_shares(shares).reshape(values.shape)
+    def along_first(self, count: int) -> np.ndarray:
+        """Return settings (count, h) at even shares of the first parameter's way to its strongest end, the others at defaults."""
+        shares = np.repeat(self.space.shares(self.space.rows([self.space.defaults])), count, axis=0)
+        shares[:, 0] = np.linspace(0, 1, count)
+        return self.space.at_shares(shares)
 
     def basis(self, values: np.ndarray) -> np.ndarray:
         """Return the basis at settings of shape (..., h), shape (..., K)."""

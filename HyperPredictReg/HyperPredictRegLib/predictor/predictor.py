@@ -215,8 +215,8 @@ class Predictor:
         rows = [named_row(features.tokens.get(label, {}), reading.tokens) for label in labels]
         tokens = np.array(rows, dtype=float).reshape(1, len(labels), len(reading.tokens))
         widths = self.bundle.widths.outlook
-        lean = 0.0 if widths is None else widths.lean
-        return ensemble.predict(ensemble.coefficients(row, tokens, numbers[None]), values, lean=lean)
+        usual = None if widths is None else widths.usual
+        return ensemble.predict(ensemble.coefficients(row, tokens, numbers[None]), values, usual=usual)
 
     @property
     def reads_evidence(self) -> bool:
