@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -212,6 +213,9 @@ def train(  # noqa: PLR0913 - one parameter per option of the command
         float | None, typer.Option(min=0, help="By how many mm labels are taken to stray from images; default: as in training.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=MOST_EPOCHS, help="Passes over the examples; 400 if left out.")] = None,
+    calibrate: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Tables of further domains: bands hold there, too; nothing is learned.")
+    ] = None,
     labels: Annotated[str | None, typer.Option(metavar="N,...", help="Label values to learn; common ones if left out.")] = None,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
@@ -222,7 +226,7 @@ def train(  # noqa: PLR0913 - one parameter per option of the command
         import pandas  # noqa: F401
         import pyarrow  # noqa: F401
 
-        from HyperPredictRegLab.training.building import Description, build
+        from HyperPredictRegLab.training.building import OUTLOOK_SETTINGS, Description, build, tuning_cases
         from HyperPredictRegLab.training.examples import read_examples
         from HyperPredictRegLab.training.fitting import TrainingSettings
     from HyperPredictRegLib.core.json_records import to_json
@@ -236,14 +240,18 @@ def train(  # noqa: PLR0913 - one parameter per option of the command
     listed = _numbers(labels, "--labels")
     if any(number != int(number) for number in listed):
         raise InputError(f"--labels '{labels}' should be label values, which are whole numbers.")
-    settings = TrainingSettings() if epochs is None else TrainingSettings(epochs=epochs)
     described = Description(name, version, licence, data_note, label_noise)
     examples = read_examples(sweep, labels=tuple(int(number) for number in listed) or None)
+    usual = TrainingSettings() if examples.outcomes is None else OUTLOOK_SETTINGS
+    settings = usual if epochs is None else replace(usual, epochs=epochs)
+    further = None if calibrate is None else tuning_cases(read_examples(calibrate))
     for note in examples.notes:
         typer.echo(f"Note: {note}", err=True)
     with watched(quiet or as_json) as (progress, cancelled):
         try:
-            card = build(examples, folder, described, settings, progress=progress, cancelled=cancelled)
+            card = build(
+                examples, folder, described, settings, calibration=further, progress=progress, cancelled=cancelled
+            )
         except Cancelled as stopped:
             raise Cancelled("Training was stopped; nothing was written.") from stopped
     if as_json:
@@ -256,11 +264,15 @@ def _show_card(card: Card, out: str) -> None:
     people = len(card.subjects)
     typer.echo(f"{card.name} {card.version}: {card.registrations} registrations of {card.pairs} pairs of {people} people.")
     ranges = ", ".join(f"{p.symbol} from {p.low:g} to {p.high:g}" for p in card.space)
-    typer.echo(f"Predicts {card.engine} at the preset {card.preset}, {ranges}.")
+    presets = " and ".join(card.presets or (card.preset,))
+    typer.echo(f"Predicts {card.engine} at the preset{'s' * (len(card.presets) > 1)} {presets}, {ranges}.")
     typer.echo(f"Fixed for those who do not predict: {card.space.text(card.fixed)}.")
     typer.echo("On people whom it has not seen:")
     for name, value in card.accuracy.items():
         typer.echo(f"  {name.replace('_', ' '):<32} {value:g}")
+    for domain, figures in card.domains.items():
+        told = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in figures.items())
+        typer.echo(f"  {domain}: {told}")
     typer.echo(f"Written: {Path(out) / 'card.json'}, {Path(out) / 'model.pt'}")
 
 
@@ -313,6 +325,49 @@ def evaluate(
                 Path(out),
                 bundle=None if bundle is None else Path(bundle),
                 options=chosen,
+                progress=progress,
+                cancelled=cancelled,
+            )
+        except Cancelled as stopped:
+            raise Cancelled("The evaluation was stopped; nothing was written.") from stopped
+    typer.echo(f"Written: {page}")
+
+
+@app.command("evaluate-domains")
+def evaluate_domains(
+    train: Annotated[str, typer.Argument(help="Sweep over several domains that the predictor is, or was, trained on.")],
+    cases: Annotated[str, typer.Argument(help="Tables of cases of known outcome, each marked for tuning or for test.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder for evaluation-any-pair.md, its figures and tables.")],
+    bundle: Annotated[str | None, typer.Option(help="The predictor; one is trained on TRAIN if left out.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="No ablations, fewer bootstrap samples.")] = False,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure how good a predictor is on kinds of images that it has not seen, each left out in turn: a page with figures."""
+    with packages("torch 'hyperpredictreg[laboratory]'", "An evaluation"):
+        import pandas  # noqa: F401 - before any work
+        import pyarrow  # noqa: F401
+
+        from HyperPredictRegLab.evaluation import domain_report
+        from HyperPredictRegLab.training.examples import read_examples
+
+    if not out:
+        raise InputError("--out is empty: name a folder for the evaluation.")
+    check_writable(Path(out))
+    page = Path(out) / domain_report.PAGE
+    if page.exists() and not overwrite:
+        raise InputError(f"The folder '{out}' holds an evaluation: choose another, or say --overwrite.")
+    tables = read_examples(train), read_examples(cases)
+    for found in tables:
+        for note in found.notes:
+            typer.echo(f"Note: {note}", err=True)
+    with watched(quiet) as (progress, cancelled):
+        try:
+            domain_report.evaluate_domains(
+                *tables,
+                Path(out),
+                bundle=None if bundle is None else Path(bundle),
+                quick=quick,
                 progress=progress,
                 cancelled=cancelled,
             )

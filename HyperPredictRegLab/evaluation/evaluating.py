@@ -451,6 +451,13 @@ def _tables(
 
 
 def _check(train: Examples, tests: Mapping[str, Examples], options: Options) -> None:
+    for name, some in {"the training": train, **tests}.items():
+        if some.further or some.outcomes is not None:
+            what = "there are several domains" if some.outcomes is not None else f"{1 + len(some.further)} parameters vary"
+            raise InputError(
+                f"In the tables of {name} {what}, but this evaluation is of curves over one parameter in people of one kind: "
+                "use 'evaluate-domains'."
+            )
     people = set(train.subjects.ravel().tolist())
     for name, test in tests.items():
         for what in ("engine", "settings_hash", "preset", "features_version", "parameter", "token_names"):

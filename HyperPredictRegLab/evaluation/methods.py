@@ -303,7 +303,7 @@ def _members(ensemble: Ensemble, members: np.ndarray) -> Ensemble:
 def _some(held_out: HeldOut, rows: np.ndarray) -> HeldOut:
     parts = []
     for predicted in (held_out.segmented, held_out.unsegmented):
-        parts.append(replace(predicted, **{name: getattr(predicted, name)[rows] for name in predicted.__dataclass_fields__}))
+        parts.append(replace(predicted, **{name: part[rows] for name, part in vars(predicted).items() if part is not None}))
     return HeldOut(held_out.examples.chosen(rows), *parts)
 
 

@@ -226,7 +226,7 @@ def latency_table(ours: OurMethod, folder: Path) -> Table:
 def timings(ours: OurMethod, count: int, threads: int) -> tuple[float, float]:
     """Return seconds for `count` λ of one pair, all structures and members: of network and curves, and of a whole prediction."""
     bundle, examples = ours.bundle, ours.examples
-    values = bundle.card.space.grid(count)[:, 0]
+    values = bundle.card.space.grid(count)
     ensemble, predictor = bundle.ensemble, ours.whole()
     features, tokens = examples.features[:1], examples.tokens[:1]
     own = [examples.feature_names.index(name) for name in ensemble.reading.features]

@@ -10,12 +10,14 @@ import torch
 from HyperPredictRegLib import preprocessing
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, never, silent
-from HyperPredictRegLib.core.search_space import SearchSpace
+from HyperPredictRegLib.core.search_space import SearchSpace, Setting
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.predictor.bundle import BandWidths, Bundle, save_bundle
-from HyperPredictRegLib.predictor.card import FORMAT, MOST_LETTERS, Card
-from HyperPredictRegLib.predictor.network import Ensemble
+from HyperPredictRegLib.predictor.card import FORMAT, MOST_LETTERS, OUTLOOK_FORMAT, Card
+from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
+from HyperPredictRegLib.predictor.network import Ensemble, UsualShape
 from HyperPredictRegLib.predictor.ood import OodDetector, ood_of
+from HyperPredictRegLib.predictor.predictor import EVIDENCE
 from HyperPredictRegLib.spatial.structures import structure_name
 
 from HyperPredictRegLab.manifest import CV_FOLDS, subject_cv_folds
@@ -26,9 +28,29 @@ from HyperPredictRegLab.training.calibration import (
     curve_scores,
     dice_scores,
     held_out_predictions,
+    predictions,
+    together,
+    usual_shape,
 )
-from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples, dense_grid, fixed_value, trained_range
+from HyperPredictRegLab.training.examples import (
+    LABEL_NOISE,
+    Examples,
+    dense_grid,
+    fixed_value,
+    in_space,
+    trained_range,
+    won_by_pair,
+)
 from HyperPredictRegLab.training.fitting import TrainingSettings, train
+from HyperPredictRegLab.training.outlook_widths import known_outcomes
+
+OUTLOOK_SETTINGS = TrainingSettings(
+    epochs=200, knots=4, width=24, dropout=0.3, without_tokens=0.0, unknown=0.0, ridge=0.5, other_shape=100.0, smoothness=1e-2
+)
+"""Of examples that know domains and outcomes: fewer, more alike pairs ask for less freedom."""
+
+MOST_DOMAIN_FOLDS = 8
+"""Of domains: more members take longer to ask, and each would know nearly the same pairs."""
 
 REPLICAS = 2
 """Members per CV fold, from different random weights: their mean errs less than either."""
@@ -74,9 +96,9 @@ class Trained:
     cv_folds: dict[str, int]
     member_cv_folds: np.ndarray
 
-    def held_out(self, examples: Examples) -> HeldOut:
+    def held_out(self, examples: Examples, usual: UsualShape | None = None) -> HeldOut:
         """Predict the pairs within CV folds by members that have not seen them."""
-        return held_out_predictions(self.ensemble, examples, self.cv_folds, self.member_cv_folds)
+        return held_out_predictions(self.ensemble, examples, self.cv_folds, self.member_cv_folds, usual)
 
 
 def train_by_cv_folds(
@@ -90,15 +112,18 @@ def train_by_cv_folds(
 ) -> Trained:
     """Train `replicas` members for each CV fold of subjects, on the pairs that show nobody of the CV fold.
 
+    Where examples know their domains, all subjects of a domain are one CV fold.
+
     One thread, so that the same examples and settings give the same numbers.
 
     Raises
     ------
     InputError : too few subjects, or a CV fold leaves nothing to train on.
     """
-    cv_folds = subject_cv_folds(examples.subjects.ravel().tolist())
+    cv_folds = _domain_cv_folds(examples) or subject_cv_folds(examples.subjects.ravel().tolist())
     of = np.array([[cv_folds[a], cv_folds[b]] for a, b in examples.subjects])
-    member_cv_folds = np.repeat(np.arange(CV_FOLDS), replicas)
+    count = CV_FOLDS if examples.outcomes is None else int(of.max()) + 1
+    member_cv_folds = np.repeat(np.arange(count), replicas)
     masks = np.array([(of != cv_fold).all(axis=1) for cv_fold in member_cv_folds])
     if masks.sum(axis=1).min() < 2 or not ((of[:, :1] == of[:, 1:]).any()):
         raise InputError("The sweep's pairs cannot be split by subject: every CV fold needs pairs of its people and of others.")
@@ -111,36 +136,59 @@ def train_by_cv_folds(
     return Trained(ensemble, cv_folds, member_cv_folds)
 
 
+def _domain_cv_folds(examples: Examples) -> dict[str, int]:
+    """Return the CV fold of each subject, one or a few whole domains each; empty where no domains are known."""
+    if examples.outcomes is None:
+        return {}
+    _, numbers = np.unique(examples.outcomes.domains, return_inverse=True)
+    folds = (numbers % MOST_DOMAIN_FOLDS).tolist()
+    return {name: fold for fold, pair in zip(folds, examples.subjects.tolist(), strict=True) for name in pair}
+
+
 def build(
     examples: Examples,
     out: Path,
     description: Description,
     settings: TrainingSettings | None = None,
     *,
+    calibration: Examples | None = None,
+    replicas: int = REPLICAS,
     progress: Progress = silent,
     cancelled: CancelCheck = never,
 ) -> Card:
     """Train, calibrate and save a bundle.
+
+    Parameters
+    ----------
+    calibration : pairs of further domains, on which nothing is trained; bands are calibrated on these, too.
+    replicas : members per CV fold of subjects; of domains there is one.
 
     Raises
     ------
     InputError : the examples are too few, or it is not known how their pairs were aligned.
     Cancelled : the caller asked to stop; nothing was written.
     """
-    settings = settings or TrainingSettings()
+    several = examples.outcomes is not None
+    settings = settings or (OUTLOOK_SETTINGS if several else TrainingSettings())
     if examples.alignment is None:
         raise InputError(f"The sweep has no {PLAN}, which says how its pairs were aligned: give the folder that 'sweep' wrote.")
-    info, parameter = get_engine(examples.engine).info, examples.parameter
-    trained = train_by_cv_folds(examples, settings, progress=progress, cancelled=cancelled)
-    held_out = trained.held_out(examples)
-    widths = band_widths(held_out)
+    info = get_engine(examples.engine).info
+    used = learned_features(examples) if several else None
+    trained = train_by_cv_folds(
+        examples, settings, features=used, replicas=1 if several else replicas, progress=progress, cancelled=cancelled
+    )
+    held_out, usual = trained.held_out(examples), None
+    if calibration is not None:
+        calibration = in_space(calibration, examples.space)
+        usual = usual_shape(trained.ensemble, calibration)
+        further = predictions(trained.ensemble, calibration, usual=usual)
+        held_out = together([trained.held_out(examples, usual), further])
+    widths = band_widths(held_out, usual=usual)
     of = np.array([[trained.cv_folds[a], trained.cv_folds[b]] for a, b in examples.subjects])
-    fixed = round(fixed_value(examples, dense_grid(examples)), 4)
-    learned = info.search_space.narrowed(parameter.name, *trained_range(examples))[parameter.name]
-    space = SearchSpace((replace(learned, default=fixed),))
+    space, fixed = _trained_space(examples, info.search_space, calibration)
     noise = description.assumed_label_noise_mm
     card = Card(
-        format=FORMAT,
+        format=OUTLOOK_FORMAT if several or len(space) > 1 else FORMAT,
         name=description.name,
         version=description.version,
         licence=description.licence,
@@ -154,7 +202,7 @@ def build(
         space=space,
         structures={str(label): structure_name(label) for label in examples.labels},
         assumed={} if noise is None else {LABEL_NOISE: noise},
-        fixed={parameter.name: fixed},
+        fixed=fixed,
         training_data=description.training_data,
         training=asdict(settings),
         subjects=dict(sorted(trained.cv_folds.items())),
@@ -162,13 +210,87 @@ def build(
         registrations=int((~np.isnan(examples.values)).sum()),
         accuracy=accuracy(held_out, widths),
         held=examples.held,
+        presets=examples.presets,
+        evidence_version=_evidence_version(examples),
+        domains=accuracy_by_domain(held_out) if several else {},
     )
     return save_bundle(Bundle(card, trained.ensemble, widths, ood_for(examples, of)), out)
 
 
+def _evidence_version(examples: Examples) -> str:
+    """Return the version of the evidence that is learned from, "" if there is none."""
+    reads = any(name.startswith(EVIDENCE) for name in examples.feature_names)
+    return (examples.evidence_version or EVIDENCE_VERSION) if reads else ""
+
+
+def _trained_space(examples: Examples, whole: SearchSpace, calibration: Examples | None) -> tuple[SearchSpace, Setting]:
+    """Return the parameters with the ranges that were tried, and the setting for those who cannot use a prediction.
+
+    Of several domains that is the first parameter's value that wins most on average over the domains to calibrate on, the others
+    at their defaults; without such it is the default.
+    """
+    if examples.outcomes is None and not examples.further:
+        parameter = examples.parameter
+        value = round(fixed_value(examples, dense_grid(examples)), 4)
+        learned = whole.narrowed(parameter.name, *trained_range(examples))[parameter.name]
+        return SearchSpace((replace(learned, default=value),)), {parameter.name: value}
+    space = examples.space
+    for column, parameter in enumerate(examples.space):
+        space = space.narrowed(parameter.name, *trained_range(examples, column))
+    if calibration is None:
+        return space, space.defaults
+    first = space.first
+    values = first.from_unit(np.linspace(0, 1, 61))
+    won, known = won_by_pair(in_space(calibration, SearchSpace((first,))), values)
+    domains = known_outcomes(calibration).domains
+    means = [won[known & (domains == domain)].mean(axis=0) for domain in np.unique(domains[known])]
+    best = float(values[np.argmax(np.mean(means, axis=0))]) if means else first.default
+    fixed = space.defaults | {first.name: round(best, 4)}
+    return SearchSpace(tuple(replace(p, default=fixed[p.name]) if p is first else p for p in space)), fixed
+
+
+def tuning_cases(examples: Examples) -> Examples:
+    """Return the cases of a list that may serve for tuning: those that it does not mark for test.
+
+    Raises
+    ------
+    InputError : there are none, or the tables know no domains.
+    """
+    allowed = known_outcomes(examples).uses != "test"
+    if not allowed.any():
+        raise InputError("All cases to calibrate on are marked for test, and nothing may be tuned on these: give others.")
+    return examples.chosen(np.flatnonzero(allowed))
+
+
+_IN_MM = ("log_voxel_mm", "log_fixed_volume", f"{EVIDENCE}log_spacing_mm")
+"""What tells a mouse from a man: nothing is learned from it where many kinds of anatomy are."""
+
+
+def learned_features(examples: Examples) -> tuple[str, ...]:
+    """Return the features from which is learned where examples know domains: those that no size of anatomy shows in."""
+    return tuple(name for name in examples.feature_names if name not in (*_IN_MM, LABEL_NOISE))
+
+
+def accuracy_by_domain(held_out: HeldOut) -> dict[str, dict[str, float]]:
+    """Return figures of each domain, predicted by who has not seen it, for the card; what could not be measured is left out."""
+    outcomes, told = known_outcomes(held_out.examples), held_out.segmented.outlook
+    found: dict[str, dict[str, float]] = {}
+    for domain in np.unique(outcomes.domains).tolist():
+        rows = outcomes.domains == domain
+        numbers = {"pairs": float(rows.sum())}
+        if told is not None:
+            off = np.abs(told.curves[rows, 0] - np.log(outcomes.error[rows] / outcomes.unit_mm[rows, None]))
+            numbers["error_factor"] = float(np.exp(np.nanmedian(off))) if np.isfinite(off).any() else float("nan")
+        mean = np.abs(held_out.segmented.mean_dice - held_out.examples.mean_dice)[rows]
+        numbers["mean_dice_mae"] = float(np.nanmean(mean)) if np.isfinite(mean).any() else float("nan")
+        found[domain] = {name: round(value, 4) for name, value in numbers.items() if np.isfinite(value)}
+    return found
+
+
 def ood_for(examples: Examples, cv_folds: np.ndarray) -> OodDetector:
     """Describe the features that a pair shows by itself; `cv_folds` (P, 2) are those of its subjects."""
-    seen = [n for n, name in enumerate(examples.feature_names) if name != LABEL_NOISE]
+    used = learned_features(examples) if examples.outcomes is not None else examples.feature_names
+    seen = [n for n, name in enumerate(examples.feature_names) if name != LABEL_NOISE and name in used]
     return ood_of(examples.features[:, seen], tuple(examples.feature_names[n] for n in seen), cv_folds)
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING, LEVEL, BandWidths
-from HyperPredictRegLib.predictor.network import Ensemble, MemberCurves
+from HyperPredictRegLib.predictor.network import Coefficients, Ensemble, MemberCurves, MemberOutlook, UsualShape
 
-from HyperPredictRegLab.training.examples import Examples
+from HyperPredictRegLab.training.examples import Examples, in_space, joined_examples, stacked, won_by_pair
+from HyperPredictRegLab.training.outlook_widths import domain_quantile, known_outcomes, outlook_widths
+
+LEAST_SD = 1e-3
+"""Of the logarithm of the Jacobian determinant: less is none."""
+
+UNKNOWN_WIDTH = 3.0
+"""Of a band that nothing was there to calibrate on."""
 
 LEAST_SUBJECTS = 10
 """With fewer, the (n + 1) / n correction asks for more than all scores: there is no finite 90 % band."""
@@ -33,7 +42,11 @@ class HeldOut:
 
 
 def held_out_predictions(
-    ensemble: Ensemble, examples: Examples, cv_folds: dict[str, int], member_cv_folds: np.ndarray
+    ensemble: Ensemble,
+    examples: Examples,
+    cv_folds: dict[str, int],
+    member_cv_folds: np.ndarray,
+    usual: UsualShape | None = None,
 ) -> HeldOut:
     """Predict every pair whose two subjects lie in one CV fold by the members that were trained without that CV fold.
 
@@ -48,27 +61,98 @@ def held_out_predictions(
     inside = of[:, 0] == of[:, 1]
     parts = []
     order = []
-    numbers = ensemble.structure_numbers(examples.labels)
     for cv_fold in sorted(set(member_cv_folds.tolist())):
         rows = np.flatnonzero(inside & (of[:, 0] == cv_fold))
         if not rows.size:
             continue
         members = np.flatnonzero(member_cv_folds == cv_fold).tolist()
-        some = examples.chosen(rows)
-        tile = np.tile(numbers, (len(rows), 1))
-        present = ~np.isnan(some.dice).all(axis=2)
-        both = []
-        for tokens in (some.tokens, np.full_like(some.tokens, np.nan)):
-            coefficients = ensemble.coefficients(some.features, tokens, tile)
-            both.append(ensemble.predict(coefficients, some.values, members, present))
-        parts.append(both)
+        parts.append(predictions(ensemble, examples.chosen(rows), members, usual))
         order.append(rows)
-    joined = [_joined([part[n] for part in parts]) for n in range(2)]
+    joined = [_joined([getattr(part, name) for part in parts]) for name in ("segmented", "unsegmented")]
     return HeldOut(examples.chosen(np.concatenate(order)), *joined)
 
 
-def band_widths(held_out: HeldOut, level: float = LEVEL) -> BandWidths:
-    """Calibrate bands on held-out predictions.
+def predictions(
+    ensemble: Ensemble, examples: Examples, members: Sequence[int] | None = None, usual: UsualShape | None = None
+) -> HeldOut:
+    """Predict pairs by some of the members, by all if none are named: those of which none has seen them."""
+    present = ~np.isnan(examples.dice).all(axis=2)
+    both = [coefficients_of(ensemble, examples, segmented) for segmented in (True, False)]
+    return HeldOut(examples, *(ensemble.predict(one, examples.settings, members, present, usual) for one in both))
+
+
+WEIGHTS = tuple(n / 10 for n in range(11))
+"""Candidates for `UsualShape.own`."""
+
+_POINTS, _FINE = 13, 61
+_LEAST_LEFT = 0.05
+
+
+def usual_shape(ensemble: Ensemble, cases: Examples) -> UsualShape | None:
+    """Learn how the error usually runs along the first parameter, and what a pair's own curve weighs against that.
+
+    What is left of the affine step's error, or of 1 - Dice, stands for the error. Domains weigh the same. The weight is the one
+    with which settings of least error win most, each pair's usual shape taken from all other domains. Pairs whose alignment has
+    failed do not count.
+    """
+    line = ensemble.along_first(_POINTS)
+    alone = in_space(cases, SearchSpace((ensemble.space.first,)))
+    won, known = won_by_pair(alone, line[:, 0])
+    found = ensemble.predict(coefficients_of(ensemble, cases), line).outlook
+    if found is None or not known.any():
+        return None
+    domains = known_outcomes(cases).domains[known]
+    left = np.log(np.maximum(1 - won[known], _LEAST_LEFT))
+    left -= left.mean(axis=1, keepdims=True)
+    own = found.curves[known, 0]
+    own = own - own.mean(axis=1, keepdims=True)
+    fine = np.linspace(0, 1, _FINE)
+    truly, _ = won_by_pair(alone, ensemble.along_first(_FINE)[:, 0])
+    means = {domain: left[domains == domain].mean(axis=0) for domain in np.unique(domains).tolist()}
+    nothing = [np.zeros(_POINTS)]
+    others = np.stack([np.mean([m for d, m in means.items() if d != domain] or nothing, axis=0) for domain in domains])
+    scores = []
+    for weight in WEIGHTS:
+        curves = weight * own + (1 - weight) * others
+        read = np.stack([np.interp(fine, np.linspace(0, 1, _POINTS), curve) for curve in curves])
+        picked = truly[known][np.arange(len(read)), read.argmin(axis=1)]
+        scores.append(np.mean([picked[domains == domain].mean() for domain in means]))
+    usual = np.mean(list(means.values()), axis=0)
+    return UsualShape(WEIGHTS[int(np.argmax(scores))], tuple(np.round(usual - usual.mean(), 5).tolist()))
+
+
+def coefficients_of(ensemble: Ensemble, examples: Examples, segmented: bool = True) -> Coefficients:
+    """Run the network on examples; what these do not know of its features, it takes as it does what is missing."""
+    reading = ensemble.reading
+    labels = ensemble.structure_numbers(examples.labels) if examples.labels else examples.numbers
+    features = _named_columns(examples.features, examples.feature_names, reading.features)
+    tokens = _named_columns(examples.tokens, examples.token_names, reading.tokens)
+    if not segmented:
+        tokens = np.full_like(tokens, np.nan)
+    return ensemble.coefficients(features, tokens, np.tile(labels, (len(examples.pairs), 1)))
+
+
+def _named_columns(array: np.ndarray, names: Sequence[str], asked: Sequence[str]) -> np.ndarray:
+    """Return the columns (..., n) of an array that are asked for, NaN for those that it has not."""
+    places = {name: n for n, name in enumerate(names)}
+    found = np.full((*array.shape[:-1], len(asked)), np.nan)
+    for column, name in enumerate(asked):
+        if name in places:
+            found[..., column] = array[..., places[name]]
+    return found
+
+
+def together(parts: Sequence[HeldOut]) -> HeldOut:
+    """Return the predictions of several sets as one, for calibration only: of the pairs, what was measured remains."""
+    return HeldOut(
+        joined_examples([part.examples for part in parts]),
+        _joined([part.segmented for part in parts]),
+        _joined([part.unsegmented for part in parts]),
+    )
+
+
+def band_widths(held_out: HeldOut, level: float = LEVEL, usual: UsualShape | None = None) -> BandWidths:
+    """Calibrate bands on held-out predictions, drawn toward a `usual` shape.
 
     The score of a prediction is its error over its predicted scale. Pairs share people, so they are not exchangeable; every
     person gets the same weight, and the quantile is taken at (n + 1) / n of the level for n people, as if each were one draw
@@ -80,6 +164,8 @@ def band_widths(held_out: HeldOut, level: float = LEVEL) -> BandWidths:
     """
     examples = held_out.examples
     people = sorted(set(examples.subjects.ravel().tolist()))
+    if examples.outcomes is not None:
+        return _domain_widths(held_out, len(people), level, usual)
     if len(people) < LEAST_SUBJECTS:
         raise InputError(
             f"{len(people)} subjects are too few to calibrate bands on: at least {LEAST_SUBJECTS} are needed, "
@@ -95,6 +181,19 @@ def band_widths(held_out: HeldOut, level: float = LEVEL) -> BandWidths:
     return BandWidths(**found, curves=widths, subjects=len(people))  # type: ignore[arg-type]
 
 
+def _domain_widths(held_out: HeldOut, people: int, level: float, usual: UsualShape | None) -> BandWidths:
+    """Calibrate on domains that the predicting members have not seen."""
+    examples, predicted = held_out.examples, held_out.segmented
+    if examples.outcomes is None or predicted.outlook is None:
+        raise InputError("Nothing is known of these pairs' domains, or nothing was predicted of them.")
+    domains = examples.outcomes.domains
+    scores = [*dice_scores(predicted, examples), *np.moveaxis(curve_scores(predicted, examples), 1, 0)]
+    found = [domain_quantile(score, domains, level) for score in scores]
+    dice, mean, *curves = (UNKNOWN_WIDTH if np.isnan(width) else width for width in found)
+    outlook = replace(outlook_widths(predicted.outlook, examples, level), usual=usual)
+    return BandWidths(dice, mean, dice, mean, tuple(curves), people, outlook)  # type: ignore[arg-type]
+
+
 def dice_scores(predicted: MemberCurves, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     """Return errors over scales: of Dice per structure on the logit scale (P, S, N), and of mean Dice (P, N)."""
     logit = torch.logit(torch.as_tensor(examples.dice), eps=1e-3).numpy()
@@ -107,7 +206,7 @@ def curve_scores(predicted: MemberCurves, examples: Examples) -> np.ndarray:
     """Return errors over scales of the logarithms of folding and SD log-Jacobian, shape (P, 3, N); none where both say none."""
     floor = math.log(LEAST_FOLDING)
     folding = [np.log(np.maximum(f, LEAST_FOLDING)) for f in (examples.folding_foreground, examples.folding_grid)]
-    measured = np.stack([*folding, np.log(examples.sd_log_jacobian)], axis=1)
+    measured = np.stack([*folding, np.log(np.maximum(examples.sd_log_jacobian, LEAST_SD))], axis=1)
     value = predicted.curves.copy()
     value[:, :2] = np.maximum(value[:, :2], floor)
     return np.abs(measured - value) / predicted.curves_scale
@@ -140,6 +239,11 @@ def subject_quantile(scores: np.ndarray, subjects: np.ndarray, level: float = LE
     return float(values[order][min(int(np.searchsorted(shares, expected)), len(values) - 1)])
 
 
-def _joined(parts: list[MemberCurves]) -> MemberCurves:
-    names = MemberCurves.__dataclass_fields__
-    return MemberCurves(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+def _joined(parts: Sequence[MemberCurves]) -> MemberCurves:
+    names = [name for name in MemberCurves.__dataclass_fields__ if name != "outlook"]
+    outlooks = [part.outlook for part in parts if part.outlook is not None]
+    outlook = None
+    if len(outlooks) == len(parts):
+        fields = MemberOutlook.__dataclass_fields__
+        outlook = MemberOutlook(*(stacked([getattr(one, name) for one in outlooks]) for name in fields))
+    return MemberCurves(**{name: stacked([getattr(part, name) for part in parts]) for name in names}, outlook=outlook)

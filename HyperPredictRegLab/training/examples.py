@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from HyperPredictRegLib.core.errors import InputError
-from HyperPredictRegLib.core.search_space import Parameter, Setting
+from HyperPredictRegLib.core.search_space import Parameter, SearchSpace, Setting
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING
+from HyperPredictRegLib.predictor.predictor import EVIDENCE
 from scipy.interpolate import PchipInterpolator
 
 from HyperPredictRegLab.sweep.runs import read_plan
@@ -25,9 +27,13 @@ from HyperPredictRegLab.sweep.tables import (
     with_numbers,
     without_copies,
 )
+from HyperPredictRegLab.training.outcomes import DOMAIN, MEASURED, Outcomes, checked_outcomes, completed, read_outcomes
 
 if TYPE_CHECKING:
     import pandas as pd
+
+EVIDENCE_VERSION, EVIDENCE_ERROR = EVIDENCE_TEXTS = (f"{EVIDENCE}version", f"{EVIDENCE}error")
+"""Columns of the features table that hold text, where all others of evidence hold numbers."""
 
 _RUNS, _FEATURES = "runs table", "features table"
 
@@ -60,6 +66,12 @@ class Examples:
     held : values of the engine's other parameters, the same in all runs.
     alignment : settings of the affine step that differ from the defaults; None if the sweep's plan is not there.
     notes : sentences on what was left out of the tables.
+    further : the other parameters that vary, over which surfaces are learned.
+    further_values : of these, shape (P, N, h - 1); None if there are none.
+    outcomes : errors, failures and domains; None for a sweep of one domain, which knows none. With them labels have no meaning
+        beyond their pair: `labels` is empty, and S is how many structures a pair has at most.
+    presets : all that occur, where that is more than `preset`.
+    evidence_version : meaning of the evidence among the features, "" where the tables do not say.
     """
 
     pairs: tuple[str, ...]
@@ -84,11 +96,33 @@ class Examples:
     held: Setting = field(default_factory=dict)
     alignment: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    further: tuple[Parameter, ...] = ()
+    further_values: np.ndarray | None = None
+    outcomes: Outcomes | None = None
+    presets: tuple[str, ...] = ()
+    evidence_version: str = ""
+
+    @property
+    def space(self) -> SearchSpace:
+        """Return the parameters that vary."""
+        return SearchSpace((self.parameter, *self.further))
+
+    @property
+    def settings(self) -> np.ndarray:
+        """Return the settings tried, shape (P, N, h)."""
+        first = self.values[..., None]
+        return first if self.further_values is None else np.concatenate([first, self.further_values], axis=-1)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """Return the number of each structure for the network, 0 for one without a name, shape (S,)."""
+        return np.arange(1, len(self.labels) + 1) if self.labels else np.zeros(self.dice.shape[1], dtype=int)
 
     @property
     def mean_dice(self) -> np.ndarray:
-        """Mean Dice over the structures that a pair has, shape (P, N)."""
-        return np.nanmean(self.dice, axis=1)
+        """Mean Dice over the structures that a pair has, shape (P, N); NaN where it has none."""
+        known = (~np.isnan(self.dice)).sum(axis=1)
+        return np.where(known > 0, np.nansum(self.dice, axis=1) / np.maximum(known, 1), np.nan)
 
     @property
     def strengths(self) -> np.ndarray:
@@ -112,6 +146,10 @@ class Examples:
                 "folding_foreground", "folding_grid", "sd_log_jacobian", "hd95",
             )
         }  # fmt: skip
+        if self.further_values is not None:
+            picked["further_values"] = self.further_values[rows]
+        if self.outcomes is not None:
+            picked["outcomes"] = self.outcomes.chosen(rows)
         return replace(self, pairs=tuple(np.array(self.pairs)[rows].tolist()), **picked)
 
 
@@ -126,7 +164,7 @@ def read_examples(folder: Path | str, labels: tuple[int, ...] | None = None) -> 
     Raises
     ------
     InputError : a table is missing or damaged, lacks columns, has something else where numbers should be, says two things of
-        one registration, mixes engines or settings, or holds no run that succeeded; or its engine has several parameters.
+        one registration, mixes engines or settings, or holds no run that succeeded.
     """
     folder = Path(folder)
     for name in (RUNS, FEATURES):
@@ -142,58 +180,206 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
     import pandas as pd
 
     notes: list[str] = []
+    many = DOMAIN in runs
+    if many:
+        runs, features = completed(runs, features)
     features = _checked_features(features, notes)
     runs = _finished(runs)
     runs = runs[runs["pair"].isin(set(features["pair"]))]
     if runs.empty:
         raise InputError("The sweep holds no pair with both a finished registration and features.")
-    common = {name: _single(runs, name) for name in ("engine", "settings_hash", "preset")}
+    engine = _single(runs, "engine")
+    presets = tuple(sorted(runs["preset"].unique())) if many else (_single(runs, "preset"),)
     features = features[features["pair"].isin(set(runs["pair"]))]
-    version = _single(features, "features_version")
-    parameter, held = _learned_parameter(common["engine"], runs)
-    runs = _checked_runs(runs, parameter, notes)
-    by_pair = {
-        str(pair): table.sort_values(parameter.name, ascending=parameter.sign > 0)
-        for pair, table in runs.groupby("pair", sort=False)
-    }
+    varied, held = _learned_parameters(engine, runs)
+    runs = _checked_runs(runs, varied, notes)
+    if many:
+        runs = checked_outcomes(runs, _RUNS)
+    by_pair = _by_pair(runs, varied)
     pairs = tuple(by_pair)
-    labels = _learned_labels(runs, by_pair, labels)
-    most = max(len(table) for table in by_pair.values())
-
-    def column(what: str) -> np.ndarray:
-        found = np.full((len(pairs), most), np.nan)
-        for row, table in enumerate(by_pair.values()):
-            if what in table:
-                found[row, : len(table)] = table[what].to_numpy(dtype=float)
-        return found
-
+    column = partial(_column, by_pair)
+    token_names = tuple(c[6:] for c in features.columns if c.startswith("token_"))
+    if many:
+        slots, labels = _own_labels(by_pair, features), ()
+        tokens, dice = _own_tokens(features, slots, token_names), _own_dice(by_pair, slots)
+    else:
+        labels = _learned_labels(runs, by_pair, labels)
+        tokens = _tokens(features, pairs, labels, token_names)
+        dice = np.stack([column(f"dice_{label}") for label in labels], axis=1)
     first = pd.concat([table.iloc[:1] for table in by_pair.values()])
     pair_rows = features[features["label"] == 0].set_index("pair").loc[list(pairs)]
-    feature_names = tuple(c[5:] for c in features.columns if c.startswith("pair_"))
-    token_names = tuple(c[6:] for c in features.columns if c.startswith("token_"))
+    told = [c for c in features.columns if c.startswith(("pair_", EVIDENCE)) and c not in EVIDENCE_TEXTS]
     return Examples(
         pairs=pairs,
-        subjects=first[["fixed_subject", "moving_subject"]].to_numpy(dtype=str),
+        subjects=_subjects(first),
         groups=first["group"].fillna("").astype(str).to_numpy() if "group" in first else np.full(len(pairs), ""),
-        engine=common["engine"],
-        settings_hash=common["settings_hash"],
-        preset=common["preset"],
-        features_version=version,
-        parameter=parameter,
+        engine=engine,
+        settings_hash=_single(runs, "settings_hash"),
+        preset=presets[0],
+        presets=presets if many else (),
+        features_version=_single(features, "features_version"),
+        evidence_version=_single(pair_rows, EVIDENCE_VERSION) if EVIDENCE_VERSION in pair_rows else "",
+        parameter=varied[0],
         held=held,
-        feature_names=(*feature_names, LABEL_NOISE),
+        feature_names=(*(c.removeprefix("pair_") for c in told), LABEL_NOISE),
         token_names=token_names,
         labels=labels,
-        features=np.c_[pair_rows[[f"pair_{f}" for f in feature_names]].to_numpy(dtype=float), column(LABEL_NOISE)[:, 0]],
-        tokens=_tokens(features, pairs, labels, token_names),
-        values=column(parameter.name),
-        dice=np.stack([column(f"dice_{label}") for label in labels], axis=1),
+        features=np.c_[pair_rows[told].to_numpy(dtype=float), column(LABEL_NOISE)[:, 0]],
+        tokens=tokens,
+        values=column(varied[0].name),
+        dice=dice,
         folding_foreground=column("folding_foreground"),
         folding_grid=column("folding_grid"),
         sd_log_jacobian=column("sd_log_jacobian"),
         hd95=column("hd95"),
         notes=tuple(notes),
+        further=varied[1:],
+        further_values=np.stack([column(p.name) for p in varied[1:]], axis=-1) if varied[1:] else None,
+        outcomes=_outcomes(first, pair_rows, column) if many else None,
     )
+
+
+def _by_pair(runs: pd.DataFrame, varied: tuple[Parameter, ...]) -> dict[str, pd.DataFrame]:
+    """Return the rows of each pair, least regularized first."""
+    order, ascending = [p.name for p in varied], [p.sign > 0 for p in varied]
+    return {str(pair): table.sort_values(order, ascending=ascending) for pair, table in runs.groupby("pair", sort=False)}
+
+
+def _column(by_pair: dict[str, pd.DataFrame], what: str) -> np.ndarray:
+    """Return a column of the runs as an array (P, N), NaN where there is nothing."""
+    found = np.full((len(by_pair), max(len(table) for table in by_pair.values())), np.nan)
+    for row, table in enumerate(by_pair.values()):
+        if what in table:
+            found[row, : len(table)] = table[what].to_numpy(dtype=float)
+    return found
+
+
+def _outcomes(first: pd.DataFrame, pair_rows: pd.DataFrame, column: Callable[[str], np.ndarray]) -> Outcomes:
+    spacing = f"{EVIDENCE}log_spacing_mm"
+    logs = pair_rows[spacing].to_numpy(dtype=float) if spacing in pair_rows else np.full(len(first), np.nan)
+    return read_outcomes(first, {name: column(name) for name in MEASURED}, np.exp(logs))
+
+
+def _subjects(first: pd.DataFrame) -> np.ndarray:
+    """Return fixed and moving subject of each pair (P, 2); those of two domains are never the same person."""
+    found = first[["fixed_subject", "moving_subject"]].to_numpy(dtype=str)
+    return found if DOMAIN not in first else np.char.add(np.char.add(first[DOMAIN].to_numpy(dtype=str), "/")[:, None], found)
+
+
+MOST_STRUCTURES = 12
+"""Of a pair whose structures have no names: those with the most voxels; each further one says what these say."""
+
+
+def _own_labels(by_pair: dict[str, pd.DataFrame], features: pd.DataFrame) -> dict[str, tuple[int, ...]]:
+    """Return the labels of each pair that have both Dice and a token, largest first."""
+    table = features[(features["label"] > 0) & features["pair"].isin(set(by_pair))]
+    if "token_log_volume" in table:
+        table = table.sort_values("token_log_volume", ascending=False)
+    described = {str(pair): rows["label"].astype(int).tolist() for pair, rows in table.groupby("pair", sort=False)}
+    found = {}
+    for pair, rows in by_pair.items():
+        measured = [n for n in described.get(pair, []) if f"dice_{n}" in rows and rows[f"dice_{n}"].notna().any()]
+        found[pair] = tuple(measured[:MOST_STRUCTURES])
+    return found
+
+
+def _own_dice(by_pair: dict[str, pd.DataFrame], slots: dict[str, tuple[int, ...]]) -> np.ndarray:
+    most = max(len(table) for table in by_pair.values())
+    found = np.full((len(slots), max(1, *map(len, slots.values())), most), np.nan)
+    for row, (pair, labels) in enumerate(slots.items()):
+        for place, label in enumerate(labels):
+            found[row, place, : len(by_pair[pair])] = by_pair[pair][f"dice_{label}"].to_numpy(dtype=float)
+    return found
+
+
+def _own_tokens(features: pd.DataFrame, slots: dict[str, tuple[int, ...]], names: tuple[str, ...]) -> np.ndarray:
+    found = np.full((len(slots), max(1, *map(len, slots.values())), len(names)), np.nan)
+    rows = {(pair, label): n for n, (pair, label) in enumerate(zip(features["pair"], features["label"], strict=True))}
+    table = features[[f"token_{name}" for name in names]].to_numpy(dtype=float)
+    for row, (pair, labels) in enumerate(slots.items()):
+        for place, label in enumerate(labels):
+            found[row, place] = table[rows[pair, label]]
+    return found
+
+
+def joined_examples(parts: Sequence[Examples]) -> Examples:
+    """Return the pairs of several sets as one set, with what was measured of them; their features, tokens and further
+    parameters are left out."""
+    first = parts[0]
+    joined: dict[str, Any] = {
+        name: stacked([getattr(part, name) for part in parts])
+        for name in ("subjects", "groups", "values", "dice", "folding_foreground", "folding_grid", "sd_log_jacobian", "hd95")
+    }
+    outcomes = None
+    if first.outcomes is not None:
+        known = [part.outcomes for part in parts if part.outcomes is not None]
+        outcomes = Outcomes(*(stacked([getattr(one, f.name) for one in known]) for f in fields(Outcomes)))
+    return replace(
+        first,
+        pairs=tuple(pair for part in parts for pair in part.pairs),
+        features=np.zeros((len(joined["groups"]), 0)),
+        feature_names=(),
+        tokens=np.zeros((*joined["dice"].shape[:2], 0)),
+        token_names=(),
+        outcomes=outcomes,
+        further_values=None,
+        further=(),
+        **joined,
+    )
+
+
+def in_space(examples: Examples, space: SearchSpace) -> Examples:
+    """Return pairs as ones whose settings have the parameters of `space`, in its order.
+
+    A parameter that did not vary takes the value that it was kept at. Registrations at another value than the default of one that
+    `space` lacks are left out: what was measured there becomes NaN.
+
+    Raises
+    ------
+    InputError : they were swept with another engine's parameters.
+    """
+    own = {p.name: examples.settings[..., n] for n, p in enumerate(examples.space)}
+    strange = [name for name in space.names if name not in own and name not in examples.held]
+    if strange:
+        raise InputError(f"These tables know no parameter '{strange[0]}': give some of the engine that the predictor is for.")
+    tried = np.isfinite(examples.values)
+    for parameter in examples.space:
+        if parameter.name not in space.names:
+            tried &= np.isclose(own[parameter.name], parameter.default, rtol=1e-5)
+    columns = [np.where(tried, own.get(name, examples.held.get(name, np.nan)), np.nan) for name in space.names]
+    measured: dict[str, Any] = {
+        name: np.where(tried, getattr(examples, name), np.nan)
+        for name in ("folding_foreground", "folding_grid", "sd_log_jacobian", "hd95")
+    }
+    outcomes = examples.outcomes
+    if outcomes is not None:
+        outcomes = replace(
+            outcomes, **{name: np.where(tried, getattr(outcomes, name), np.nan) for name in ("error", "error_95", "mean_dice")}
+        )
+    first, *rest = (examples.space[name] if name in own else space[name] for name in space.names)
+    return replace(
+        examples,
+        parameter=first,
+        values=columns[0],
+        further=tuple(rest),
+        further_values=np.stack(columns[1:], axis=-1) if rest else None,
+        held={name: value for name, value in examples.held.items() if name not in space.names},
+        dice=np.where(tried[:, None], examples.dice, np.nan),
+        outcomes=outcomes,
+        **measured,
+    )
+
+
+def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Join arrays of pairs along the first axis, the shorter ones filled up with NaN along all others."""
+    shape = np.max([part.shape for part in parts], axis=0)[1:].tolist()
+    return np.concatenate([_filled(part, shape) for part in parts])
+
+
+def _filled(part: np.ndarray, shape: list[int]) -> np.ndarray:
+    if list(part.shape[1:]) == shape:
+        return part
+    return np.pad(part, [(0, 0), *((0, most - n) for most, n in zip(shape, part.shape[1:], strict=True))], constant_values=np.nan)
 
 
 def _checked_features(features: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -201,7 +387,11 @@ def _checked_features(features: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     check_columns(features, ("pair", "label", "features_version", "error"), _FEATURES)
     check_text(features, ("pair", "features_version", "error"), _FEATURES)
     features = with_labels(features[features["error"] == ""], _FEATURES)
-    numbers = [name for name in features.columns if name.startswith(("pair_", "token_"))]
+    if EVIDENCE_ERROR in features:
+        without = set(features.loc[features[EVIDENCE_ERROR].fillna("") != "", "pair"])
+        notes += [f"Of {len(without)} pairs no evidence was found: left out."] if without else []
+        features = features[~features["pair"].isin(without)]
+    numbers = [n for n in features.columns if n.startswith(("pair_", EVIDENCE, "token_")) and n not in EVIDENCE_TEXTS]
     nameless = [name for name in numbers if not name.partition("_")[2].isidentifier()]
     if nameless:
         raise InputError(f"The {_FEATURES} has a column '{nameless[0][:60]}', which names no feature: take it out.")
@@ -209,12 +399,12 @@ def _checked_features(features: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     notes += [copies] if copies else []
     # A pair is what its row for the whole pair says; rows of structures alone are no pair.
     features = features[features["pair"].isin(set(features.loc[features["label"] == 0, "pair"]))]
-    described = [name for name in numbers if name.startswith("pair_")]
+    described = [name for name in numbers if name.startswith(("pair_", EVIDENCE))]
     empty = [name for name in described if features[name].isna().all()]
     if len(empty) == len(described):
         raise InputError(f"The {_FEATURES} describes no pair: give one that 'hyperpredictreg sweep' wrote.")
     if empty:
-        notes.append(f"The {_FEATURES} has no value of {', '.join(name[5:] for name in empty)}: left out.")
+        notes.append(f"The {_FEATURES} has no value of {', '.join(name.removeprefix('pair_') for name in empty)}: left out.")
     return features.drop(columns=empty)
 
 
@@ -226,38 +416,35 @@ def _finished(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["error"] == ""]
 
 
-def _learned_parameter(engine: str, runs: pd.DataFrame) -> tuple[Parameter, Setting]:
-    """Return the one parameter that varies in a sweep, and the defaults that the others of the engine were kept at."""
+def _learned_parameters(engine: str, runs: pd.DataFrame) -> tuple[tuple[Parameter, ...], Setting]:
+    """Return the parameters that vary in a sweep, and the defaults that the others of the engine were kept at."""
     space = get_engine(engine).info.search_space
     check_columns(runs, space.names, _RUNS)
     runs = with_numbers(runs, space.names, _RUNS, complete=True)
     varied = [p for p in space if not np.allclose(runs[p.name].to_numpy(), p.default, rtol=1e-6)] or [space.first]
-    if len(varied) > 1:
-        raise InputError(
-            f"In this sweep {len(varied)} parameters of the engine '{engine}' vary ({', '.join(p.name for p in varied)}), but a "
-            "predictor of this version learns curves over one, with the others at their default: sweep with --vary."
-        )
-    return varied[0], {name: value for name, value in space.defaults.items() if name != varied[0].name}
+    learned = {p.name for p in varied}
+    return tuple(varied), {name: value for name, value in space.defaults.items() if name not in learned}
 
 
-def _checked_runs(runs: pd.DataFrame, parameter: Parameter, notes: list[str]) -> pd.DataFrame:
+def _checked_runs(runs: pd.DataFrame, varied: tuple[Parameter, ...], notes: list[str]) -> pd.DataFrame:
     """Return registrations, each once, with numbers in their columns."""
-    name = parameter.name
-    always = (name, "folding_foreground", "folding_grid", "sd_log_jacobian")
+    names = [p.name for p in varied]
+    always = (*names, "folding_foreground", "folding_grid", "sd_log_jacobian")
     check_columns(runs, always, _RUNS)
     runs = with_numbers(runs, always, _RUNS, complete=True)
     measured = [column for column in runs.columns if column.startswith("dice") or column in ("hd95", LABEL_NOISE)]
     runs = with_numbers(runs, measured, _RUNS)
-    outside = runs.loc[~parameter.holds(runs[name].to_numpy()), name]
-    if len(outside):
-        raise InputError(
-            f"The column '{name}' of the {_RUNS} holds {outside.iloc[0]:g}, which the engine cannot have used: "
-            f"its range is {parameter.low:g} to {parameter.high:g}."
-        )
-    runs, copies = without_copies(runs, ("pair", name), _RUNS)
+    for parameter in varied:
+        outside = runs.loc[~parameter.holds(runs[parameter.name].to_numpy()), parameter.name]
+        if len(outside):
+            raise InputError(
+                f"The column '{parameter.name}' of the {_RUNS} holds {outside.iloc[0]:g}, which the engine cannot have used: "
+                f"its range is {parameter.low:g} to {parameter.high:g}."
+            )
+    runs, copies = without_copies(runs, ("pair", *names), _RUNS)
     notes += [copies] if copies else []
-    if runs[name].nunique() < 2:
-        raise InputError(f"The sweep tried one {parameter.symbol} only, which shows no curve: sweep with 2 or more.")
+    if runs[names[0]].nunique() < 2:
+        raise InputError(f"The sweep tried one {varied[0].symbol} only, which shows no curve: sweep with 2 or more.")
     return runs
 
 
@@ -309,10 +496,11 @@ def dense_grid(examples: Examples, count: int = 200) -> np.ndarray:
     return examples.parameter.from_strength(np.linspace(weakest, strongest, count))
 
 
-def trained_range(examples: Examples) -> tuple[float, float]:
-    """Return the lowest and highest value beyond which fewer than a tenth of the pairs were measured."""
-    low = np.quantile(np.nanmin(examples.values, axis=1), 0.1)
-    high = np.quantile(np.nanmax(examples.values, axis=1), 0.9)
+def trained_range(examples: Examples, parameter: int = 0) -> tuple[float, float]:
+    """Return the lowest and highest value of a parameter beyond which fewer than a tenth of the pairs were measured."""
+    values = examples.settings[..., parameter]
+    low = np.quantile(np.nanmin(values, axis=1), 0.1)
+    high = np.quantile(np.nanmax(values, axis=1), 0.9)
     return round(float(low), 4), round(float(high), 4)
 
 
@@ -332,6 +520,20 @@ def at_values(examples: Examples, measured: np.ndarray, values: np.ndarray) -> n
             continue
         result[row][whole] = PchipInterpolator(x, y[whole], axis=-1)(np.clip(expected, x[0], x[-1]))
     return result
+
+
+def won_by_pair(examples: Examples, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which share of what the affine step left is won at `values` (n,) of the first parameter (P, n), and where it counts.
+
+    Where an error is known its share counts, else that of 1 - Dice. Pairs whose alignment has failed do not count.
+    """
+    outcomes = examples.outcomes
+    if outcomes is None:
+        raise InputError("These tables know no domains: give some whose runs table has the columns domain and spacing_mm.")
+    by_error = 1 - outcomes.error / np.maximum(outcomes.affine_error, 0.5 * outcomes.voxel_mm)[:, None]
+    won = np.where(np.isnan(outcomes.error), outcomes.gain, np.clip(by_error, -1, 1))
+    read = at_values(examples, np.where(np.isnan(examples.values), np.nan, won), values)
+    return read, (outcomes.failed != 1) & np.isfinite(read).all(axis=1)
 
 
 def folding_at(examples: Examples, measured: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -295,7 +295,7 @@ def make_prediction(
     surface: PredictionSurface | None = None, criterion: Criterion | None = None, choice: Choice | None = None, **changes: object
 ) -> Prediction:
     """What `predict` hands over, chosen from a made-up surface as the workflow would choose; `changes` of its fields."""
-    surface, criterion = surface or make_surface(), criterion or Criterion(tolerance=0.003)
+    surface, criterion = surface or make_surface(), criterion or Criterion(rule="plateau", tolerance=0.003)
     best = dataclasses.replace(choose(surface, criterion, "brain-t1 1.0"), fixed=surface.space.defaults)
     parts = {
         "job": Job(fixed="data/fixed scan.nii.gz", moving="C:\\data\\moving.nrrd", out="out", seed=4711, engine="demons"),
@@ -351,7 +351,7 @@ def with_choice(outcome: Outcome, trials: tuple[Trial, ...], **changes: object) 
 
     `changes` are of the report's fields, or of its choice: `by`, `sentence`, `predicted`.
     """
-    surface, criterion = make_surface(("shell", "core")), Criterion(tolerance=0.003)
+    surface, criterion = make_surface(("shell", "core")), Criterion(rule="plateau", tolerance=0.003)
     first, last = trials[0].setting, trials[-1]
     parts = {"by": "predictor", "sentence": "λ = 0.6: for a reason.", "predicted": predict_at(surface, first, "brain-t1 1.0")}
     choice = Choice(first, **{name: changes.pop(name, value) for name, value in parts.items()})

@@ -127,7 +127,7 @@ def test_the_rule_serves_where_no_trained_predictor_does(
     files: Path, tmp_path: Path, fake: list[dict[str, Any]], engine: str
 ) -> None:
     events: list[ProgressEvent] = []
-    criterion = Criterion(structures={"body": 1.0})
+    criterion = Criterion(rule="plateau", structures={"body": 1.0})
     job = job_of(files, tmp_path / "out", engine=engine, predictor="bundled", criterion=criterion)
     prediction = workflow.predict(job, writers=[_saved], progress=events.append)
     assert prediction.choice.by == prediction.predictor == "bootstrap" and prediction.outlook is not None

@@ -94,7 +94,7 @@ CONTENT = {
     "four curves": (set_in("widths", "curves", (1.0, 1.0, 1.0, 1.0)), "widths of bands"),
     "an unknown width": (lambda c: c["widths"].update(harm=1.0), "harm"),
     "NaN in a knot": (set_in("knots", 1, NAN), "'knots' holds nan"),
-    "knots in disorder": (lambda c: c["knots"].reverse(), "features, labels or knots"),
+    "knots in disorder": (lambda c: c["knots"].reverse(), "knots do not rise"),
     "no knots": (set_in("knots", []), "does not hold the tensors"),
     "one knot many times": (lambda c: c.update(knots=[0.5] * len(c["knots"])), "features, labels or knots"),
     "NaN in a weight": (set_in("network", "prior", NAN), "'prior' holds numbers that are not finite"),

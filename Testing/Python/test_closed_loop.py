@@ -114,7 +114,7 @@ def test_a_weight_that_was_given_is_never_corrected(pair: Path) -> None:
 
 
 def test_a_hopeful_prediction_is_corrected_by_what_is_measured(pair: Path, bundle: Path, tmp_path: Path) -> None:
-    job = job_of(pair, predictor=str(bundle), criterion=Criterion(folding_limit=0.1), out=str(tmp_path / "one"))
+    job = job_of(pair, predictor=str(bundle), criterion=Criterion(rule="plateau", folding_limit=0.1), out=str(tmp_path / "one"))
     report = workflow.run(job)
     assert (report.choice.by, report.reliability and report.reliability.level) == ("predictor", "reliable")
     assert report.choice.predicted is not None

@@ -23,6 +23,7 @@ from HyperPredictRegLib.selection.comparison import predicted_at
 from predictor_samples import QUICK, planted_examples
 from two_parameter_engine import NAME, PLACE, SPACE, RippleSettings, ripple_surface, slope
 
+from HyperPredictRegLab.evaluation import evaluate
 from HyperPredictRegLab.sweep.design import Design
 from HyperPredictRegLab.training.building import Description, build
 from HyperPredictRegLab.training.examples import examples_from
@@ -110,8 +111,10 @@ def test_training_learns_the_parameter_that_varies(engine: Engine, tmp_path: Pat
     runs, described = pd.DataFrame(rows), pd.DataFrame(features)
     examples = examples_from(runs, described)
     assert (examples.parameter.name, examples.held) == ("damping", {"step": 1.0})
-    with pytest.raises(InputError, match="2 parameters of the engine 'ripple' vary"):
-        examples_from(runs.assign(step=np.linspace(0.1, 1, len(runs))), described)
+    both = examples_from(runs.assign(step=np.linspace(0.1, 1, len(runs))), described)
+    assert both.space.names == ("damping", "step") and both.held == {} and both.settings.shape[-1] == 2
+    with pytest.raises(InputError, match="2 parameters vary"):
+        evaluate(both, {}, tmp_path)
 
     card = build(replace(examples, alignment={}), tmp_path, Description(), replace(QUICK, epochs=5))
     assert card.space.names == ("damping",) and card.held == {"step": 1.0}

@@ -21,9 +21,9 @@ from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.predictor.bundle import load_bundle
 from HyperPredictRegLib.predictor.card import bundled, read_card
 from HyperPredictRegLib.predictor.features import PairFeatures, pair_features
-from HyperPredictRegLib.predictor.network import basis_at, basis_size, falling, falling_steps, knots_for
 from HyperPredictRegLib.predictor.ood import broken_rules, feature_words, ood_of
 from HyperPredictRegLib.predictor.predictor import Predictor
+from HyperPredictRegLib.predictor.splines import basis_at, basis_size, falling, falling_steps, knots_for
 from HyperPredictRegLib.preprocessing.image_set import Inputs, Side
 from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
 from HyperPredictRegLib.results.job import DEFAULT_ENGINE
@@ -123,7 +123,7 @@ def test_bands_hold_nine_of_ten_on_people_that_calibrated_them_and_on_new_ones()
     fresh = planted_examples(pairs=80, seed=99)
     ensemble = trained.ensemble
     numbers = np.tile(ensemble.structure_numbers(fresh.labels), (len(fresh.pairs), 1))
-    predicted = ensemble.predict(ensemble.coefficients(fresh.features, fresh.tokens, numbers), fresh.values)
+    predicted = ensemble.predict(ensemble.coefficients(fresh.features, fresh.tokens, numbers), fresh.settings)
     dice, mean = dice_scores(predicted, fresh)
     assert 0.82 < (dice <= widths.dice).mean() <= 1
     assert 0.82 < (mean <= widths.mean_dice).mean() <= 1
@@ -299,14 +299,14 @@ def test_where_an_alignment_starts_does_not_matter_to_a_predictor(predictor: Pre
 def test_curves_run_over_any_parameter_and_fall_in_the_direction_that_regularizes(predictor: Predictor) -> None:
     """The same network over a linear parameter of which less regularizes more: the mirror image of its curves over λ."""
     ensemble = predictor.bundle.ensemble
-    up = ensemble.parameter
+    up = ensemble.space.first
     low, high = -float(up.strength(up.high)), -float(up.strength(up.low))
     down = replace(DOWN, scale="linear", low=low, high=high, default=low)
     card = replace(predictor.bundle.card, space=SearchSpace((down,)))
     trained = predictor.bundle.card.space.first
     here = SearchSpace((replace(down, low=-float(up.strength(trained.high)), high=-float(up.strength(trained.low))),))
     turned = Predictor(
-        replace(predictor.bundle, card=replace(card, space=here), ensemble=replace(ensemble, parameter=down))
+        replace(predictor.bundle, card=replace(card, space=here), ensemble=replace(ensemble, space=SearchSpace((down,))))
     )
     one, other = surface_of(predictor, features()), surface_of(turned, features())
     assert (np.diff(other.values[:, 0]) > 0).all()

@@ -139,7 +139,7 @@ def test_structures_that_count_move_the_suggestion() -> None:
     for row, name in enumerate(NAMES):
         weights = ticked_weights(view, row, ticked=True)
         assert weights == {name: 1.0}
-        ticked = panel_view(state(criterion=Criterion(structures=weights)))
+        ticked = panel_view(state(criterion=Criterion(rule="plateau", structures=weights)))
         assert ticked.rows[row].ticked and ticked.rows[row].weight == "1"
         found[name] = ticked.setting[WEIGHT]
         assert ticked_weights(ticked, row, ticked=False) == {}

@@ -150,8 +150,8 @@ def test_the_plateau_is_never_rougher_than_the_maximum_nor_too_low(surface: Pred
 
 def test_the_plateau_takes_the_largest_weight_within_the_tolerance() -> None:
     surface = curves_of(np.array([0.70, 0.80, 0.799, 0.798, 0.796, 0.6]), np.array([9, 0.4, 0.1, 0.01, 0, 0.0]))
-    assert chosen(surface, Criterion(tolerance=0.003)) == 3
-    assert chosen(surface, Criterion(tolerance=0.0)) == chosen(surface, Criterion(rule="maximum")) == 1
+    assert chosen(surface, Criterion(rule="plateau", tolerance=0.003)) == 3
+    assert chosen(surface, Criterion(rule="plateau", tolerance=0.0)) == chosen(surface, Criterion(rule="maximum")) == 1
 
 
 def test_caution_holds_the_upper_end_of_the_band_under_the_limit() -> None:
@@ -423,7 +423,7 @@ def test_the_second_repeat_goes_at_least_half_the_way_to_no_folding_and_the_thir
 def test_the_second_repeat_goes_beyond_half_the_way_if_the_criterion_does() -> None:
     failures = [trial(0.45, 3.0, PAPER), trial(0.5, 1.0, PAPER)]
     for tolerance, expected in ((0.0, 1.0), (0.5, 4.5)):
-        criterion = Criterion(tolerance=tolerance, structures={"structure 0": 1.0})
+        criterion = Criterion(rule="plateau", tolerance=tolerance, structures={"structure 0": 1.0})
         following = corrected(like_demons(factor=1.01), criterion, failures, SPACE)
         assert following is not None
         assert 0.6 < following[WEIGHT] <= expected

@@ -53,7 +53,7 @@ def test_the_plateau_gives_up_a_share_of_the_error_or_a_part_of_a_voxel(
 
 def test_the_plateau_is_as_wide_as_it_says() -> None:
     errors = errors_of(curves_of(np.array([0.9, 1.0, 0.98, 0.96, 0.5]), np.zeros(5)))  # 1.1, 1, 1.02, 1.04 and 1.5 mm
-    assert [chosen(replace(errors, voxel_mm=voxel), Criterion()) for voxel in (0.0, 0.5, 2.1)] == [2, 2, 3]
+    assert [chosen(replace(errors, voxel_mm=voxel), Criterion(rule="plateau")) for voxel in (0.0, 0.5, 2.1)] == [2, 2, 3]
 
 
 @pytest.mark.parametrize("rule", RULES)

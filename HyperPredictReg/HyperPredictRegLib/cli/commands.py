@@ -143,7 +143,7 @@ def register(  # noqa: PLR0913 - one parameter per option of the command; `optio
     prediction: Annotated[
         str | None, typer.Option(help="Finished prediction, its file or folder; what is left out is as in it.")
     ] = None,
-    rule: options.Rule = "plateau",
+    rule: options.Rule = "maximum",
     limit: options.Limit = "0.5",
     domain: options.Domain = "foreground",
     structures: options.Structures = None,
@@ -237,7 +237,7 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command; `option
     moving_channel: options.MovingChannel = None,
     channel_weight: options.ChannelWeight = None,
     engine: options.EngineName = None,
-    rule: options.Rule = "plateau",
+    rule: options.Rule = "maximum",
     limit: options.Limit = "0.5",
     domain: options.Domain = "foreground",
     structures: options.Structures = None,

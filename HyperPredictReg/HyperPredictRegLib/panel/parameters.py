@@ -81,7 +81,7 @@ class ParameterNode:
     movingChannel: vtkMRMLScalarVolumeNode
     engine: Engine = next(iter(Engine))
     preset: Preset = Preset.FAST
-    rule: Rule = Rule.PLATEAU
+    rule: Rule = Rule.MAXIMUM
     limitFolding: bool = True
     foldingLimit: Annotated[float, WithinRange(0.01, 100.0)] = 0.5
     foldingDomain: Domain = Domain.FOREGROUND

@@ -202,14 +202,14 @@ class SelfTest:
         fixed, _moving = self.addEggs()
         parameters = self.makeLogic().getParameterNode()
         parameters.fixedVolume = fixed
-        parameters.preset, parameters.rule, parameters.foldingLimit = Preset.STANDARD, Rule.MAXIMUM, 0.25
+        parameters.preset, parameters.rule, parameters.foldingLimit = Preset.STANDARD, Rule.PLATEAU, 0.25
         parameters.structureWeights = {"left hippocampus": 2.0}
         with self.savedScene() as scene:
             slicer.mrmlScene.Clear()
             slicer.util.loadScene(scene)
         restored = self.makeLogic().getParameterNode()
         self.assertEqual(restored.fixedVolume.GetName(), fixed.GetName())
-        self.assertEqual((restored.preset, restored.rule, restored.foldingLimit), (Preset.STANDARD, Rule.MAXIMUM, 0.25))
+        self.assertEqual((restored.preset, restored.rule, restored.foldingLimit), (Preset.STANDARD, Rule.PLATEAU, 0.25))
         self.assertEqual(dict(restored.structureWeights), {"left hippocampus": 2.0})
 
     def test_importingASceneChangesNoChoice(self):

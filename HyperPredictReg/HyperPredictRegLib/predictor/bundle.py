@@ -27,13 +27,36 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.files import read_bounded, writing_into
 from HyperPredictRegLib.core.json_records import to_json
 from HyperPredictRegLib.predictor.card import CARD_FILE, Card, read_card
-from HyperPredictRegLib.predictor.network import CurveNetwork, Ensemble, NetworkSettings, Reading, basis_size
+from HyperPredictRegLib.predictor.network import CHANCES, CurveNetwork, Ensemble, NetworkSettings, Reading, UsualShape
 from HyperPredictRegLib.predictor.ood import OodDetector
+from HyperPredictRegLib.predictor.splines import Knots, basis_size
 
 LEVEL = 0.9
 
 LEAST_FOLDING = 0.002
 """Percent. Below this, one voxel in fifty thousand, folding counts as none: its logarithm would be noise."""
+
+
+@dataclass(frozen=True)
+class OutlookWidths:
+    """How an outlook's uncalibrated numbers become bands and chances, so that they hold in domains never seen.
+
+    Attributes
+    ----------
+    curves : factors of the error scales of `OUTLOOK_CURVES`.
+    affine_error : factor of the affine error's scale.
+    chances : slope and offset by which each logit of `CHANCES` becomes that of the chance.
+    failed : chance from which an alignment is said to have failed.
+    usual : what the error's curves are drawn toward; None where there was nothing to learn it from.
+    domains : kinds of images that all of it was calibrated on.
+    """
+
+    curves: tuple[float, float, float]
+    affine_error: float
+    chances: tuple[tuple[float, float], tuple[float, float]]
+    failed: float
+    usual: UsualShape | None
+    domains: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +69,7 @@ class BandWidths:
     dice_unsegmented, mean_dice_unsegmented : without one.
     curves : of folding in the foreground, folding in the grid, and SD log-Jacobian.
     subjects : people that they were calibrated on.
+    outlook : of a network with an outlook.
     """
 
     dice: float
@@ -54,6 +78,7 @@ class BandWidths:
     mean_dice_unsegmented: float
     curves: tuple[float, float, float]
     subjects: int
+    outlook: OutlookWidths | None = None
 
 
 MOST_BYTES = 50_000_000
@@ -197,7 +222,8 @@ def save_bundle(bundle: Bundle, folder: Path) -> Card:
         "settings": asdict(ensemble.network.settings),
         "features": list(reading.features),
         "tokens": list(reading.tokens),
-        "knots": list(ensemble.knots),
+        # As of old where there is one parameter.
+        "knots": list(ensemble.knots[0]) if len(ensemble.knots) == 1 else [list(own) for own in ensemble.knots],
         "labels": list(ensemble.labels),
         "reading": {name: _tensor(getattr(reading, name)) for name in _READING},
         "ood": {name: _tensor(getattr(ood, name)) for name in _OOD},
@@ -270,30 +296,43 @@ def _assembled(card: Card, content: Any) -> Bundle:
     labels = tuple(content["labels"])
     if any(type(label) is not int for label in labels) or sorted(map(str, labels)) != sorted(card.structures):
         raise ValueError("its labels are not those on its card")
-    if len(card.space) > 1:
-        raise ValueError("its curves run over one parameter, and its card names several")
-    knots = tuple(_number(knot, "knots") for knot in content["knots"])
-    rising = all(a <= b for a, b in pairwise(knots)) and knots[0] < knots[-1]
-    counted = (len(features), len(tokens) + 1, len(labels), basis_size(knots))
-    if not rising or counted != (settings.pair_features, settings.token_features, settings.structures, settings.basis):
+    knots = _knots(content["knots"])
+    sizes = tuple(basis_size(own) for own in knots)
+    counted = (len(features), len(tokens) + 1, len(labels), math.prod(sizes))
+    if len(knots) != len(card.space) or settings.axes not in (sizes, () if len(sizes) == 1 else sizes):
+        raise ValueError("its curves run over other parameters than its card names")
+    if counted != (settings.pair_features, settings.token_features, settings.structures, settings.basis):
         raise ValueError("its features, labels or knots are not as many as its settings say")
+    widths = _widths(content["widths"])
+    if settings.outlook is not (widths.outlook is not None):
+        raise ValueError("its network and its widths do not tell the same things")
     shapes = dict.fromkeys(_READING[:2], (settings.members, len(features)))
     shapes |= dict.fromkeys(_READING[2:], (settings.members, len(tokens)))
     read = {name: _array(content["reading"][name], shape, name) for name, shape in shapes.items()}
     return Bundle(
         card,
-        Ensemble(_network(settings, content["network"]), Reading(features, tokens, **read), card.space.first, knots, labels),
-        _widths(content["widths"]),
+        Ensemble(_network(settings, content["network"]), Reading(features, tokens, **read), card.space, knots, labels),
+        widths,
         _ood(content),
     )
+
+
+def _knots(given: Any) -> Knots:
+    several = tuple(given) if all(isinstance(own, list | tuple) for own in given) else (given,)
+    knots = tuple(tuple(_number(knot, "knots") for knot in own) for own in several)
+    if not knots or any(len(own) < 2 or own[0] >= own[-1] or any(a > b for a, b in pairwise(own)) for own in knots):
+        raise ValueError("its knots do not rise")
+    return knots
 
 
 def _settings(given: Any) -> NetworkSettings:
     settings = NetworkSettings(**given)
     for name, most in _SIZES.items():
-        size = getattr(settings, name)
-        if type(size) is not int or not 1 <= size <= most:
-            raise ValueError(f"its setting {name} is {str(size)[:20]}, where 1 to {most} can be")
+        size, least = getattr(settings, name), int(name != "structures")
+        if type(size) is not int or not least <= size <= most:
+            raise ValueError(f"its setting {name} is {str(size)[:20]}, where {least} to {most} can be")
+    if type(settings.axes) is not tuple or type(settings.outlook) is not bool:
+        raise ValueError("its settings axes and outlook have another type")
     if not 0 <= _number(settings.dropout, "dropout") < 1:
         raise ValueError("its setting dropout is no share")
     return settings
@@ -330,10 +369,29 @@ def _ood(content: dict[str, Any]) -> OodDetector:
 
 def _widths(given: Any) -> BandWidths:
     curves = tuple(_number(width, "widths") for width in given["curves"])
-    widths = {name: _number(given[name], "widths") for name in given if name not in ("curves", "subjects")}
+    widths = {name: _number(given[name], "widths") for name in given if name not in ("curves", "subjects", "outlook")}
     if len(curves) != 3 or min(*curves, *widths.values()) < 0 or type(given["subjects"]) is not int or given["subjects"] < 1:
         raise ValueError("its widths of bands cannot be")
-    return BandWidths(**widths, curves=curves, subjects=given["subjects"])
+    outlook = None if given.get("outlook") is None else _outlook_widths(given["outlook"])
+    return BandWidths(**widths, curves=curves, subjects=given["subjects"], outlook=outlook)
+
+
+def _outlook_widths(given: Any) -> OutlookWidths:
+    curves = tuple(_number(width, "widths") for width in given["curves"])
+    affine_error, failed = (_number(given[name], "widths") for name in ("affine_error", "failed"))
+    chances = tuple((_number(slope, "widths"), _number(offset, "widths")) for slope, offset in given["chances"])
+    fits = len(curves) == 3 and len(chances) == len(CHANCES) and type(given["domains"]) is int and given["domains"] >= 1
+    if not fits or min(*curves, affine_error, *(slope for slope, _ in chances)) < 0 or not 0 < failed <= 1:
+        raise ValueError("its widths of an outlook cannot be")
+    usual = None if given["usual"] is None else _usual(given["usual"])
+    return OutlookWidths(curves, affine_error, chances, failed, usual, given["domains"])  # type: ignore[arg-type]
+
+
+def _usual(given: Any) -> UsualShape:
+    own, logarithms = _number(given["own"], "widths"), tuple(_number(one, "widths") for one in given["logarithms"])
+    if not 0 <= own <= 1 or not 2 <= len(logarithms) <= MOST_MEMBERS or max(map(abs, logarithms)) > 100:
+        raise ValueError("its usual shape cannot be")
+    return UsualShape(own, logarithms)
 
 
 def _array(tensor: Any, shape: tuple[int, ...], name: str) -> np.ndarray:

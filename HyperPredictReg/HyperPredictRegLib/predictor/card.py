@@ -19,6 +19,13 @@ from HyperPredictRegLib.spatial.structures import codes_of
 T = TypeVar("T")
 
 FORMAT = 2
+"""Of bundles that predict Dice and folding over one parameter."""
+
+OUTLOOK_FORMAT = 3
+"""Of bundles that tell errors in mm and chances, too, maybe over several parameters: earlier versions cannot read them."""
+
+ANY_PRESET = "any"
+"""Ends the name of the folder of a bundle that serves several presets."""
 CARD_FILE = "card.json"
 
 MOST_BYTES = 2_000_000
@@ -51,6 +58,9 @@ class Card:
     accuracy : measured on held-out people, by name; see the evaluation report.
     model_sha256 : checksum of ``model.pt``.
     held : values of the engine's other parameters, their defaults, that all examples were made with.
+    presets : those that it serves, if that is more than `preset`.
+    evidence_version : meaning of the evidence that it reads, see `evidence.VERSION`; "" if it reads none.
+    domains : kinds of images that it was trained or calibrated on, each with what was measured there when it was left out.
     """
 
     format: int
@@ -76,6 +86,13 @@ class Card:
     accuracy: dict[str, float]
     model_sha256: str = ""
     held: Setting = field(default_factory=dict)
+    presets: tuple[str, ...] = ()
+    evidence_version: str = ""
+    domains: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def serves(self, preset: str) -> bool:
+        """Tell whether it predicts registrations at a resolution preset."""
+        return preset in (self.presets or (self.preset,))
 
     def identified(self, labels: Collection[int], names: Mapping[int, str]) -> tuple[dict[int, int], dict[int, str], str]:
         """Return which of its structures the labels of a segmentation stand for, by `names` if these are known.
@@ -123,8 +140,10 @@ def read_card(folder: Path | str) -> Card:
     """
     path = Path(folder) / CARD_FILE
     card = read_record(Card, path, "The predictor's card", MOST_BYTES)
-    if card.format != FORMAT:
-        raise InputError(f"The predictor '{folder}' has format {card.format}, this version reads {FORMAT}: update either.")
+    if card.format not in (FORMAT, OUTLOOK_FORMAT):
+        raise InputError(
+            f"The predictor '{folder}' has format {card.format}, this version reads {FORMAT} and {OUTLOOK_FORMAT}: update either."
+        )
     wrong = _wrong(card)
     if wrong:
         raise InputError(f"The predictor's card '{path}' has {wrong} that cannot be: install the bundle again.")
@@ -133,10 +152,12 @@ def read_card(folder: Path | str) -> Card:
 
 def _wrong(card: Card) -> str:
     """Name what a card says that cannot be, in words; "" if all can."""
-    numbers = (*card.assumed.values(), *card.accuracy.values(), *card.held.values())
+    measured = [number for found in card.domains.values() for number in found.values()]
+    numbers = (*card.assumed.values(), *card.accuracy.values(), *card.held.values(), *measured)
     texts = (
         card.name, card.version, card.licence, card.engine, card.engine_version, card.settings_hash, card.preset,
-        card.features_version, card.preprocessing, card.training_data, *card.structures.values(),
+        card.features_version, card.preprocessing, card.training_data, *card.structures.values(), *card.presets,
+        card.evidence_version, *card.domains,
     )  # fmt: skip
     checks = (
         ("a text", all(len(text) <= MOST_LETTERS and text.isprintable() for text in texts)),
@@ -152,13 +173,20 @@ _LIBRARY = Path(__file__).resolve().parents[1]
 
 
 def bundled(engine: str, preset: str) -> Path | None:
-    """Return the folder of the bundle that predicts an engine at a preset, or None if there is none.
+    """Return the folder of the first of `all_bundled`, or None if there is none."""
+    return next(iter(all_bundled(engine, preset)), None)
+
+
+def all_bundled(engine: str, preset: str) -> tuple[Path, ...]:
+    """Return the folders of the bundles that predict an engine at a preset: one for this preset alone before one for several.
 
     Slicer and a source tree keep bundles in ``Resources/Models`` beside the library; pip installs them below ``share`` of the
     environment.
     """
-    for models in (_LIBRARY.parent / "Resources" / "Models", Path(sys.prefix) / "share" / "hyperpredictreg" / "models"):
-        folder = models / f"{engine}-{preset}"
-        if (folder / CARD_FILE).is_file():
-            return folder
-    return None
+    found = []
+    for name in (f"{engine}-{preset}", f"{engine}-{ANY_PRESET}"):
+        for models in (_LIBRARY.parent / "Resources" / "Models", Path(sys.prefix) / "share" / "hyperpredictreg" / "models"):
+            if (models / name / CARD_FILE).is_file():
+                found.append(models / name)
+                break
+    return tuple(folder for folder in found if folder.name.endswith(f"-{preset}") or read_card(folder).serves(preset))

@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy.interpolate import BSpline
 from torch import nn
 
-from HyperPredictRegLib.core.search_space import Parameter
-
-DEGREE = 3
-
-
-def knots_for(values: np.ndarray, count: int) -> tuple[float, ...]:
-    """Return `count` knots in rising order at even quantiles of `values` (n,), from the least to the greatest.
-
-    Where a sweep tried many settings, because something changes there, a curve can turn more.
-    """
-    return tuple(np.quantile(np.asarray(values, dtype=float), np.linspace(0, 1, count)).tolist())
-
-
-def basis_size(knots: Sequence[float]) -> int:
-    """Return the number of basis functions over `knots`."""
-    return len(knots) + DEGREE - 1
-
-
-def basis_at(values: np.ndarray, knots: Sequence[float]) -> np.ndarray:
-    """Evaluate the basis, shape (n, basis_size); each row is >= 0 and sums to 1.
-
-    A curve with non-increasing coefficients does not increase (de Boor, A Practical Guide to Splines, 1978, chapter XI).
-    `values` (n,) beyond the outermost knots take the basis of the nearest one: a curve is constant there.
-    """
-    padded = np.concatenate([np.repeat(knots[0], DEGREE), knots, np.repeat(knots[-1], DEGREE)])
-    inside = np.clip(np.asarray(values, dtype=float), knots[0], knots[-1])
-    return BSpline.design_matrix(inside, padded, DEGREE).toarray().astype(np.float32)
-
+from HyperPredictRegLib.core.search_space import SearchSpace
+from HyperPredictRegLib.predictor.splines import Knots, basis_at, falling, grid_axes, tensor_basis
 
 PAIR_CURVES = ("folding_foreground", "folding_grid", "sd_log_jacobian")
 """Natural logarithms of these are the pair's monotone curves, in this order."""
+
+OUTLOOK_CURVES = ("error", "error_95", "gain")
+"""Of a network with an outlook, in this order: natural logarithms of the median and of the 95th percentile over the foreground of
+how far the finished transform lies from the true one, in voxels of the evidence's grid, the second never below the first; and
+the share of what the affine step left of Dice, 1 - Dice, that deforming wins."""
+
+CHANCES = ("failed", "helps")
+"""Of a network with an outlook: that the alignment has failed, and that deforming helps at the best setting."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +35,13 @@ class NetworkSettings:
     members : members of the ensemble.
     pair_features, token_features : inputs per pair and per structure.
     structures : known structures; number 0 stands for any other.
-    basis : coefficients per curve.
+    basis : coefficients per curve, or per surface over several parameters.
     width : of the hidden layers.
     hidden_layers : of the pair's branch, 1 or 2.
     embedding : numbers that stand for a known structure.
     dropout : share of hidden numbers left out while training.
+    axes : size of each parameter's basis, whose product `basis` is; () stands for one parameter.
+    outlook : whether `OUTLOOK_CURVES`, `CHANCES` and the affine step's error are told, too.
     """
 
     members: int
@@ -70,6 +53,28 @@ class NetworkSettings:
     hidden_layers: int = 2
     embedding: int = 8
     dropout: float = 0.1
+    axes: tuple[int, ...] = ()
+    outlook: bool = False
+
+
+@dataclass(frozen=True)
+class OutlookCoefficients:
+    """What the network says of P pairs beyond folding and Dice.
+
+    Attributes
+    ----------
+    curves : of `OUTLOOK_CURVES`, shape (m, P, 3, K).
+    scale : of the logarithm of their errors' scales, same shape.
+    affine_error, affine_scale : natural logarithms of the affine step's median error in voxels and of the scale of its error,
+        shape (m, P).
+    chances : logits of `CHANCES`, shape (m, P, 2).
+    """
+
+    curves: torch.Tensor
+    scale: torch.Tensor
+    affine_error: torch.Tensor
+    affine_scale: torch.Tensor
+    chances: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class Coefficients:
     mean_scale : of the logarithm of the scale of mean Dice's error, shape (m, P, K).
     curves : of the logarithms of `PAIR_CURVES`, non-increasing in K, shape (m, P, 3, K).
     curves_scale : of the logarithm of their errors' scales, same shape.
+    outlook : None for a network without one.
     """
 
     dice: torch.Tensor
@@ -90,6 +96,7 @@ class Coefficients:
     mean_scale: torch.Tensor
     curves: torch.Tensor
     curves_scale: torch.Tensor
+    outlook: OutlookCoefficients | None = None
 
 
 class MemberLinear(nn.Module):
@@ -107,12 +114,48 @@ class MemberLinear(nn.Module):
         return torch.baddbmm(self.bias, flat, self.weight).unflatten(1, inputs.shape[1:-1])
 
 
+class OutlookHeads(nn.Module):
+    """What a network with an outlook tells of a pair: each from the hidden numbers, and straight from the features.
+
+    With few examples of few domains most of what can be learned is linear in what was measured of the pair itself.
+    """
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        m, w, k, f = settings.members, settings.width, settings.basis, settings.pair_features
+        count, small = len(OUTLOOK_CURVES), 0.1
+        numbers = 1 + len(CHANCES)
+        self.prior = nn.Parameter(torch.zeros(m, 1, count, k))
+        self.prior_numbers = nn.Parameter(torch.zeros(m, 1, numbers))
+        self.curves = MemberLinear(m, w, count * k, small)
+        self.curves_skip = MemberLinear(m, f, count * k, 0.0)
+        self.scale = MemberLinear(m, w, count * k, small)
+        self.numbers = MemberLinear(m, w, numbers, small)
+        self.numbers_skip = MemberLinear(m, f, numbers, 0.0)
+        self.affine_scale = MemberLinear(m, w, 1, small)
+
+    def forward(self, pairs: torch.Tensor, hidden: torch.Tensor) -> OutlookCoefficients:
+        """Return coefficients and numbers from standardised features (m, P, F) and hidden numbers (m, P, w)."""
+        count = len(OUTLOOK_CURVES)
+        curves = self.prior + (self.curves(hidden) + self.curves_skip(pairs)).unflatten(-1, (count, -1))
+        # The first lies at the median, so the second can only lie above it.
+        above = curves[:, :, :1] + nn.functional.softplus(curves[:, :, 1:2])
+        numbers = self.prior_numbers + self.numbers(hidden) + self.numbers_skip(pairs)
+        return OutlookCoefficients(
+            curves=torch.cat([curves[:, :, :1], above, curves[:, :, 2:]], dim=2),
+            scale=self.scale(hidden).unflatten(-1, (count, -1)) - 1.0,
+            affine_error=numbers[..., 0],
+            affine_scale=self.affine_scale(hidden)[..., 0] - 1.0,
+            chances=numbers[..., 1:],
+        )
+
+
 class CurveNetwork(nn.Module):
-    """Curves of Dice per structure, folding and SD log-Jacobian over one parameter, after HyperPredict (MELBA 2024, Figure 1).
+    """Dice per structure, folding and SD log-Jacobian over an engine's parameters, after HyperPredict (MELBA 2024, Figure 1).
 
     Unlike there, λ is no input: the network gives coefficients of a B-spline over the parameter (see
-    `Parameter.strength`), so that curves are smooth, folding never rises with more regularization, and thousands of λ cost one
-    product of matrices.
+    `Parameter.strength`), or of a tensor product of B-splines over several, so that curves are smooth, folding never rises with
+    more regularization, and thousands of settings cost one product of matrices.
     """
 
     def __init__(self, settings: NetworkSettings) -> None:
@@ -136,6 +179,7 @@ class CurveNetwork(nn.Module):
         self.curves_head = MemberLinear(m, w, len(PAIR_CURVES) * k, small)
         self.curves_scale_head = MemberLinear(m, w, len(PAIR_CURVES) * k, small)
         self.dropout = nn.Dropout(s.dropout)
+        self.outlook = OutlookHeads(s) if s.outlook else None
 
     def forward(self, pairs: torch.Tensor, tokens: torch.Tensor, structures: torch.Tensor) -> Coefficients:
         """Return the curves' coefficients.
@@ -159,8 +203,9 @@ class CurveNetwork(nn.Module):
             dice=self.prior[:, structures] + self.dice_head(joint) + self.token_skip(tokens),
             dice_scale=self.dice_scale_head(joint) - 2.0,
             mean_scale=self.mean_scale_head(hidden) - 4.0,
-            curves=falling(steps),
+            curves=falling(steps, self.settings.axes),
             curves_scale=self.curves_scale_head(hidden).unflatten(-1, (len(PAIR_CURVES), -1)) - 1.0,
+            outlook=None if self.outlook is None else self.outlook(pairs, hidden),
         )
 
 
@@ -168,18 +213,6 @@ def _drawn(fill: Callable[[torch.Tensor], torch.Tensor], *shape: int) -> torch.T
     """Return random numbers; on the "meta" device, which holds none, drawing them would load all of torch's compiler."""
     empty = torch.empty(shape)
     return empty if empty.is_meta else fill(empty)
-
-
-def falling(steps: torch.Tensor) -> torch.Tensor:
-    """Turn free numbers (..., K) into non-increasing ones: the first stays, each further one lies softplus(step) lower."""
-    drops = nn.functional.softplus(steps[..., 1:])
-    return torch.cat([steps[..., :1], steps[..., :1] - drops.cumsum(dim=-1)], dim=-1)
-
-
-def falling_steps(values: torch.Tensor, least: float = 0.02) -> torch.Tensor:
-    """Invert `falling`; where `values` (..., K) do not fall by at least `least` they are taken to."""
-    drops = (values[..., :-1] - values[..., 1:]).clamp(min=least)
-    return torch.cat([values[..., :1], drops + torch.log(-torch.expm1(-drops))], dim=-1)
 
 
 CLIP = 3.0
@@ -219,6 +252,24 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class MemberOutlook:
+    """Uncalibrated outlook of P pairs; error scales are of the numbers as given here.
+
+    Attributes
+    ----------
+    curves, scale : `OUTLOOK_CURVES`, shape (P, 3, n).
+    affine_error, affine_scale : logarithm of the affine step's median error in voxels, shape (P,).
+    chances : logits of `CHANCES`, shape (P, 2).
+    """
+
+    curves: np.ndarray
+    scale: np.ndarray
+    affine_error: np.ndarray
+    affine_scale: np.ndarray
+    chances: np.ndarray
+
+
+@dataclass(frozen=True)
 class MemberCurves:
     """Uncalibrated predictions of P pairs; error scales are of the numbers as given here.
 
@@ -227,6 +278,7 @@ class MemberCurves:
     dice_logit, dice_scale : shape (P, S, n).
     mean_dice, mean_scale : shape (P, n).
     curves, curves_scale : logarithms of `PAIR_CURVES`, shape (P, 3, n).
+    outlook : None from an ensemble without one.
     """
 
     dice_logit: np.ndarray
@@ -235,6 +287,38 @@ class MemberCurves:
     mean_scale: np.ndarray
     curves: np.ndarray
     curves_scale: np.ndarray
+    outlook: MemberOutlook | None = None
+
+
+@dataclass(frozen=True)
+class UsualShape:
+    """How the logarithm of the error usually runs along the first parameter, and how much a pair's own evidence says against it.
+
+    The evidence of one pair is noisy, so its curve is drawn toward the usual one (after James and Stein, 1961).
+
+    Attributes
+    ----------
+    own : weight of a pair's own curve, 0 to 1.
+    logarithms : of the error, less their mean, at even shares of the way from the least to the most regularizing end.
+    """
+
+    own: float
+    logarithms: tuple[float, ...]
+
+    def correction(self, curves: np.ndarray, shares: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Return what is added to the logarithms of the error, shape (P, 1, n) or (1, 1, n).
+
+        Parameters
+        ----------
+        curves : of each pair at the shares of `logarithms`, shape (P, len(logarithms)).
+        shares : of the settings' first parameter, flat.
+        shape : of the settings, (n, h) or (P, n, h).
+        """
+        pull = (1 - self.own) * (np.array(self.logarithms) - (curves - curves.mean(axis=1, keepdims=True)))
+        places = np.linspace(0, 1, len(self.logarithms))
+        rows = shares.reshape((1, -1) if len(shape) == 2 else (shape[0], -1))
+        rows = np.broadcast_to(rows, (len(pull), rows.shape[1]))
+        return np.stack([np.interp(row, places, own) for row, own in zip(rows, pull, strict=True)])[:, None].astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -245,15 +329,15 @@ class Ensemble:
     ----------
     network : all members.
     reading : how features become inputs.
-    parameter : over which its curves run.
-    knots : of it as `Parameter.strength` gives it, rising.
+    space : the parameters over which its curves run.
+    knots : of each as `Parameter.strength` gives it, rising.
     labels : the known structures' label values; structure number n + 1 is ``labels[n]``.
     """
 
     network: CurveNetwork
     reading: Reading
-    parameter: Parameter
-    knots: tuple[float, ...]
+    space: SearchSpace
+    knots: Knots
     labels: tuple[int, ...]
 
     def coefficients(self, features: np.ndarray, tokens: np.ndarray, structures: np.ndarray) -> Coefficients:
@@ -270,53 +354,99 @@ class Ensemble:
         values: np.ndarray,
         members: Sequence[int] | None = None,
         present: np.ndarray | None = None,
+        usual: UsualShape | None = None,
     ) -> MemberCurves:
-        """Evaluate curves at values of the parameter.
+        """Evaluate curves at settings.
 
         Parameters
         ----------
-        values : shape (n,) for all pairs or (P, n); NaN gives numbers without a meaning.
+        values : shape (n, h) for all pairs or (P, n, h); NaN gives numbers without a meaning.
         members : which members count; default: all. Their mean is the prediction, their spread adds to the scale.
         present : which structures count for mean Dice, boolean (P, S); default: all.
+        usual : what the error's curves are drawn toward; None leaves them as the network has them.
         """
-        basis = torch.as_tensor(self.basis(values))
-        equation = "psk,nk->psn" if basis.ndim == 2 else "psk,pnk->psn"
+        at = self._evaluator(values)
         pick = slice(None) if members is None else list(members)
         with torch.inference_mode():
-            dice, dice_scale = self._mixed(coefficients.dice[pick], coefficients.dice_scale[pick], basis, equation)
-            curves, curves_scale = self._mixed(coefficients.curves[pick], coefficients.curves_scale[pick], basis, equation)
+            dice, dice_scale = _mixed(coefficients.dice[pick], coefficients.dice_scale[pick], at)
+            curves, curves_scale = _mixed(coefficients.curves[pick], coefficients.curves_scale[pick], at)
             probability = torch.sigmoid(dice)
             if present is None:
                 mean = probability.mean(dim=1)
             else:
                 weight = torch.as_tensor(present, dtype=torch.float32)[..., None]
                 mean = (probability * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-            scale = torch.einsum(equation.replace("s", ""), coefficients.mean_scale[pick].mean(dim=0), basis).exp()
-        return MemberCurves(*(part.numpy() for part in (dice, dice_scale, mean, scale, curves, curves_scale)))
+            scale = at(coefficients.mean_scale[pick].mean(dim=0)[:, None])[:, 0].exp()
+            outlook = None if coefficients.outlook is None else _outlook(coefficients.outlook, pick, at)
+        if coefficients.outlook is not None and outlook is not None and usual is not None:
+            line = self.along_first(len(usual.logarithms))
+            with torch.inference_mode():
+                own = _outlook(coefficients.outlook, pick, self._evaluator(line)).curves[:, 0]
+            curves_told = outlook.curves.copy()
+            curves_told[:, :2] += usual.correction(own, self.space.shares(values.reshape(-1, len(self.space)))[:, 0], values.shape)
+            outlook = replace(outlook, curves=curves_told)
+        told = (dice.numpy(), dice_scale.numpy(), mean.numpy(), scale.numpy(), curves.numpy(), curves_scale.numpy())
+        return MemberCurves(*told, outlook=outlook)
 
-    @staticmethod
-    def _mixed(
-        values: torch.Tensor, scales: torch.Tensor, basis: torch.Tensor, equation: str
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Average members before the basis is applied, which is linear; their spread comes from the coefficients' deviations."""
-        centre = values.mean(dim=0)
-        curve = torch.einsum(equation, centre, basis)
-        variance = torch.einsum(equation, scales.mean(dim=0), basis).mul_(2).exp_()
-        if len(values) > 1:
-            for member in values - centre:
-                variance += torch.einsum(equation, member, basis).square_() / len(values)
-        return curve, variance.sqrt_()
+    def _evaluator(self, values: np.ndarray) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return what turns coefficients (P, C, K) into curves (P, C, n) at `values`."""
+        axes = grid_axes(values) if values.ndim == 2 and values.shape[1] > 1 else None
+        if axes is None:
+            basis = torch.as_tensor(self.basis(values))
+            equation = "psk,nk->psn" if basis.ndim == 2 else "psk,pnk->psn"
+            return lambda coefficients: torch.einsum(equation, coefficients, basis)
+        # Parameter by parameter: a fifth of the work.
+        turned = [basis_at(p.strength(axis), own) for p, axis, own in zip(self.space, axes, self.knots, strict=True)]
+        bases = [torch.as_tensor(basis) for basis in turned]
+
+        def at_grid(coefficients: torch.Tensor) -> torch.Tensor:
+            grid = coefficients.unflatten(-1, [basis.shape[1] for basis in bases])
+            for basis in reversed(bases):
+                # The axis that was just evaluated goes to the front of the parameters' axes.
+                grid = (grid @ basis.T).movedim(-1, 2)
+            return grid.flatten(2)
+
+        return at_grid
+
+    def along_first(self, count: int) -> np.ndarray:
+        """Return settings (count, h) at even shares of the first parameter's way to its strongest end, the others at defaults."""
+        shares = np.repeat(self.space.shares(self.space.rows([self.space.defaults])), count, axis=0)
+        shares[:, 0] = np.linspace(0, 1, count)
+        return self.space.at_shares(shares)
 
     def basis(self, values: np.ndarray) -> np.ndarray:
-        """Return the basis at values of the parameter of any shape (...), shape (..., K)."""
-        turned = self.parameter.strength(values)
-        flat = basis_at(np.where(np.isnan(turned), self.knots[0], turned).ravel(), self.knots)
-        return flat.reshape(*turned.shape, -1)
+        """Return the basis at settings of shape (..., h), shape (..., K)."""
+        turned = np.stack([p.strength(values[..., n]) for n, p in enumerate(self.space)], axis=-1)
+        low = np.array([knots[0] for knots in self.knots])
+        flat = tensor_basis(np.where(np.isnan(turned), low, turned).reshape(-1, len(self.knots)), self.knots)
+        return flat.reshape(*turned.shape[:-1], -1)
 
     def structure_numbers(self, labels: Sequence[int]) -> np.ndarray:
         """Return each label's structure number, 0 for one that was never learned."""
         places = {label: n + 1 for n, label in enumerate(self.labels)}
         return np.array([places.get(label, 0) for label in labels])
+
+
+def _mixed(
+    values: torch.Tensor, scales: torch.Tensor, at: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Average members before the basis is applied, which is linear; their spread comes from the coefficients' deviations."""
+    centre = values.mean(dim=0)
+    curve = at(centre)
+    variance = at(scales.mean(dim=0)).mul_(2).exp_()
+    if len(values) > 1:
+        for member in values - centre:
+            variance += at(member).square_() / len(values)
+    return curve, variance.sqrt_()
+
+
+def _outlook(
+    found: OutlookCoefficients, pick: slice | list[int], at: Callable[[torch.Tensor], torch.Tensor]
+) -> MemberOutlook:
+    curves, scale = _mixed(found.curves[pick], found.scale[pick], at)
+    affine = found.affine_error[pick]
+    spread = (found.affine_scale[pick].mean(dim=0).mul(2).exp() + affine.var(dim=0, unbiased=False)).sqrt()
+    return MemberOutlook(*(p.numpy() for p in (curves, scale, affine.mean(0), spread, found.chances[pick].mean(0))))
 
 
 def named_row(named: Mapping[str, float], names: Sequence[str]) -> np.ndarray:

@@ -112,8 +112,13 @@ class OodDetector:
         standard = np.nan_to_num((features - self.mean) / self.sd)
         return np.sqrt(np.einsum("pf,fg,pg->p", standard, self.precision, standard).clip(0) / len(self.features))
 
-    def reliability(self, named: Mapping[str, float]) -> Reliability:
-        """Judge a pair by its features; unreliable where these, or what they are compared with, are not numbers."""
+    def reliability(self, named: Mapping[str, float], *, unlike_is_uncertain: bool = False) -> Reliability:
+        """Judge a pair by its features; unreliable where these, or what they are compared with, are not numbers.
+
+        Parameters
+        ----------
+        unlike_is_uncertain : whether a pair unlike all others is merely uncertain, because failure is measured otherwise.
+        """
         row = named_row(named, self.features)
         rules = broken_rules(named)
         unknown = [name for name in self.features if not np.isfinite(named.get(name, 0.0))]
@@ -129,7 +134,8 @@ class OodDetector:
             return Reliability("reliable")
         standard = np.nan_to_num((row - self.mean) / self.sd)
         unusual = [feature_words(self.features[n], standard[n]) for n in np.argsort(-np.abs(standard))[:3]]
-        level = "uncertain" if distance < self.unreliable and not rules else "unreliable"
+        usable = unlike_is_uncertain or (distance < self.unreliable and not rules)
+        level = "uncertain" if usable else "unreliable"
         judged = "unlike anything" if level == "unreliable" else "unlike most of what"
         numbers = f"distance {distance:.2f}, usual is below {self.uncertain:.2f}"
         message = f"The pair is {judged} the predictor was trained on ({numbers})."

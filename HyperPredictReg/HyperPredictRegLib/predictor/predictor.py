@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from HyperPredictRegLib.alignment import AlignmentSettings
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.json_records import from_plain
-from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
+from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines.base import Engine, settings_hash
-from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING, Bundle, load_bundle
+from HyperPredictRegLib.predictor.bands import (
+    LEAST_DICE_REACH,
+    chances,
+    dice_band,
+    error_bands,
+    falling_band,
+    log_band,
+    outlook_of,
+)
+from HyperPredictRegLib.predictor.bundle import Bundle, load_bundle
+from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
 from HyperPredictRegLib.predictor.features import VERSION, PairFeatures
 from HyperPredictRegLib.predictor.network import MemberCurves, named_row
 from HyperPredictRegLib.predictor.ood import UNCERTAIN_WIDENING, at_most
 from HyperPredictRegLib.preprocessing import VERSION as PREPROCESSING_VERSION
-from HyperPredictRegLib.results.prediction import Band, PredictionSurface, Reliability
+from HyperPredictRegLib.results.prediction import Band, Outlook, PredictionSurface, Reliability
 
 GRID = 300
-"""Settings per surface where none are asked for: finer than any difference that could be seen."""
+"""Settings per surface over one parameter where none are asked for: finer than any difference that could be seen."""
 
-LEAST_DICE_REACH, LEAST_LOG_REACH = 0.001, 0.01
-"""Bands reach at least so far to either side, however sure the networks are: in Dice, and of SD log-Jacobian as a share.
+GRID_OF_SEVERAL = 64
+"""Settings per parameter of a surface over several."""
 
-Calibration cannot vouch for less: where a setting is chosen, a Dice of 0.001 counts as no difference. Folding is known to
-`LEAST_FOLDING` only, because in calibration everything below counted as none.
-"""
+EVIDENCE = "evidence_"
+"""How the names of what was learned begin that is evidence about a pair."""
 
 _STARTS = ("start", "multi_start")
 """How fields of `AlignmentSettings` begin that say from where to search, but not for what."""
@@ -74,9 +83,11 @@ class Predictor:
                 card.engine_version == info.version,
                 f"it predicts another version of the engine ({card.engine_version}, this is {info.version}): {newer}",
             ),
-            (len(card.space) == 1, "it predicts several parameters at once: update HyperPredictReg"),
             (same and card.held == held, f"the engine's parameters have changed since it was trained: {newer}"),
-            (card.preset == preset, f"it predicts another preset ('{card.preset}', the job has '{preset}'): choose that one"),
+            (
+                card.serves(preset),
+                f"it predicts another preset ('{card.preset}', the job has '{preset}'): choose that one",
+            ),
             (
                 card.settings_hash == settings_hash(engine, settings),
                 "it predicts the engine with other settings: leave these as they were when it was trained",
@@ -89,6 +100,10 @@ class Predictor:
             (
                 card.features_version == VERSION,
                 f"it reads other features (version {card.features_version}, this is {VERSION}): {newer}",
+            ),
+            (
+                card.evidence_version in ("", EVIDENCE_VERSION),
+                f"it reads other evidence (version {card.evidence_version}, this is {EVIDENCE_VERSION}): {newer}",
             ),
         ):
             if not fits:
@@ -108,16 +123,19 @@ class Predictor:
         values: np.ndarray | None = None,
         names: Mapping[int, str] | None = None,
         *,
+        evidence: Mapping[str, float] | None = None,
         within: SearchSpace | None = None,
         doubts: Sequence[str] = (),
         refusals: Sequence[str] = (),
     ) -> tuple[PredictionSurface, Reliability, tuple[str, ...]]:
-        """Predict Dice, folding and SD log-Jacobian for all settings in one call; return reliability and warnings, too.
+        """Predict Dice, error, folding and SD log-Jacobian for all settings in one call; return reliability and warnings, too.
 
         Parameters
         ----------
         features : of the pair; its tokens decide which structures are predicted. Without any, those that were trained on are.
-        values : settings, shape (n, 1), rising; default: `GRID` over the trained range.
+        values : settings, shape (n, h), rising where h is 1; default: a regular grid over the trained range, `GRID` or
+            `GRID_OF_SEVERAL` a side.
+        evidence : as `evidence.as_features` gives it; needed where `reads_evidence`.
         names : of the structures of the tokens, by label value; see `Card.identified`.
         within : what the engine accepts for this pair: nothing else is predicted.
         doubts, refusals : sentences on the pair, which make it uncertain at best, or unreliable.
@@ -127,26 +145,36 @@ class Predictor:
         InputError : a value lies outside of the range that the predictor was trained on, or of `within`, nothing is left of that
             range, or the bundle gives no finite numbers.
         """
-        card, ensemble = self.bundle.card, self.bundle.ensemble
+        card = self.bundle.card
         space = self._space(within)
-        values = space.grid(GRID) if values is None else np.asarray(values, dtype=float).reshape(-1, 1)
-        self._check_range(values, space.first)
-        labels = tuple(features.tokens) or ensemble.labels
-        reading = ensemble.reading
-        row = named_row(card.assumed | features.pair, reading.features)[None]
-        tokens = np.array([[named_row(features.tokens.get(label, {}), reading.tokens) for label in labels]])
+        count = GRID if len(space) == 1 else GRID_OF_SEVERAL
+        values = space.grid(count) if values is None else np.asarray(values, dtype=float).reshape(-1, len(space))
+        self._check_range(values, space)
+        labels = tuple(features.tokens) or self.bundle.ensemble.labels
         if features.tokens:
             codes, called, note = card.identified(labels, names or {})
         else:
             codes, called, note = {label: label for label in labels}, {label: card.structures[str(label)] for label in labels}, ""
-        numbers = ensemble.structure_numbers([codes.get(label, -1) for label in labels])
-        found = ensemble.predict(ensemble.coefficients(row, tokens, numbers[None]), values[:, 0])
-        reliability = at_most(self.bundle.ood.reliability(features.pair), doubts, refusals)
-        surface = self._surface(found, space, values, called, bool(features.tokens), reliability, numbers > 0)
+        numbers = self.bundle.ensemble.structure_numbers([codes.get(label, -1) for label in labels])
+        found = self._found(features, evidence, labels, numbers, values)
+        reliability = self._reliability(found, features, evidence, doubts, refusals)
+        # Who was taught no names told all structures by their shape, so all of them are what was calibrated.
+        nameless = not self.bundle.ensemble.labels
+        surface = self._surface(found, space, values, called, bool(features.tokens), reliability, (numbers > 0) | nameless)
+        if found.outlook is not None and self.bundle.widths.outlook is not None:
+            named = self._named(features, evidence)
+            bands = error_bands(found.outlook, self.bundle.widths.outlook, _wide(reliability), _unit_mm(named))
+            surface = replace(
+                surface,
+                mean_dice=surface.mean_dice if called else None,
+                error_mm=bands[0],
+                error_95_mm=bands[1],
+                voxel_mm=math.exp(named.get("log_voxel_mm", 0.0)),
+            )
         if not _finite(surface):
             raise InputError(f"The predictor '{card.name}' gives numbers that are not finite: it is damaged. Install it again.")
-        unknown = [called[label] for label, number in zip(labels, numbers, strict=True) if number == 0]
-        warnings = [note] if note else []
+        unknown = [called[label] for label, number in zip(labels, numbers, strict=True) if number == 0 and not nameless]
+        warnings = [note] if note and not nameless else []
         if unknown:
             warnings.append(
                 f"Not among the structures that the predictor '{card.name}' was trained on, so predicted from their shape "
@@ -154,19 +182,86 @@ class Predictor:
             )
         return surface, reliability, tuple(warnings)
 
+    def outlook(
+        self,
+        features: PairFeatures,
+        surface: PredictionSurface,
+        reliability: Reliability,
+        evidence: Mapping[str, float] | None = None,
+    ) -> Outlook | None:
+        """Return what to expect of a pair whatever the setting, None from a bundle that does not tell.
+
+        Parameters
+        ----------
+        surface, reliability : what `predict` returned for `features` and `evidence`.
+        """
+        widths = self.bundle.widths.outlook
+        if widths is None:
+            return None
+        found = self._found(features, evidence, (), np.zeros(0, dtype=int), surface.values).outlook
+        unit_mm = _unit_mm(self._named(features, evidence))
+        return None if found is None else outlook_of(found, widths, _wide(reliability), unit_mm)
+
+    def _found(
+        self,
+        features: PairFeatures,
+        evidence: Mapping[str, float] | None,
+        labels: Sequence[int],
+        numbers: np.ndarray,
+        values: np.ndarray,
+    ) -> MemberCurves:
+        ensemble, reading = self.bundle.ensemble, self.bundle.ensemble.reading
+        row = named_row(self.bundle.card.assumed | self._named(features, evidence), reading.features)[None]
+        rows = [named_row(features.tokens.get(label, {}), reading.tokens) for label in labels]
+        tokens = np.array(rows, dtype=float).reshape(1, len(labels), len(reading.tokens))
+        widths = self.bundle.widths.outlook
+        usual = None if widths is None else widths.usual
+        return ensemble.predict(ensemble.coefficients(row, tokens, numbers[None]), values, usual=usual)
+
+    @property
+    def reads_evidence(self) -> bool:
+        """Tell whether it needs the evidence about a pair, which takes longer to find than features."""
+        return bool(self.bundle.card.evidence_version)
+
+    def _named(self, features: PairFeatures, evidence: Mapping[str, float] | None) -> dict[str, float]:
+        """Return features and evidence by the names under which they were learned."""
+        if self.reads_evidence and evidence is None:
+            raise InputError(f"The predictor '{self.bundle.card.name}' reads evidence about the pair: give it, or use none.")
+        return features.pair | {f"{EVIDENCE}{name}": value for name, value in (evidence or {}).items()}
+
+    def _reliability(
+        self,
+        found: MemberCurves,
+        features: PairFeatures,
+        evidence: Mapping[str, float] | None,
+        doubts: Sequence[str],
+        refusals: Sequence[str],
+    ) -> Reliability:
+        """Judge a pair: with an outlook by what was measured of this very pair, else by how unlike the training pairs it is."""
+        widths = self.bundle.widths.outlook
+        named = self._named(features, evidence)
+        if widths is None or found.outlook is None:
+            return at_most(self.bundle.ood.reliability(named), doubts, refusals)
+        failed, _ = chances(found.outlook, widths)
+        if failed >= widths.failed:
+            why = f"The alignment has probably failed (chance {100 * failed:.0f} %): check it before anything else."
+            refusals = (*refusals, why)
+        return at_most(self.bundle.ood.reliability(named, unlike_is_uncertain=True), doubts, refusals)
+
     def _space(self, within: SearchSpace | None) -> SearchSpace:
         space = self.bundle.card.space
         for accepted in () if within is None else within.only(space.names):
             space = space.narrowed(accepted.name, accepted.low, accepted.high)
         return space
 
-    def _check_range(self, values: np.ndarray, parameter: Parameter) -> None:
-        wrong = values[~parameter.holds(values)]
-        if wrong.size:
-            raise InputError(
-                f"{parameter.text(wrong[0])} lies outside of what the predictor '{self.bundle.card.name}' was trained on "
-                f"({parameter.low:g} to {parameter.high:g}): it will not extrapolate."
-            )
+    def _check_range(self, values: np.ndarray, space: SearchSpace) -> None:
+        for column, parameter in enumerate(space):
+            wrong = values[~parameter.holds(values[:, column]), column]
+            if wrong.size:
+                raise InputError(
+                    f"{parameter.text(wrong[0])} lies outside of what the predictor '{self.bundle.card.name}' was trained on "
+                    f"({parameter.low:g} to {parameter.high:g}): it will not extrapolate."
+                )
 
     def _surface(
         self,
@@ -179,15 +274,15 @@ class Predictor:
         trained: np.ndarray,
     ) -> PredictionSurface:
         widths = self.bundle.widths
-        wide = 1.0 if reliability.level == "reliable" else UNCERTAIN_WIDENING
+        wide = _wide(reliability)
         dice_width = widths.dice if segmented else widths.dice_unsegmented
         mean_width = widths.mean_dice if segmented else widths.mean_dice_unsegmented
         mean = found.mean_dice[0]
-        dice = _dice_band(found.dice_logit[0], wide * dice_width * found.dice_scale[0])
+        dice = dice_band(found.dice_logit[0], wide * dice_width * found.dice_scale[0])
         # Calibrated is the mean of what was trained on. Of what was not, only each band is known, so errors may go together.
-        share = float(trained.mean())
+        share = float(trained.mean()) if len(trained) else 1.0
         reach = np.maximum(wide * mean_width * found.mean_scale[0], LEAST_DICE_REACH)
-        below, above = (share * reach + (~trained[:, None] * one).sum(axis=0) / len(trained)
+        below, above = (share * reach + (~trained[:, None] * one).sum(axis=0) / max(len(trained), 1)
                         for one in (dice.value - dice.lower, dice.upper - dice.value))  # fmt: skip
         return PredictionSurface(
             space=space,
@@ -196,39 +291,21 @@ class Predictor:
             labels=tuple(called),
             dice=dice,
             mean_dice=Band(mean, np.clip(mean - below, 0, 1), np.clip(mean + above, 0, 1)),
-            folding_foreground=_falling_band(found, 0, wide * widths.curves[0], space.first),
-            folding_grid=_falling_band(found, 1, wide * widths.curves[1], space.first),
-            sd_log_jacobian=_log_band(found.curves[0, 2], wide * widths.curves[2] * found.curves_scale[0, 2]),
+            folding_foreground=falling_band(found, 0, wide * widths.curves[0], space, values),
+            folding_grid=falling_band(found, 1, wide * widths.curves[1], space, values),
+            sd_log_jacobian=log_band(found.curves[0, 2], wide * widths.curves[2] * found.curves_scale[0, 2]),
             held=self.bundle.card.held,
         )
 
 
+def _wide(reliability: Reliability) -> float:
+    return 1.0 if reliability.level == "reliable" else UNCERTAIN_WIDENING
+
+
+def _unit_mm(named: Mapping[str, float]) -> float:
+    """Return the length in which errors were learned: a voxel of the evidence's grid, or of the working grid without any."""
+    return math.exp(named.get(f"{EVIDENCE}log_spacing_mm", named.get("log_voxel_mm", 0.0)))
+
+
 def _finite(surface: PredictionSurface) -> bool:
     return all(np.isfinite(part).all() for band in surface.bands.values() for part in (band.value, band.lower, band.upper))
-
-
-def _dice_band(logit: np.ndarray, reach: np.ndarray) -> Band:
-    centre = torch.as_tensor(logit)
-    half = torch.as_tensor(reach)
-    value, lower, upper = (torch.sigmoid(part).numpy() for part in (centre, centre - half, centre + half))
-    lower = np.clip(np.minimum(lower, value - LEAST_DICE_REACH), 0, 1)
-    return Band(value, lower, np.clip(np.maximum(upper, value + LEAST_DICE_REACH), 0, 1))
-
-
-def _log_band(logarithm: np.ndarray, reach: np.ndarray) -> Band:
-    reach = np.maximum(reach, LEAST_LOG_REACH)
-    return Band(np.exp(logarithm), np.exp(logarithm - reach), np.exp(logarithm + reach))
-
-
-def _falling_band(found: MemberCurves, number: int, width: float, parameter: Parameter) -> Band:
-    """Return folding in percent, never rising as the parameter regularizes more.
-
-    Less than can be told from none is none, and none is known to that only.
-    """
-    toward_strong = slice(None, None, parameter.sign)
-    band = _log_band(found.curves[0, number], width * found.curves_scale[0, number])[toward_strong]
-    lower = np.minimum.accumulate(band.lower)
-    upper = np.maximum.accumulate(band.upper[::-1])[::-1]
-    value, lower = (np.where(part < LEAST_FOLDING, 0.0, np.minimum(part, 100.0)) for part in (band.value, lower))
-    upper = np.clip(upper, LEAST_FOLDING, 100.0)
-    return Band(value, np.clip(lower, 0.0, upper - LEAST_FOLDING), upper)[toward_strong]

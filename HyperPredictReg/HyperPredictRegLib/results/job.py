@@ -47,7 +47,7 @@ class Criterion:
         true ones: on 152 pairs of real people 0.001 predicted came out as 0.0029 against the best λ.
     """
 
-    rule: str = "plateau"
+    rule: str = "maximum"
     folding_limit: float | None = 0.5
     domain: str = "foreground"
     cautious: bool = True

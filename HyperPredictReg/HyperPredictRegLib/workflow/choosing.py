@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
@@ -11,9 +12,10 @@ from HyperPredictRegLib.core.progress import CancelCheck, Progress, never, silen
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines.base import engine_used
 from HyperPredictRegLib.predictor.card import Card
+from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.results.prediction import Choice, Prediction
 from HyperPredictRegLib.workflow.bootstrapping import predicted_by_bootstrap
-from HyperPredictRegLib.workflow.planning import Plan, bundle_folder, fitting_card, load_predictor
+from HyperPredictRegLib.workflow.planning import Plan, bundle_folders, fitting_card, load_predictor
 from HyperPredictRegLib.workflow.preparing import Prepared
 from HyperPredictRegLib.workflow.reusing import chosen_by
 
@@ -60,7 +62,9 @@ def choose_setting(
     if job.predictor == "none":
         return _fixed(prepared.space, None, "the job asks for no prediction"), None
     trained, card, why = _trained(plan, prepared, cancelled)
-    if trained is not None and (trained.reliability.level != "unreliable" or prepared.alignment.refusals):
+    # With an outlook, unreliable means that failure was measured, which trying more settings would not cure.
+    told = trained is not None and (prepared.alignment.refusals or trained.outlook is not None)
+    if trained is not None and (told or trained.reliability.level != "unreliable"):
         return trained.choice, trained
     if not at_any_cost and plan.engine.info.kind != "built-in":
         return _fixed(prepared.space, card, f"{why}, and trying settings with this engine takes long"), trained
@@ -75,15 +79,27 @@ def choose_setting(
 
 
 def _trained(plan: Plan, prepared: Prepared, cancelled: CancelCheck) -> tuple[Prediction | None, Card | None, str]:
-    """Return what a trained predictor says of the pair, the card whose fixed setting suits it, and why it cannot serve."""
-    folder = bundle_folder(plan.job)
-    if folder is None:
+    """Return what a trained predictor says of the pair, the card whose fixed setting suits it, and why it cannot serve.
+
+    The first one that is reliable serves, else the last one that says anything. What to expect whatever the setting is told by
+    whichever tells it.
+    """
+    folders = bundle_folders(plan.job)
+    if not folders:
         job = plan.job
         return None, None, f"no trained predictor comes with the engine '{job.engine}' at the preset '{job.preset}'"
-    try:
-        prediction, card = _predicted(plan, prepared, folder, cancelled)
-    except _NotPredictable as error:
-        return None, error.card, error.reason
+    found: list[tuple[Prediction, Card]] = []
+    failed: _NotPredictable | None = None
+    for folder in folders:
+        try:
+            found.append(_predicted(plan, prepared, folder, cancelled))
+        except _NotPredictable as error:
+            failed = failed or error
+    if not found:
+        return (None, None, "") if failed is None else (None, failed.card, failed.reason)
+    prediction, card = next((one for one in found if one[0].reliability.level == "reliable"), found[-1])
+    outlook = next((one.outlook for one, _ in found if one.outlook is not None), None)
+    prediction = replace(prediction, outlook=outlook)
     reasons = prediction.reliability.reasons
     unknown = f"the trained predictor {prediction.predictor} does not know such pairs"
     return prediction, card, f"{unknown}: {reasons[0].rstrip('.')}" if reasons else unknown
@@ -115,12 +131,14 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
         features = pair_features(
             inputs, prepared.pair, prepared.affine, engine, settings, seed=job.seed, drawn=drawn, cancelled=cancelled
         )
+        evidence = _evidence(plan, prepared, cancelled) if predictor.reads_evidence else None
     except InputError as error:
         raise _NotPredictable(error, card) from error
     try:
         surface, reliability, warnings = predictor.predict(
             features,
             names=inputs.label_names,
+            evidence=evidence,
             within=prepared.space,
             doubts=_doubts(plan, prepared, trained=True),
             refusals=alignment.refusals,
@@ -145,8 +163,20 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
         inputs=inputs.checksums,
         notes=inputs.notes,
         versions={"torch": str(sys.modules["torch"].__version__)},
+        outlook=predictor.outlook(features, surface, reliability, evidence),
     )
     return chosen_by(prediction, job.criterion, prepared.space), card
+
+
+def _evidence(plan: Plan, prepared: Prepared, cancelled: CancelCheck) -> dict[str, float]:
+    """Return the evidence about the pair as features; it takes some three to six seconds of one core."""
+    from HyperPredictRegLib.predictor.evidence import as_features, pair_evidence
+
+    inputs, pair = prepared.inputs, prepared.pair
+    through = prepared.affine if prepared.pull is None else prepared.pull.through
+    foregrounds = nearest(inputs.fixed.foreground, pair.grid), nearest(inputs.moving.foreground, pair.grid, through)
+    seed = plan.job.seed
+    return as_features(pair_evidence(pair, *foregrounds, plan.engine, plan.engine_settings, seed=seed, cancelled=cancelled))
 
 
 def _doubts(plan: Plan, prepared: Prepared, *, trained: bool) -> tuple[str, ...]:

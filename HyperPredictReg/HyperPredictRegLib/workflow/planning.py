@@ -18,7 +18,7 @@ from HyperPredictRegLib.core.files import reason, sentence_of
 from HyperPredictRegLib.core.json_records import from_plain
 from HyperPredictRegLib.engines import engine_infos, engine_settings, get_engine, one_pair_only
 from HyperPredictRegLib.engines.base import Engine, settings_hash
-from HyperPredictRegLib.predictor.card import Card, bundled, read_card
+from HyperPredictRegLib.predictor.card import Card, all_bundled, read_card
 from HyperPredictRegLib.preprocessing.image_set import Inputs, input_paths
 from HyperPredictRegLib.preprocessing.working_grid import PRESETS
 from HyperPredictRegLib.results.exchange import prediction_file
@@ -118,9 +118,14 @@ def working() -> Iterator[None]:
         raise RegistrationError(f"The work failed ({type(error).__name__}: {reason(error)}), and nothing was written.") from error
 
 
+def bundle_folders(job: Job) -> tuple[Path, ...]:
+    """Return the folders of the bundles that a job may predict with, those for the fewest kinds of pairs first."""
+    return all_bundled(job.engine, job.preset) if job.predictor == "bundled" else (Path(job.predictor),)
+
+
 def bundle_folder(job: Job) -> Path | None:
-    """Return the folder of the bundle that a job predicts with; None if none comes with the engine at the preset."""
-    return bundled(job.engine, job.preset) if job.predictor == "bundled" else Path(job.predictor)
+    """Return the first of these folders; None if none comes with the engine at the preset."""
+    return next(iter(bundle_folders(job)), None)
 
 
 def load_predictor(folder: Path, engine: Engine, settings: Any, preset: str, alignment: AlignmentSettings) -> Predictor:

@@ -13,7 +13,7 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.json_records import to_plain
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines.base import Engine, settings_hash
-from HyperPredictRegLib.predictor.card import bundled, read_card
+from HyperPredictRegLib.predictor.card import all_bundled, read_card
 from HyperPredictRegLib.preprocessing.image_set import input_checksums, input_paths
 from HyperPredictRegLib.results.exchange import prediction_file, read_prediction
 from HyperPredictRegLib.results.job import Criterion, Job, channel_role
@@ -94,12 +94,12 @@ def _check_bundle(prediction: Prediction, what: str) -> None:
     made = prediction.job
     if prediction.predictor == BOOTSTRAP:
         return
-    folder = bundled(made.engine, made.preset) if made.predictor == "bundled" else Path(made.predictor)
     try:
-        card = None if folder is None else read_card(folder)
+        folders = all_bundled(made.engine, made.preset) if made.predictor == "bundled" else (Path(made.predictor),)
+        known = {read_card(folder).model_sha256 for folder in folders}
     except InputError:
-        card = None
-    if card is not None and card.model_sha256 != prediction.bundle_sha256:
+        known = set()
+    if known and prediction.bundle_sha256 not in known:
         raise InputError(f"{what} was made by another version of the predictor than the one that is there now: predict again.")
 
 
