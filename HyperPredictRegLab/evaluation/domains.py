@@ -137,7 +137,7 @@ def _along(examples: Examples, measured: np.ndarray, where: np.ndarray, values: 
 
 @dataclass(frozen=True)
 class Rule:
-    """What the bootstrap rule says of one case: errors in mm along `Judged.values`, where to register, whether the start failed."""
+    """What the bootstrap rule says of one case: errors in mm along `Judged.values`, where to register, chance of failure."""
 
     error: np.ndarray
     column: int

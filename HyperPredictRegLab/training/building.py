@@ -45,7 +45,7 @@ from HyperPredictRegLab.training.fitting import TrainingSettings, train
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
 
 OUTLOOK_SETTINGS = TrainingSettings(
-    epochs=200, knots=4, width=24, dropout=0.3, without_tokens=0.0, unknown=0.0, ridge=0.5, other_shape=100.0, smoothness=1e-2
+    epochs=200, knots=9, further_knots=2, width=24, dropout=0.3, without_tokens=0.0, unknown=0.0, ridge=0.5, smoothness=1e-2
 )
 """Of examples that know domains and outcomes: fewer, more alike pairs ask for less freedom."""
 

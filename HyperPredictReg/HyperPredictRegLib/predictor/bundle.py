@@ -331,8 +331,8 @@ def _settings(given: Any) -> NetworkSettings:
         size, least = getattr(settings, name), int(name != "structures")
         if type(size) is not int or not least <= size <= most:
             raise ValueError(f"its setting {name} is {str(size)[:20]}, where {least} to {most} can be")
-    if type(settings.axes) is not tuple or type(settings.outlook) is not bool:
-        raise ValueError("its settings axes and outlook have another type")
+    if type(settings.axes) is not tuple or not all(type(flag) is bool for flag in (settings.outlook, settings.leveled)):
+        raise ValueError("its settings axes, outlook or leveled have another type")
     if not 0 <= _number(settings.dropout, "dropout") < 1:
         raise ValueError("its setting dropout is no share")
     return settings

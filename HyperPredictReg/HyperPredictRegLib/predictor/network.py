@@ -42,6 +42,7 @@ class NetworkSettings:
     dropout : share of hidden numbers left out while training.
     axes : size of each parameter's basis, whose product `basis` is; () stands for one parameter.
     outlook : whether `OUTLOOK_CURVES`, `CHANCES` and the affine step's error are told, too.
+    leveled : whether the error's shape is that of the pair's own bootstrap, so that its level alone is learned.
     """
 
     members: int
@@ -55,6 +56,7 @@ class NetworkSettings:
     dropout: float = 0.1
     axes: tuple[int, ...] = ()
     outlook: bool = False
+    leveled: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,18 @@ class OutlookHeads(nn.Module):
         self.numbers = MemberLinear(m, w, numbers, small)
         self.numbers_skip = MemberLinear(m, f, numbers, 0.0)
         self.affine_scale = MemberLinear(m, w, 1, small)
+        self.base = nn.Parameter(torch.zeros(m, f, k), requires_grad=False) if settings.leveled else None
+        # Of features at their means, which are 0 once they are standardized.
+        self.base_at_means = nn.Parameter(torch.zeros(m, 1, k), requires_grad=False) if settings.leveled else None
 
     def forward(self, pairs: torch.Tensor, hidden: torch.Tensor) -> OutlookCoefficients:
         """Return coefficients and numbers from standardised features (m, P, F) and hidden numbers (m, P, w)."""
         count = len(OUTLOOK_CURVES)
         curves = self.prior + (self.curves(hidden) + self.curves_skip(pairs)).unflatten(-1, (count, -1))
+        bootstrap = self.bootstrap(pairs)
+        if bootstrap is not None:
+            level = curves[:, :, :1].mean(dim=-1, keepdim=True)
+            curves = torch.cat([bootstrap.unsqueeze(2) + level, curves[:, :, 1:]], dim=2)
         # The first lies at the median, so the second can only lie above it.
         above = curves[:, :, :1] + nn.functional.softplus(curves[:, :, 1:2])
         numbers = self.prior_numbers + self.numbers(hidden) + self.numbers_skip(pairs)
@@ -148,6 +157,12 @@ class OutlookHeads(nn.Module):
             affine_scale=self.affine_scale(hidden)[..., 0] - 1.0,
             chances=numbers[..., 1:],
         )
+
+    def bootstrap(self, pairs: torch.Tensor) -> torch.Tensor | None:
+        """Return the coefficients of the bootstrap's error, shape (m, P, K), None where a network does not start from it."""
+        if self.base is None or self.base_at_means is None:
+            return None
+        return pairs @ self.base + self.base_at_means
 
 
 class CurveNetwork(nn.Module):
@@ -305,18 +320,18 @@ class UsualShape:
     own: float
     logarithms: tuple[float, ...]
 
-    def correction(self, curves: np.ndarray, shares: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    def correction(self, curves: np.ndarray, shares: np.ndarray, pairs: int) -> np.ndarray:
         """Return what is added to the logarithms of the error, shape (P, 1, n) or (1, 1, n).
 
         Parameters
         ----------
         curves : of each pair at the shares of `logarithms`, shape (P, len(logarithms)).
         shares : of the settings' first parameter, flat.
-        shape : of the settings, (n, h) or (P, n, h).
+        pairs : how many the settings are given for apart; 1 if all share them.
         """
         pull = (1 - self.own) * (np.array(self.logarithms) - (curves - curves.mean(axis=1, keepdims=True)))
         places = np.linspace(0, 1, len(self.logarithms))
-        rows = shares.reshape((1, -1) if len(shape) == 2 else (shape[0], -1))
+        rows = shares.reshape(pairs, -1)
         rows = np.broadcast_to(rows, (len(pull), rows.shape[1]))
         return np.stack([np.interp(row, places, own) for row, own in zip(rows, pull, strict=True)])[:, None].astype(np.float32)
 
@@ -383,7 +398,8 @@ class Ensemble:
             with torch.inference_mode():
                 own = _outlook(coefficients.outlook, pick, self._evaluator(line)).curves[:, 0]
             curves_told = outlook.curves.copy()
-            curves_told[:, :2] += usual.correction(own, self.space.shares(values.reshape(-1, len(self.space)))[:, 0], values.shape)
+            shares = self.space.shares(values.reshape(-1, len(self.space)))[:, 0]
+            curves_told[:, :2] += usual.correction(own, shares, 1 if values.ndim == 2 else len(values))
             outlook = replace(outlook, curves=curves_told)
         told = (dice.numpy(), dice_scale.numpy(), mean.numpy(), scale.numpy(), curves.numpy(), curves_scale.numpy())
         return MemberCurves(*told, outlook=outlook)
