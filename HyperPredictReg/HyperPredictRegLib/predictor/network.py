@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -306,37 +306,6 @@ class MemberCurves:
 
 
 @dataclass(frozen=True)
-class UsualShape:
-    """How the logarithm of the error usually runs along the first parameter, and how much a pair's own evidence says against it.
-
-    The evidence of one pair is noisy, so its curve is drawn toward the usual one (after James and Stein, 1961).
-
-    Attributes
-    ----------
-    own : weight of a pair's own curve, 0 to 1.
-    logarithms : of the error, less their mean, at even shares of the way from the least to the most regularizing end.
-    """
-
-    own: float
-    logarithms: tuple[float, ...]
-
-    def correction(self, curves: np.ndarray, shares: np.ndarray, pairs: int) -> np.ndarray:
-        """Return what is added to the logarithms of the error, shape (P, 1, n) or (1, 1, n).
-
-        Parameters
-        ----------
-        curves : of each pair at the shares of `logarithms`, shape (P, len(logarithms)).
-        shares : of the settings' first parameter, flat.
-        pairs : how many the settings are given for apart; 1 if all share them.
-        """
-        pull = (1 - self.own) * (np.array(self.logarithms) - (curves - curves.mean(axis=1, keepdims=True)))
-        places = np.linspace(0, 1, len(self.logarithms))
-        rows = shares.reshape(pairs, -1)
-        rows = np.broadcast_to(rows, (len(pull), rows.shape[1]))
-        return np.stack([np.interp(row, places, own) for row, own in zip(rows, pull, strict=True)])[:, None].astype(np.float32)
-
-
-@dataclass(frozen=True)
 class Ensemble:
     """Networks that were trained together.
 
@@ -369,7 +338,6 @@ class Ensemble:
         values: np.ndarray,
         members: Sequence[int] | None = None,
         present: np.ndarray | None = None,
-        usual: UsualShape | None = None,
     ) -> MemberCurves:
         """Evaluate curves at settings.
 
@@ -378,7 +346,6 @@ class Ensemble:
         values : shape (n, h) for all pairs or (P, n, h); NaN gives numbers without a meaning.
         members : which members count; default: all. Their mean is the prediction, their spread adds to the scale.
         present : which structures count for mean Dice, boolean (P, S); default: all.
-        usual : what the error's curves are drawn toward; None leaves them as the network has them.
         """
         at = self._evaluator(values)
         pick = slice(None) if members is None else list(members)
@@ -393,14 +360,6 @@ class Ensemble:
                 mean = (probability * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
             scale = at(coefficients.mean_scale[pick].mean(dim=0)[:, None])[:, 0].exp()
             outlook = None if coefficients.outlook is None else _outlook(coefficients.outlook, pick, at)
-        if coefficients.outlook is not None and outlook is not None and usual is not None:
-            line = self.along_first(len(usual.logarithms))
-            with torch.inference_mode():
-                own = _outlook(coefficients.outlook, pick, self._evaluator(line)).curves[:, 0]
-            curves_told = outlook.curves.copy()
-            shares = self.space.shares(values.reshape(-1, len(self.space)))[:, 0]
-            curves_told[:, :2] += usual.correction(own, shares, 1 if values.ndim == 2 else len(values))
-            outlook = replace(outlook, curves=curves_told)
         told = (dice.numpy(), dice_scale.numpy(), mean.numpy(), scale.numpy(), curves.numpy(), curves_scale.numpy())
         return MemberCurves(*told, outlook=outlook)
 
@@ -423,12 +382,6 @@ class Ensemble:
             return grid.flatten(2)
 
         return at_grid
-
-    def along_first(self, count: int) -> np.ndarray:
-        """Return settings (count, h) at even shares of the first parameter's way to its strongest end, the others at defaults."""
-        shares = np.repeat(self.space.shares(self.space.rows([self.space.defaults])), count, axis=0)
-        shares[:, 0] = np.linspace(0, 1, count)
-        return self.space.at_shares(shares)
 
     def basis(self, values: np.ndarray) -> np.ndarray:
         """Return the basis at settings of shape (..., h), shape (..., K)."""
