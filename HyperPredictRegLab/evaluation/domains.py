@@ -27,7 +27,7 @@ from scipy.interpolate import PchipInterpolator
 
 from HyperPredictRegLab.evaluation.tables import LEVEL, SEED, Estimate
 from HyperPredictRegLab.training.building import Trained
-from HyperPredictRegLab.training.calibration import band_widths, coefficients_of, predictions, together, usual_shape
+from HyperPredictRegLab.training.calibration import band_widths, coefficients_of, predictions, together
 from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples
 from HyperPredictRegLab.training.outcomes import Outcomes
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
@@ -137,7 +137,7 @@ def _along(examples: Examples, measured: np.ndarray, where: np.ndarray, values: 
 
 @dataclass(frozen=True)
 class Rule:
-    """What the bootstrap rule says of one case: errors in mm along `Judged.values`, where to register, whether the start failed."""
+    """What the bootstrap rule says of one case: errors in mm along `Judged.values`, where to register, chance of failure."""
 
     error: np.ndarray
     column: int
@@ -183,11 +183,8 @@ def widths_without(trained: Trained, train: Examples, cases: Examples, domain: s
     """Calibrate on the held-out training pairs and on the tuning cases of all domains but one."""
     outcomes = known_outcomes(cases)
     others = cases.chosen(np.flatnonzero((outcomes.domains != domain) & (outcomes.uses == TUNE)))
-    if not len(others.pairs):
-        return band_widths(trained.held_out(train))
-    usual = usual_shape(trained.ensemble, others)
-    parts = [trained.held_out(train, usual), predictions(trained.ensemble, others, usual=usual)]
-    return band_widths(together(parts), usual=usual)
+    parts = [trained.held_out(train), *([predictions(trained.ensemble, others)] if len(others.pairs) else [])]
+    return band_widths(together(parts))
 
 
 def _told_of(bundle: Bundle, true: Judged, row: int) -> tuple[PredictionSurface, PredictionSurface, Outlook, Rule]:

@@ -15,7 +15,7 @@ from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.predictor.bundle import BandWidths, Bundle, save_bundle
 from HyperPredictRegLib.predictor.card import FORMAT, MOST_LETTERS, OUTLOOK_FORMAT, Card
 from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
-from HyperPredictRegLib.predictor.network import Ensemble, UsualShape
+from HyperPredictRegLib.predictor.network import Ensemble
 from HyperPredictRegLib.predictor.ood import OodDetector, ood_of
 from HyperPredictRegLib.predictor.predictor import EVIDENCE
 from HyperPredictRegLib.spatial.structures import structure_name
@@ -30,7 +30,6 @@ from HyperPredictRegLab.training.calibration import (
     held_out_predictions,
     predictions,
     together,
-    usual_shape,
 )
 from HyperPredictRegLab.training.examples import (
     LABEL_NOISE,
@@ -45,7 +44,7 @@ from HyperPredictRegLab.training.fitting import TrainingSettings, train
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
 
 OUTLOOK_SETTINGS = TrainingSettings(
-    epochs=200, knots=4, width=24, dropout=0.3, without_tokens=0.0, unknown=0.0, ridge=0.5, other_shape=100.0, smoothness=1e-2
+    epochs=200, knots=9, further_knots=2, width=24, dropout=0.3, without_tokens=0.0, unknown=0.0, ridge=0.5, smoothness=1e-2
 )
 """Of examples that know domains and outcomes: fewer, more alike pairs ask for less freedom."""
 
@@ -96,9 +95,9 @@ class Trained:
     cv_folds: dict[str, int]
     member_cv_folds: np.ndarray
 
-    def held_out(self, examples: Examples, usual: UsualShape | None = None) -> HeldOut:
+    def held_out(self, examples: Examples) -> HeldOut:
         """Predict the pairs within CV folds by members that have not seen them."""
-        return held_out_predictions(self.ensemble, examples, self.cv_folds, self.member_cv_folds, usual)
+        return held_out_predictions(self.ensemble, examples, self.cv_folds, self.member_cv_folds)
 
 
 def train_by_cv_folds(
@@ -177,13 +176,11 @@ def build(
     trained = train_by_cv_folds(
         examples, settings, features=used, replicas=1 if several else replicas, progress=progress, cancelled=cancelled
     )
-    held_out, usual = trained.held_out(examples), None
+    held_out = trained.held_out(examples)
     if calibration is not None:
         calibration = in_space(calibration, examples.space)
-        usual = usual_shape(trained.ensemble, calibration)
-        further = predictions(trained.ensemble, calibration, usual=usual)
-        held_out = together([trained.held_out(examples, usual), further])
-    widths = band_widths(held_out, usual=usual)
+        held_out = together([held_out, predictions(trained.ensemble, calibration)])
+    widths = band_widths(held_out)
     of = np.array([[trained.cv_folds[a], trained.cv_folds[b]] for a, b in examples.subjects])
     space, fixed = _trained_space(examples, info.search_space, calibration)
     noise = description.assumed_label_noise_mm
@@ -267,8 +264,13 @@ _IN_MM = ("log_voxel_mm", "log_fixed_volume", f"{EVIDENCE}log_spacing_mm")
 
 
 def learned_features(examples: Examples) -> tuple[str, ...]:
-    """Return the features from which is learned where examples know domains: those that no size of anatomy shows in."""
-    return tuple(name for name in examples.feature_names if name not in (*_IN_MM, LABEL_NOISE))
+    """Return the features from which is learned where examples know domains.
+
+    They are the evidence about the pair, if there is any, which assumes no anatomy; the size of the anatomy shows in none.
+    """
+    told = [name for name in examples.feature_names if name not in (*_IN_MM, LABEL_NOISE)]
+    evidence = tuple(name for name in told if name.startswith(EVIDENCE))
+    return evidence or tuple(told)
 
 
 def accuracy_by_domain(held_out: HeldOut) -> dict[str, dict[str, float]]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from HyperPredictRegLib.core.errors import InputError
-from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING, LEVEL, BandWidths
-from HyperPredictRegLib.predictor.network import Coefficients, Ensemble, MemberCurves, MemberOutlook, UsualShape
+from HyperPredictRegLib.predictor.network import Coefficients, Ensemble, MemberCurves, MemberOutlook
 
-from HyperPredictRegLab.training.examples import Examples, in_space, joined_examples, stacked, won_by_pair
-from HyperPredictRegLab.training.outlook_widths import domain_quantile, known_outcomes, outlook_widths
+from HyperPredictRegLab.training.examples import Examples, joined_examples, stacked
+from HyperPredictRegLab.training.outlook_widths import domain_quantile, outlook_widths
 
 LEAST_SD = 1e-3
 """Of the logarithm of the Jacobian determinant: less is none."""
@@ -42,11 +41,7 @@ class HeldOut:
 
 
 def held_out_predictions(
-    ensemble: Ensemble,
-    examples: Examples,
-    cv_folds: dict[str, int],
-    member_cv_folds: np.ndarray,
-    usual: UsualShape | None = None,
+    ensemble: Ensemble, examples: Examples, cv_folds: dict[str, int], member_cv_folds: np.ndarray
 ) -> HeldOut:
     """Predict every pair whose two subjects lie in one CV fold by the members that were trained without that CV fold.
 
@@ -66,59 +61,19 @@ def held_out_predictions(
         if not rows.size:
             continue
         members = np.flatnonzero(member_cv_folds == cv_fold).tolist()
-        parts.append(predictions(ensemble, examples.chosen(rows), members, usual))
+        parts.append(predictions(ensemble, examples.chosen(rows), members))
         order.append(rows)
     joined = [_joined([getattr(part, name) for part in parts]) for name in ("segmented", "unsegmented")]
     return HeldOut(examples.chosen(np.concatenate(order)), *joined)
 
 
 def predictions(
-    ensemble: Ensemble, examples: Examples, members: Sequence[int] | None = None, usual: UsualShape | None = None
+    ensemble: Ensemble, examples: Examples, members: Sequence[int] | None = None
 ) -> HeldOut:
     """Predict pairs by some of the members, by all if none are named: those of which none has seen them."""
     present = ~np.isnan(examples.dice).all(axis=2)
     both = [coefficients_of(ensemble, examples, segmented) for segmented in (True, False)]
-    return HeldOut(examples, *(ensemble.predict(one, examples.settings, members, present, usual) for one in both))
-
-
-WEIGHTS = tuple(n / 10 for n in range(11))
-"""Candidates for `UsualShape.own`."""
-
-_POINTS, _FINE = 13, 61
-_LEAST_LEFT = 0.05
-
-
-def usual_shape(ensemble: Ensemble, cases: Examples) -> UsualShape | None:
-    """Learn how the error usually runs along the first parameter, and what a pair's own curve weighs against that.
-
-    What is left of the affine step's error, or of 1 - Dice, stands for the error. Domains weigh the same. The weight is the one
-    with which settings of least error win most, each pair's usual shape taken from all other domains. Pairs whose alignment has
-    failed do not count.
-    """
-    line = ensemble.along_first(_POINTS)
-    alone = in_space(cases, SearchSpace((ensemble.space.first,)))
-    won, known = won_by_pair(alone, line[:, 0])
-    found = ensemble.predict(coefficients_of(ensemble, cases), line).outlook
-    if found is None or not known.any():
-        return None
-    domains = known_outcomes(cases).domains[known]
-    left = np.log(np.maximum(1 - won[known], _LEAST_LEFT))
-    left -= left.mean(axis=1, keepdims=True)
-    own = found.curves[known, 0]
-    own = own - own.mean(axis=1, keepdims=True)
-    fine = np.linspace(0, 1, _FINE)
-    truly, _ = won_by_pair(alone, ensemble.along_first(_FINE)[:, 0])
-    means = {domain: left[domains == domain].mean(axis=0) for domain in np.unique(domains).tolist()}
-    nothing = [np.zeros(_POINTS)]
-    others = np.stack([np.mean([m for d, m in means.items() if d != domain] or nothing, axis=0) for domain in domains])
-    scores = []
-    for weight in WEIGHTS:
-        curves = weight * own + (1 - weight) * others
-        read = np.stack([np.interp(fine, np.linspace(0, 1, _POINTS), curve) for curve in curves])
-        picked = truly[known][np.arange(len(read)), read.argmin(axis=1)]
-        scores.append(np.mean([picked[domains == domain].mean() for domain in means]))
-    usual = np.mean(list(means.values()), axis=0)
-    return UsualShape(WEIGHTS[int(np.argmax(scores))], tuple(np.round(usual - usual.mean(), 5).tolist()))
+    return HeldOut(examples, *(ensemble.predict(one, examples.settings, members, present) for one in both))
 
 
 def coefficients_of(ensemble: Ensemble, examples: Examples, segmented: bool = True) -> Coefficients:
@@ -151,8 +106,8 @@ def together(parts: Sequence[HeldOut]) -> HeldOut:
     )
 
 
-def band_widths(held_out: HeldOut, level: float = LEVEL, usual: UsualShape | None = None) -> BandWidths:
-    """Calibrate bands on held-out predictions, drawn toward a `usual` shape.
+def band_widths(held_out: HeldOut, level: float = LEVEL) -> BandWidths:
+    """Calibrate bands on held-out predictions.
 
     The score of a prediction is its error over its predicted scale. Pairs share people, so they are not exchangeable; every
     person gets the same weight, and the quantile is taken at (n + 1) / n of the level for n people, as if each were one draw
@@ -165,7 +120,7 @@ def band_widths(held_out: HeldOut, level: float = LEVEL, usual: UsualShape | Non
     examples = held_out.examples
     people = sorted(set(examples.subjects.ravel().tolist()))
     if examples.outcomes is not None:
-        return _domain_widths(held_out, len(people), level, usual)
+        return _domain_widths(held_out, len(people), level)
     if len(people) < LEAST_SUBJECTS:
         raise InputError(
             f"{len(people)} subjects are too few to calibrate bands on: at least {LEAST_SUBJECTS} are needed, "
@@ -181,7 +136,7 @@ def band_widths(held_out: HeldOut, level: float = LEVEL, usual: UsualShape | Non
     return BandWidths(**found, curves=widths, subjects=len(people))  # type: ignore[arg-type]
 
 
-def _domain_widths(held_out: HeldOut, people: int, level: float, usual: UsualShape | None) -> BandWidths:
+def _domain_widths(held_out: HeldOut, people: int, level: float) -> BandWidths:
     """Calibrate on domains that the predicting members have not seen."""
     examples, predicted = held_out.examples, held_out.segmented
     if examples.outcomes is None or predicted.outlook is None:
@@ -190,7 +145,7 @@ def _domain_widths(held_out: HeldOut, people: int, level: float, usual: UsualSha
     scores = [*dice_scores(predicted, examples), *np.moveaxis(curve_scores(predicted, examples), 1, 0)]
     found = [domain_quantile(score, domains, level) for score in scores]
     dice, mean, *curves = (UNKNOWN_WIDTH if np.isnan(width) else width for width in found)
-    outlook = replace(outlook_widths(predicted.outlook, examples, level), usual=usual)
+    outlook = outlook_widths(predicted.outlook, examples, level)
     return BandWidths(dice, mean, dice, mean, tuple(curves), people, outlook)  # type: ignore[arg-type]
 
 

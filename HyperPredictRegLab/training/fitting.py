@@ -21,7 +21,7 @@ from HyperPredictRegLib.predictor.network import (
 from HyperPredictRegLib.predictor.splines import Knots, basis_size, falling_steps, knots_for, tensor_basis
 
 from HyperPredictRegLab.training.examples import Examples
-from HyperPredictRegLab.training.outlook import OutlookTargets, outlook_loss, outlook_targets, start_from_evidence
+from HyperPredictRegLab.training.outlook import OutlookTargets, outlook_loss, outlook_targets, probe_names, start_from_evidence
 
 LEAST_LOGIT_ERROR, LEAST_DICE_ERROR, LEAST_LOG_ERROR = 0.02, 0.001, 0.05
 """Added to errors where their scales are learned: where all is 0, as folding at a large λ is, a scale would shrink for ever."""
@@ -48,8 +48,6 @@ class TrainingSettings:
     outlook_weight : weight of the losses of errors in mm, gain and chances, where examples know them.
     ridge : weight of squared weights that lead straight from features to curves and chances, but for those by which a prediction
         starts from the pair's own evidence; 0 where examples know no outcomes, as in networks of old.
-    other_shape : weight of squared first differences, along each parameter, of what is learned beyond the bootstrap's error: a
-        level is cheap, another shape, and with it another choice, is not.
     seed : of weights and of what is left out.
     """
 
@@ -68,7 +66,6 @@ class TrainingSettings:
     further_knots: int = 3
     outlook_weight: float = 1.0
     ridge: float = 0.0
-    other_shape: float = 0.0
     seed: int = 20240901
 
 
@@ -84,7 +81,6 @@ class _Targets:
     floors: torch.Tensor
     axes: tuple[int, ...]
     outlook: OutlookTargets | None = None
-    begun: torch.Tensor | None = None
 
 
 def train(
@@ -136,13 +132,12 @@ def train(
                 dropout=settings.dropout,
                 axes=axes if len(axes) > 1 else (),
                 outlook=examples.outcomes is not None,
+                leveled=examples.outcomes is not None and set(probe_names(len(axes))) <= set(names),
             )
         )
         _start_from_means(network, targets, weights, examples.numbers)
         ensemble = Ensemble(network, reading, examples.space, knots, examples.labels)
-        shown = reading.pairs(examples.features)
-        begun = start_from_evidence(ensemble, shown, targets.outlook, targets.basis, weights)
-        targets = replace(targets, begun=begun)
+        start_from_evidence(ensemble, reading.pairs(examples.features), targets.outlook, targets.basis, weights)
         _fit(ensemble, examples, targets, weights, settings, progress, cancelled)
     network.eval()
     return ensemble
@@ -206,9 +201,6 @@ def _loss(found: Coefficients, targets: _Targets, weights: torch.Tensor, setting
     loss = loss + settings.folding_weight * _curves_loss(found, targets, share)
     if found.outlook is not None and targets.outlook is not None:
         loss = loss + settings.outlook_weight * outlook_loss(found.outlook, targets.outlook, targets.basis, share)
-        if targets.begun is not None:
-            beyond = found.outlook.curves[:, :, 0] - targets.begun
-            loss = loss + settings.other_shape * (share * _steepness(beyond, targets.axes)).sum()
     seconds = _second_differences(found, targets.axes)
     return loss + settings.smoothness * sum(second.square().mean(dim=(1, 2, 3)).sum() for second in seconds)
 
@@ -244,12 +236,6 @@ def _second_differences(found: Coefficients, axes: tuple[int, ...]) -> list[torc
         return [values.diff(n=2, dim=-1) for values in parts]
     grids = [values.unflatten(-1, axes) for values in parts]
     return [grid.diff(n=2, dim=-1 - place).flatten(3) for grid in grids for place in range(len(axes))]
-
-
-def _steepness(values: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
-    """Return the mean square of first differences of coefficients (m, P, K) along each parameter, summed, shape (m, P)."""
-    grid = values.unflatten(-1, axes)
-    return sum((grid.diff(dim=2 + place).square().flatten(2).mean(dim=-1) for place in range(len(axes))), torch.zeros(()))
 
 
 def _straight(network: CurveNetwork) -> list[torch.Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from HyperPredictRegLib.core.search_space import SearchSpace
+from HyperPredictRegLib.predictor.bootstrap import FAILED
 from HyperPredictRegLib.predictor.coarse_pair import ACROSS, ALONG, CROSSED
 from HyperPredictRegLib.predictor.network import OUTLOOK_CURVES, Ensemble, OutlookCoefficients, OutlookHeads
 from HyperPredictRegLib.predictor.predictor import EVIDENCE
@@ -94,24 +95,23 @@ def _known(share: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 def start_from_evidence(
     ensemble: Ensemble, pairs: torch.Tensor, targets: OutlookTargets | None, basis: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor | None:
+) -> None:
     """Let training start from what the bootstrap says of each pair, plus what it errs by on average; without one from the mean.
 
     Parameters
     ----------
     pairs : standardised features, shape (m, P, F).
     basis, weights : see `outlook_loss`.
-
-    Returns
-    -------
-    coefficients of the error's curve as the bootstrap has them, shape (m, P, K); None of a network without an outlook.
     """
     heads = ensemble.network.outlook
     if heads is None or targets is None:
-        return None
+        return
     with torch.no_grad():
         _take_bootstrap(heads, ensemble)
-        begun = torch.einsum("mpf,mfk->mpk", pairs, heads.curves_skip.weight).unflatten(-1, (len(OUTLOOK_CURVES), -1))
+        begun = torch.zeros(len(weights), len(pairs[0]), len(OUTLOOK_CURVES), basis.shape[-1])
+        bootstrap = heads.bootstrap(pairs)
+        if bootstrap is not None:
+            begun[:, :, 0] = bootstrap
         curves = targets.curves.clone()
         # What is learned of the second curve is how far it lies above the first.
         above = (curves[:, 1] - curves[:, 0]).clamp(min=0.05)
@@ -124,14 +124,14 @@ def start_from_evidence(
             normal = normal + ridge * seen.sum(dim=(0, 2))[:, None, None].clamp(min=1e-6)
             right = torch.einsum("pcn,pcn,pnk->ck", seen, left, basis)
             heads.prior[member, 0] = torch.linalg.solve(normal, right[..., None])[..., 0]
-            straight = torch.einsum("pf,fk->pk", pairs[member], heads.numbers_skip.weight[member])[:, 0]
+            straight = pairs[member] @ heads.numbers_skip.weight[member, :, 0]
             known = _known(weight[None], targets.affine_weight)[0]
             heads.prior_numbers[member, 0, 0] = (known * (targets.affine_error - straight)).sum()
             rates = (_known(weight[None], targets.chance_weight.T) * targets.chances.T).sum(dim=1)
             heads.prior_numbers[member, 0, 1:] = torch.logit(rates, eps=0.02)
-            # Of the error the level alone: where it is least, the bootstrap knows better than the average of all pairs.
-            heads.prior[member, 0, 0] = (_known(weight[None], targets.weight[:, 0].amax(dim=1))[0] * _levels(left, seen)).sum()
-    return begun[:, :, 0]
+            if bootstrap is not None:
+                share = _known(weight[None], targets.weight[:, 0].amax(dim=1))[0]
+                heads.prior[member, 0, 0] = (share * _levels(left, seen)).sum()
 
 
 def _levels(left: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
@@ -140,21 +140,31 @@ def _levels(left: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     return (left[:, 0] * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
 
+def probe_names(parameters: int) -> list[str]:
+    """Return the names of the features that hold the bootstrap's errors, in the order of its settings."""
+    return [f"{EVIDENCE}bootstrap_error_{n}" for n in range(len(ALONG) + len(ACROSS) * (parameters - 1))]
+
+
 def _take_bootstrap(heads: OutlookHeads, ensemble: Ensemble) -> None:
-    """Set the weights by which the bootstrap's errors become the first curve and the affine error."""
+    """Set the weights by which the evidence becomes the first curve, the affine error and the chance of a failed alignment.
+
+    The last as in `bootstrap.chance_failed`, with the error of doing nothing straightened at two voxels.
+    """
     reading = ensemble.reading
     spread = torch.as_tensor(reading.feature_sd, dtype=torch.float32)
     places = {name: n for n, name in enumerate(reading.features)}
-    probes = [f"{EVIDENCE}bootstrap_error_{n}" for n in range(len(ALONG) + len(ACROSS) * (len(ensemble.space) - 1))]
-    if not set(probes) <= set(places):
-        return
-    size = heads.prior.shape[-1]
-    turned = torch.as_tensor(probes_to_coefficients(ensemble.space, ensemble.knots), dtype=torch.float32)
-    for column, name in enumerate(probes):
-        heads.curves_skip.weight[:, places[name], :size] = spread[:, places[name], None] * turned[:, column]
-    nothing = f"{EVIDENCE}bootstrap_nothing"
-    if nothing in places:
-        heads.numbers_skip.weight[:, places[nothing], 0] = spread[:, places[nothing]]
+    if heads.base is not None and heads.base_at_means is not None:
+        means = torch.as_tensor(reading.feature_mean, dtype=torch.float32)
+        turned = torch.as_tensor(probes_to_coefficients(ensemble.space, ensemble.knots), dtype=torch.float32)
+        for column, name in enumerate(probe_names(len(ensemble.space))):
+            heads.base[:, places[name]] = spread[:, places[name], None] * turned[:, column]
+            heads.base_at_means[:, 0] += means[:, places[name], None] * turned[:, column]
+    failing = zip(("explained", "foreground_overlap", "bootstrap_nothing"), (*FAILED[1:3], 2 * FAILED[3]), strict=True)
+    for number, known in ((0, [("bootstrap_nothing", 1.0)]), (1, list(failing))):
+        for name, weight in known:
+            place = places.get(f"{EVIDENCE}{name}")
+            if place is not None:
+                heads.numbers_skip.weight[:, place, number] = weight * spread[:, place]
 
 
 def probes_to_coefficients(space: SearchSpace, knots: Knots, count: int = 25) -> np.ndarray:

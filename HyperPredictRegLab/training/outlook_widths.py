@@ -91,7 +91,7 @@ def outlook_widths(found: MemberOutlook, examples: Examples, level: float = LEVE
     known = targets.chance_weight[:, 0].numpy() > 0
     chance = 1 / (1 + np.exp(-(slope * found.chances[known, 0] + offset)))
     failed = _limit(chance, targets.chances[known, 0].numpy(), domains[known])
-    return OutlookWidths(tuple(of_curves), of_affine, tuple(fitted), failed, None, count)  # type: ignore[arg-type]
+    return OutlookWidths(tuple(of_curves), of_affine, tuple(fitted), failed, count)  # type: ignore[arg-type]
 
 
 def _fitted(logits: np.ndarray, truth: np.ndarray, domains: np.ndarray) -> tuple[float, float]:

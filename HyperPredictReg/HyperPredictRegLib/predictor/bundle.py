@@ -27,7 +27,7 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.files import read_bounded, writing_into
 from HyperPredictRegLib.core.json_records import to_json
 from HyperPredictRegLib.predictor.card import CARD_FILE, Card, read_card
-from HyperPredictRegLib.predictor.network import CHANCES, CurveNetwork, Ensemble, NetworkSettings, Reading, UsualShape
+from HyperPredictRegLib.predictor.network import CHANCES, CurveNetwork, Ensemble, NetworkSettings, Reading
 from HyperPredictRegLib.predictor.ood import OodDetector
 from HyperPredictRegLib.predictor.splines import Knots, basis_size
 
@@ -47,7 +47,6 @@ class OutlookWidths:
     affine_error : factor of the affine error's scale.
     chances : slope and offset by which each logit of `CHANCES` becomes that of the chance.
     failed : chance from which an alignment is said to have failed.
-    usual : what the error's curves are drawn toward; None where there was nothing to learn it from.
     domains : kinds of images that all of it was calibrated on.
     """
 
@@ -55,7 +54,6 @@ class OutlookWidths:
     affine_error: float
     chances: tuple[tuple[float, float], tuple[float, float]]
     failed: float
-    usual: UsualShape | None
     domains: int
 
 
@@ -331,8 +329,8 @@ def _settings(given: Any) -> NetworkSettings:
         size, least = getattr(settings, name), int(name != "structures")
         if type(size) is not int or not least <= size <= most:
             raise ValueError(f"its setting {name} is {str(size)[:20]}, where {least} to {most} can be")
-    if type(settings.axes) is not tuple or type(settings.outlook) is not bool:
-        raise ValueError("its settings axes and outlook have another type")
+    if type(settings.axes) is not tuple or not all(type(flag) is bool for flag in (settings.outlook, settings.leveled)):
+        raise ValueError("its settings axes, outlook or leveled have another type")
     if not 0 <= _number(settings.dropout, "dropout") < 1:
         raise ValueError("its setting dropout is no share")
     return settings
@@ -383,15 +381,7 @@ def _outlook_widths(given: Any) -> OutlookWidths:
     fits = len(curves) == 3 and len(chances) == len(CHANCES) and type(given["domains"]) is int and given["domains"] >= 1
     if not fits or min(*curves, affine_error, *(slope for slope, _ in chances)) < 0 or not 0 < failed <= 1:
         raise ValueError("its widths of an outlook cannot be")
-    usual = None if given["usual"] is None else _usual(given["usual"])
-    return OutlookWidths(curves, affine_error, chances, failed, usual, given["domains"])  # type: ignore[arg-type]
-
-
-def _usual(given: Any) -> UsualShape:
-    own, logarithms = _number(given["own"], "widths"), tuple(_number(one, "widths") for one in given["logarithms"])
-    if not 0 <= own <= 1 or not 2 <= len(logarithms) <= MOST_MEMBERS or max(map(abs, logarithms)) > 100:
-        raise ValueError("its usual shape cannot be")
-    return UsualShape(own, logarithms)
+    return OutlookWidths(curves, affine_error, chances, failed, given["domains"])  # type: ignore[arg-type]
 
 
 def _array(tensor: Any, shape: tuple[int, ...], name: str) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -42,6 +42,7 @@ class NetworkSettings:
     dropout : share of hidden numbers left out while training.
     axes : size of each parameter's basis, whose product `basis` is; () stands for one parameter.
     outlook : whether `OUTLOOK_CURVES`, `CHANCES` and the affine step's error are told, too.
+    leveled : whether the error's shape is that of the pair's own bootstrap, so that its level alone is learned.
     """
 
     members: int
@@ -55,6 +56,7 @@ class NetworkSettings:
     dropout: float = 0.1
     axes: tuple[int, ...] = ()
     outlook: bool = False
+    leveled: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,18 @@ class OutlookHeads(nn.Module):
         self.numbers = MemberLinear(m, w, numbers, small)
         self.numbers_skip = MemberLinear(m, f, numbers, 0.0)
         self.affine_scale = MemberLinear(m, w, 1, small)
+        self.base = nn.Parameter(torch.zeros(m, f, k), requires_grad=False) if settings.leveled else None
+        # Of features at their means, which are 0 once they are standardized.
+        self.base_at_means = nn.Parameter(torch.zeros(m, 1, k), requires_grad=False) if settings.leveled else None
 
     def forward(self, pairs: torch.Tensor, hidden: torch.Tensor) -> OutlookCoefficients:
         """Return coefficients and numbers from standardised features (m, P, F) and hidden numbers (m, P, w)."""
         count = len(OUTLOOK_CURVES)
         curves = self.prior + (self.curves(hidden) + self.curves_skip(pairs)).unflatten(-1, (count, -1))
+        bootstrap = self.bootstrap(pairs)
+        if bootstrap is not None:
+            level = curves[:, :, :1].mean(dim=-1, keepdim=True)
+            curves = torch.cat([bootstrap.unsqueeze(2) + level, curves[:, :, 1:]], dim=2)
         # The first lies at the median, so the second can only lie above it.
         above = curves[:, :, :1] + nn.functional.softplus(curves[:, :, 1:2])
         numbers = self.prior_numbers + self.numbers(hidden) + self.numbers_skip(pairs)
@@ -148,6 +157,12 @@ class OutlookHeads(nn.Module):
             affine_scale=self.affine_scale(hidden)[..., 0] - 1.0,
             chances=numbers[..., 1:],
         )
+
+    def bootstrap(self, pairs: torch.Tensor) -> torch.Tensor | None:
+        """Return the coefficients of the bootstrap's error, shape (m, P, K), None where a network does not start from it."""
+        if self.base is None or self.base_at_means is None:
+            return None
+        return pairs @ self.base + self.base_at_means
 
 
 class CurveNetwork(nn.Module):
@@ -291,37 +306,6 @@ class MemberCurves:
 
 
 @dataclass(frozen=True)
-class UsualShape:
-    """How the logarithm of the error usually runs along the first parameter, and how much a pair's own evidence says against it.
-
-    The evidence of one pair is noisy, so its curve is drawn toward the usual one (after James and Stein, 1961).
-
-    Attributes
-    ----------
-    own : weight of a pair's own curve, 0 to 1.
-    logarithms : of the error, less their mean, at even shares of the way from the least to the most regularizing end.
-    """
-
-    own: float
-    logarithms: tuple[float, ...]
-
-    def correction(self, curves: np.ndarray, shares: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Return what is added to the logarithms of the error, shape (P, 1, n) or (1, 1, n).
-
-        Parameters
-        ----------
-        curves : of each pair at the shares of `logarithms`, shape (P, len(logarithms)).
-        shares : of the settings' first parameter, flat.
-        shape : of the settings, (n, h) or (P, n, h).
-        """
-        pull = (1 - self.own) * (np.array(self.logarithms) - (curves - curves.mean(axis=1, keepdims=True)))
-        places = np.linspace(0, 1, len(self.logarithms))
-        rows = shares.reshape((1, -1) if len(shape) == 2 else (shape[0], -1))
-        rows = np.broadcast_to(rows, (len(pull), rows.shape[1]))
-        return np.stack([np.interp(row, places, own) for row, own in zip(rows, pull, strict=True)])[:, None].astype(np.float32)
-
-
-@dataclass(frozen=True)
 class Ensemble:
     """Networks that were trained together.
 
@@ -354,7 +338,6 @@ class Ensemble:
         values: np.ndarray,
         members: Sequence[int] | None = None,
         present: np.ndarray | None = None,
-        usual: UsualShape | None = None,
     ) -> MemberCurves:
         """Evaluate curves at settings.
 
@@ -363,7 +346,6 @@ class Ensemble:
         values : shape (n, h) for all pairs or (P, n, h); NaN gives numbers without a meaning.
         members : which members count; default: all. Their mean is the prediction, their spread adds to the scale.
         present : which structures count for mean Dice, boolean (P, S); default: all.
-        usual : what the error's curves are drawn toward; None leaves them as the network has them.
         """
         at = self._evaluator(values)
         pick = slice(None) if members is None else list(members)
@@ -378,13 +360,6 @@ class Ensemble:
                 mean = (probability * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
             scale = at(coefficients.mean_scale[pick].mean(dim=0)[:, None])[:, 0].exp()
             outlook = None if coefficients.outlook is None else _outlook(coefficients.outlook, pick, at)
-        if coefficients.outlook is not None and outlook is not None and usual is not None:
-            line = self.along_first(len(usual.logarithms))
-            with torch.inference_mode():
-                own = _outlook(coefficients.outlook, pick, self._evaluator(line)).curves[:, 0]
-            curves_told = outlook.curves.copy()
-            curves_told[:, :2] += usual.correction(own, self.space.shares(values.reshape(-1, len(self.space)))[:, 0], values.shape)
-            outlook = replace(outlook, curves=curves_told)
         told = (dice.numpy(), dice_scale.numpy(), mean.numpy(), scale.numpy(), curves.numpy(), curves_scale.numpy())
         return MemberCurves(*told, outlook=outlook)
 
@@ -407,12 +382,6 @@ class Ensemble:
             return grid.flatten(2)
 
         return at_grid
-
-    def along_first(self, count: int) -> np.ndarray:
-        """Return settings (count, h) at even shares of the first parameter's way to its strongest end, the others at defaults."""
-        shares = np.repeat(self.space.shares(self.space.rows([self.space.defaults])), count, axis=0)
-        shares[:, 0] = np.linspace(0, 1, count)
-        return self.space.at_shares(shares)
 
     def basis(self, values: np.ndarray) -> np.ndarray:
         """Return the basis at settings of shape (..., h), shape (..., K)."""

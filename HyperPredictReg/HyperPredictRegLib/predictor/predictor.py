@@ -214,9 +214,7 @@ class Predictor:
         row = named_row(self.bundle.card.assumed | self._named(features, evidence), reading.features)[None]
         rows = [named_row(features.tokens.get(label, {}), reading.tokens) for label in labels]
         tokens = np.array(rows, dtype=float).reshape(1, len(labels), len(reading.tokens))
-        widths = self.bundle.widths.outlook
-        usual = None if widths is None else widths.usual
-        return ensemble.predict(ensemble.coefficients(row, tokens, numbers[None]), values, usual=usual)
+        return ensemble.predict(ensemble.coefficients(row, tokens, numbers[None]), values)
 
     @property
     def reads_evidence(self) -> bool:
