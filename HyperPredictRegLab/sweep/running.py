@@ -95,7 +95,7 @@ def sweep(  # noqa: PLR0913 - the choices of a whole experiment
     """
     pairs = read_manifest(manifest)
     settings, design = settings or SweepSettings(), design or Design()
-    engine = get_engine(settings.engine)
+    engine = get_engine(settings.engine, settings.engine_settings)
     check_workers(workers)
     check_writable(Path(out))
     plan = SweepPlan(

@@ -16,7 +16,7 @@ from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.alignment.frame import check_seed
 from HyperPredictRegLib.core.errors import HyperPredictRegError
 from HyperPredictRegLib.engines import engine_settings, get_engine
-from HyperPredictRegLib.engines.base import Registration, RegistrationTask, settings_hash
+from HyperPredictRegLib.engines.base import Registration, RegistrationTask, for_pair, settings_hash
 from HyperPredictRegLib.predictor.card import read_record
 from HyperPredictRegLib.predictor.features import VERSION as FEATURES_VERSION
 from HyperPredictRegLib.predictor.features import pair_features
@@ -91,7 +91,7 @@ def read_plan(folder: Path) -> SweepPlan | None:
 
 def common_columns(pair: ManifestPair, settings: SweepSettings) -> Row:
     """Return what all rows of a pair have in common, whatever came out."""
-    engine = get_engine(settings.engine)
+    engine = get_engine(settings.engine, settings.engine_settings)
     return {
         "pair": pair.pair,
         "fixed_subject": pair.fixed_subject,
@@ -115,17 +115,18 @@ def run_rows(prepared: PreparedPair, settings: SweepSettings, values: Sequence[M
         working grid) and their mean, folding in percent of foreground and grid, SD log-Jacobian, similarity (normalised mutual
         information), seconds, the affine matrix (``affine_matrix_00`` ...), and ``error``, a sentence where a run failed.
     """
-    engine = get_engine(settings.engine)
+    engine = get_engine(settings.engine, settings.engine_settings)
     chosen = engine_settings(engine, settings.engine_settings)
     pair, rows = prepared.pair, []
+    task = RegistrationTask(
+        pair.fixed, pair.moving, {}, chosen, settings.seed, view=pair.view, moving_smoothed=pair.moving_smoothed
+    )
+    register = for_pair(engine, task)
     for value in values:
         row: Row = dict(value) | prepared.columns
         started = time.perf_counter()
         try:
-            task = RegistrationTask(
-                pair.fixed, pair.moving, value, chosen, settings.seed, view=pair.view, moving_smoothed=pair.moving_smoothed
-            )
-            found = engine.register(task)
+            found = register(value)
         except HyperPredictRegError as error:
             rows.append(row | {"error": str(error)})
             continue
@@ -209,7 +210,7 @@ def feature_rows(prepared: PreparedPair, settings: SweepSettings) -> list[Row]:
     rows : the first for the pair (``label`` 0, its features as ``pair_<name>``), then one per structure of the moving
         segmentation (``token_<name>``). A pair that cannot be described has one row with the reason in ``error``.
     """
-    engine = get_engine(settings.engine)
+    engine = get_engine(settings.engine, settings.engine_settings)
     common: Row = {"features_version": FEATURES_VERSION, "error": "", "label": 0}
     try:
         found = pair_features(

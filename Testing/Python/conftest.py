@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from command_samples import Command, command_server
+from HyperPredictRegLib.engines import engine_infos, get_engine
+from HyperPredictRegLib.engines.base import Engine
 from HyperPredictRegLib.results.job import Job
 from HyperPredictRegLib.results.report import Report
 from HyperPredictRegLib.spatial.geometry import Geometry
@@ -37,6 +39,14 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data is not here: set HYPERPREDICTREG_DATA to its folder")
     return folder
+
+
+def engine_here(name: str) -> Engine:
+    """Return an engine, or skip the test if it needs a program that is not installed here."""
+    lacking = next(info.unavailable for info in engine_infos() if info.name == name)
+    if lacking:
+        pytest.skip(lacking)
+    return get_engine(name)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import blob_image, blob_labels
+from conftest import blob_image, blob_labels, engine_here
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.errors import Cancelled, InputError, RegistrationError
 from HyperPredictRegLib.core.progress import ProgressEvent
@@ -30,7 +30,7 @@ SEED = 5
 
 @pytest.fixture(params=engine_names())
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return get_engine(request.param)
+    return engine_here(request.param)
 
 
 def pair() -> tuple[sitk.Image, sitk.Image]:
@@ -64,7 +64,7 @@ class Run:
 @pytest.fixture(scope="module", params=engine_names())
 def run(request: pytest.FixtureRequest) -> Run:
     """Register the pair once with each engine, with one thread."""
-    engine = get_engine(request.param)
+    engine = engine_here(request.param)
     fixed, moving = pair()
     before = [sitk.Hash(image) for image in (fixed, moving)]
     events: list[ProgressEvent] = []
@@ -228,7 +228,7 @@ def test_settings_from_json_are_those_of_the_engine(engine: Engine) -> None:
 
 
 def test_unknown_engines_are_refused() -> None:
-    with pytest.raises(InputError, match="no engine 'magic': choose one of diffeo, demons, bspline"):
+    with pytest.raises(InputError, match=f"no engine 'magic': choose one of {', '.join(engine_names())}"):
         get_engine("magic")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from command_samples import Command
-from conftest import FAST, FIXED_GRID, blob_image, blob_labels
+from conftest import FAST, FIXED_GRID, blob_image, blob_labels, engine_here
 from HyperPredictRegLib import workflow
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.json_records import from_json
@@ -144,6 +144,7 @@ def test_the_pull_brings_landmarks_together_and_folds_nothing(started: Outcome, 
 
 @pytest.mark.parametrize("engine", engine_names())
 def test_every_engine_can_be_pulled(folder: Path, engine: str) -> None:
+    engine_here(engine)
     report = workflow.compute(job_in(folder, engine=engine, fixed_labels=None, moving_labels=None, **PULLED)).report
     assert report.landmark_pull is not None
     assert error_mm(report) <= report.landmark_pull.registered_mm + 0.1  # mm: a second pull may not lead away

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import engine_here
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
 from HyperPredictRegLib.engines import engine_infos, get_engine
 from HyperPredictRegLib.engines.base import EngineInfo
@@ -252,7 +253,7 @@ def test_another_method_begins_with_its_own_setting() -> None:
 @pytest.mark.parametrize("preset", ["fast", "fine"])
 def test_nothing_is_offered_that_the_engine_refuses(info: EngineInfo, preset: str) -> None:
     view = panel_view(state(engine=info.name, setting_of=info.name, preset=preset, prediction=None))
-    engine = get_engine(info.name)
+    engine = engine_here(info.name)
     space = engine.search_space(choices.estimated_grid(BRAIN, preset), engine.settings_type())
     assert view.space == space
     for share in (0.0, 1.0):

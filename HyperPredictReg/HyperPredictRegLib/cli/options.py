@@ -107,7 +107,7 @@ def job_of(context: typer.Context) -> Job:
     if by := next((name for name in ("weight", "set_parameters") if name in names), None):
         if beside := next((name for name in CHOOSING if name in names), None):
             raise InputError(f"{names[beside]} says how λ is chosen, but {names[by]} gives it: leave out one of the two.")
-        space = get_engine(task.engine).info.search_space
+        space = get_engine(task.engine, task.engine_settings).info.search_space
         setting = numbers_by_name(options["set_parameters"], "--set")
         if options["weight"] is not None and setting.setdefault(space.first.name, options["weight"]) != options["weight"]:
             raise InputError(f"--weight and --set give two values for {space.first.name}: leave out one of them.")

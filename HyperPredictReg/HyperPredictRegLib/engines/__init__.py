@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from HyperPredictRegLib.core.errors import InputError
@@ -13,6 +14,7 @@ ENGINES = {
     "diffeo": "HyperPredictRegLib.engines.diffeo:DiffeoEngine",
     "demons": "HyperPredictRegLib.engines.demons:DemonsEngine",
     "bspline": "HyperPredictRegLib.engines.bspline:BSplineEngine",
+    "clapirn": "HyperPredictRegLib.engines.conditional:ConditionalEngine",
 }
 """Module and class of each engine by its name, the default first, which is also `results.job.DEFAULT_ENGINE`."""
 
@@ -27,8 +29,12 @@ def engine_infos() -> tuple[EngineInfo, ...]:
     return tuple(_engine(name).info for name in ENGINES)
 
 
-def get_engine(name: str) -> Engine:
+def get_engine(name: str, given: Mapping[str, Any] | None = None) -> Engine:
     """Return the engine of that name.
+
+    Parameters
+    ----------
+    given : fields of the settings that it will get, which may name the program that it runs.
 
     Raises
     ------
@@ -37,8 +43,8 @@ def get_engine(name: str) -> Engine:
     if name not in ENGINES:
         raise InputError(f"There is no engine '{name}': choose one of {', '.join(ENGINES)}.")
     engine = _engine(name)
-    if engine.info.unavailable:
-        raise InputError(engine.info.unavailable)
+    if lacking := engine.info.lacking(given or {}):
+        raise InputError(lacking)
     return engine
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import SimpleITK as sitk
@@ -20,6 +20,9 @@ from HyperPredictRegLib.core.search_space import SearchSpace, Setting
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.results.job import EngineUsed
 from HyperPredictRegLib.spatial.geometry import Geometry
+
+PROGRAM_SETTING = "program"
+"""The field of an engine's settings that names the program which it runs."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class EngineInfo:
     devices : on which it can compute, the default first: "cpu", "cuda".
     kind : "built-in", "program" (one that the user installs) or "network" (weights that the user provides).
     packages : Python packages that it needs beside those of this library, with the remedy where one is missing.
+    program : returns why the program that it runs cannot be run here, with the remedy, or "", from the path that its settings
+        name; None where it runs none.
     extra_bytes : memory that it takes beyond what every registration takes for images and working grid.
     seconds_per_million_voxels : on two cores with default settings; a first guess for the progress bar, replaced by measurement.
     sweep_strata : shares of the first parameter's range between which settings for training are drawn, narrow where quality
@@ -58,6 +63,7 @@ class EngineInfo:
     devices: tuple[str, ...] = ("cpu",)
     kind: str = "built-in"
     packages: Mapping[str, str] | None = None
+    program: Callable[[str], str] | None = None
     extra_bytes: float = 0.0
     seconds_per_million_voxels: float = 30.0
     sweep_strata: tuple[float, ...] = ()
@@ -65,10 +71,14 @@ class EngineInfo:
     @property
     def unavailable(self) -> str:
         """Return why the engine cannot run here, with the remedy, or ""."""
+        return self.lacking({})
+
+    def lacking(self, given: Mapping[str, Any]) -> str:
+        """Return why the engine cannot run here with such fields of its settings, which may name its program, or ""."""
         for package, remedy in (self.packages or {}).items():
             if importlib.util.find_spec(package) is None:
                 return f"The engine '{self.name}' needs the Python package '{package}', which is not installed: {remedy}."
-        return ""
+        return "" if self.program is None else self.program(str(given.get(PROGRAM_SETTING, "")))
 
 
 @dataclass(frozen=True)
@@ -179,9 +189,28 @@ class Engine(Protocol):
         ...
 
 
+def for_pair(engine: Engine, task: RegistrationTask) -> Callable[[Mapping[str, float]], Registration]:
+    """Return what registers the pair of a task with any setting; the task's own one is not looked at.
+
+    An engine that can share work between settings has a method `for_pair` of this kind; it gives the results of `register`.
+    """
+    own: Callable[[RegistrationTask], Callable[[Mapping[str, float]], Registration]] | None = getattr(engine, "for_pair", None)
+    return (lambda setting: engine.register(replace(task, setting=setting))) if own is None else own(task)
+
+
 def settings_hash(engine: Engine, settings: Any) -> str:
-    """Return a short hash that changes when the engine, its version or any of its settings changes."""
-    text = json.dumps([engine.info.name, engine.info.version, asdict(settings)], sort_keys=True)
+    """Return a short hash that changes when the engine, its version or any of its settings changes.
+
+    Settings that name a program have a method `identity`, which returns what results depend on in their place: the version of the
+    program, and not where it lies.
+
+    Raises
+    ------
+    InputError : the program cannot tell its version, or is one that the engine does not know.
+    """
+    identity = getattr(settings, "identity", None)
+    chosen = asdict(settings) if identity is None else identity()
+    text = json.dumps([engine.info.name, engine.info.version, chosen], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -70,7 +70,7 @@ class Plan:
         check_paths(job)
         _check_numbers(job)
         check_landmarks(job.landmarks_for, job.fixed_landmarks, job.moving_landmarks, job.initial_transform)
-        engine = get_engine(job.engine)
+        engine = get_engine(job.engine, job.engine_settings)
         engine.info.search_space.complete(job.setting, engine.info.name)
         if job.channels and not engine.info.channels:
             raise InputError(one_pair_only(engine.info))
