@@ -315,8 +315,8 @@ def network_grid(fixed: sitk.Image, settings: ConditionalSettings) -> Geometry:
     settings : see there.
     """
     axes = np.array(_AXES).reshape(3, 3)
-    k, j, i = np.nonzero(sitk.GetArrayFromImage(foreground(fixed)))
-    along = Geometry.of(fixed).to_lps(np.stack([i, j, k], axis=-1)) @ axes
+    inside = np.argwhere(sitk.GetArrayFromImage(foreground(fixed)))
+    along = Geometry.of(fixed).to_lps(inside[:, ::-1]) @ axes
     low, high = np.quantile(along, _QUANTILES, axis=0)
     # Settings are ordered to the left, inferior and anterior; the axes i, j and k of the grid the other way round.
     size, center, extent = (np.array(values[::-1], float) for values in (settings.size, settings.center, settings.extent))
