@@ -39,7 +39,7 @@ DATA = Path(os.environ.get("HYPERPREDICTREG_DATA", REPOSITORY.parent / "shared" 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 TUNED_ON = ("1000", "1001", "1002", "1006", "1007")
 STRUCTURES = (2, 3, 4, 7, 8, *range(10, 19), 24, 26, 28, 41, 42, 43, 46, 47, *range(49, 55), 58, 60)
-WEIGHTS = {"demons": (0.45, 0.6, 0.7, 0.9, 1.2, 2.0), "bspline": (20.0,)}
+WEIGHTS = {"demons": (0.45, 0.6, 0.7, 0.9, 1.2, 2.0), "bspline": (20.0,), "clapirn": (0.05, 0.1, 0.4)}
 COLUMNS = ("fixed", "moving", "weight", "dice", "dice_grid", "foreground", "grid", "sd_log_jacobian", "seconds", "dice_affine")
 SEED = 20240901
 
@@ -55,9 +55,9 @@ def mean_dice(fixed: sitk.Image, warped: sitk.Image) -> float:
     return float(np.mean([found.get(label, 0.0) for label in STRUCTURES]))
 
 
-def sweep_pair(task: tuple[str, str, str, tuple[float, ...], str]) -> list[dict[str, object]]:
+def sweep_pair(task: tuple[str, str, str, tuple[float, ...], str, str]) -> list[dict[str, object]]:
     """Register one pair with every weight that is asked for."""
-    fixed_id, moving_id, engine_name, weights, settings = task
+    fixed_id, moving_id, engine_name, weights, settings, preset = task
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     paths = {
         side: (str(DATA / f"nmm_{subject}_t1.nii.gz"), str(DATA / f"nmm_{subject}_aseg.nii.gz"))
@@ -74,11 +74,11 @@ def sweep_pair(task: tuple[str, str, str, tuple[float, ...], str]) -> list[dict[
         fixed_foreground=fixed.foreground,
         moving_foreground=moving.foreground,
     ).transform
-    pair = AlignedPair.of(inputs, alignment, "fast")
+    pair = AlignedPair.of(inputs, alignment, preset)
     native, foreground = Geometry.of(fixed.image), nearest(fixed.foreground, pair.grid)
     affine = mean_dice(fixed.labels, nearest(moving.labels, native, alignment))
     coarse_labels = nearest(fixed.labels, pair.grid)
-    engine = get_engine(engine_name)
+    engine = get_engine(engine_name, json.loads(settings))
     rows: list[dict[str, object]] = []
     for weight in weights:
         row: dict[str, object] = {"fixed": fixed_id, "moving": moving_id, "weight": weight, "dice_affine": round(affine, 5)}
@@ -106,10 +106,12 @@ def sweep_pair(task: tuple[str, str, str, tuple[float, ...], str]) -> list[dict[
     return rows
 
 
-def run(path: Path, engine: str, weights: tuple[float, ...], settings: str, pairs: list[tuple[str, str]], workers: int) -> None:
+def run(
+    path: Path, engine: str, weights: tuple[float, ...], settings: str, preset: str, pairs: list[tuple[str, str]], workers: int
+) -> None:
     """Sweep all pairs that `path` does not hold yet; a pair's rows are written together."""
     done = {(row["fixed"], row["moving"]) for row in read(path)} if path.exists() else set()
-    tasks = [(f, m, engine, weights, settings) for f, m in pairs if (f, m) not in done]
+    tasks = [(f, m, engine, weights, settings, preset) for f, m in pairs if (f, m) not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         path.write_text(",".join(COLUMNS) + "\n")
@@ -166,6 +168,8 @@ def main() -> None:
     parser.add_argument("--weights", type=float, nargs="+")
     parser.add_argument("--settings", default="{}", help="engine settings that differ from the defaults, as JSON")
     parser.add_argument("--every", type=int, default=1, help="take every n-th pair only")
+    parser.add_argument("--pairs", nargs="+", help="take these pairs only, such as 1000-1001")
+    parser.add_argument("--preset", default="fast", help="of the working grid")
     parser.add_argument("--held-out", action="store_true", help="take pairs of people that nothing was tuned on only")
     parser.add_argument("--like", help="print the table over the pairs of this other CSV file only")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
@@ -174,8 +178,10 @@ def main() -> None:
     if options.action == "run":
         people = [s for s in subjects() if not (options.held_out and s in TUNED_ON)]
         pairs = list(itertools.permutations(people, 2))[:: options.every]
+        if options.pairs:
+            pairs = [pair for pair in pairs if "-".join(pair) in options.pairs]
         weights = tuple(options.weights or WEIGHTS[options.engine])
-        run(path, options.engine, weights, options.settings, pairs, options.workers)
+        run(path, options.engine, weights, options.settings, options.preset, pairs, options.workers)
     table(path, None if options.like is None else RESULTS / f"lambda-{options.like}.csv")
 
 

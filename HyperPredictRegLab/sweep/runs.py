@@ -16,7 +16,7 @@ from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.alignment.frame import check_seed
 from HyperPredictRegLib.core.errors import HyperPredictRegError, InputError
 from HyperPredictRegLib.engines import engine_settings, get_engine
-from HyperPredictRegLib.engines.base import Registration, RegistrationTask, settings_hash
+from HyperPredictRegLib.engines.base import Registration, RegistrationTask, for_pair, settings_hash
 from HyperPredictRegLib.predictor.card import read_record
 from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
 from HyperPredictRegLib.predictor.evidence import as_features, pair_evidence
@@ -128,14 +128,15 @@ def run_rows(prepared: PreparedPair, settings: SweepSettings, values: Sequence[M
     engine = get_engine(settings.engine, settings.engine_settings)
     chosen = engine_settings(engine, settings.engine_settings)
     pair, rows = prepared.pair, []
+    task = RegistrationTask(
+        pair.fixed, pair.moving, {}, chosen, settings.seed, view=pair.view, moving_smoothed=pair.moving_smoothed
+    )
+    register = for_pair(engine, task)
     for value in values:
         row: Row = dict(value) | prepared.columns
         started = time.perf_counter()
         try:
-            task = RegistrationTask(
-                pair.fixed, pair.moving, value, chosen, settings.seed, view=pair.view, moving_smoothed=pair.moving_smoothed
-            )
-            found = engine.register(task)
+            found = register(value)
         except HyperPredictRegError as error:
             rows.append(row | {"error": str(error)})
             continue

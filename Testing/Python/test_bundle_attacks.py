@@ -17,7 +17,8 @@ import pytest
 import torch
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.files import read_text
-from HyperPredictRegLib.predictor.bundle import MOST_BYTES, MOST_MEMBERS, load_bundle
+from HyperPredictRegLib.core.tensor_files import MOST_MEMBERS
+from HyperPredictRegLib.predictor.bundle import MOST_BYTES, load_bundle
 from HyperPredictRegLib.predictor.card import bundled, read_card
 
 NAN, INF = float("nan"), float("inf")

@@ -71,6 +71,7 @@ _MEANINGS = (
     (r"value tolerance|function tolerance|delta|parameter tolerance|cost function", _FLAT),
     (r"sufficient decrease|success", "It found a minimum: it converged."),
     (r"line ?-?search", _LINE_GAVE_UP),
+    (r"in one pass", "A trained network gives its displacements at once: there is nothing to converge."),
     (r"rms change", "The displacements had stopped changing: it converged."),
 )
 

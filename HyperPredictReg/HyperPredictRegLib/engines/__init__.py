@@ -16,6 +16,7 @@ ENGINES = {
     "bspline": "HyperPredictRegLib.engines.bspline:BSplineEngine",
     "niftyreg": "HyperPredictRegLib.engines.external.niftyreg:NiftyRegEngine",
     "elastix": "HyperPredictRegLib.engines.external.elastix:ElastixEngine",
+    "clapirn": "HyperPredictRegLib.engines.conditional:ConditionalEngine",
 }
 """Module and class of each engine by its name, the default first, which is also `results.job.DEFAULT_ENGINE`."""
 

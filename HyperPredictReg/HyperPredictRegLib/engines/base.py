@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import SimpleITK as sitk
@@ -187,6 +187,15 @@ class Engine(Protocol):
         Cancelled : the caller asked to stop.
         """
         ...
+
+
+def for_pair(engine: Engine, task: RegistrationTask) -> Callable[[Mapping[str, float]], Registration]:
+    """Return what registers the pair of a task with any setting; the task's own one is not looked at.
+
+    An engine that can share work between settings has a method `for_pair` of this kind; it gives the results of `register`.
+    """
+    own: Callable[[RegistrationTask], Callable[[Mapping[str, float]], Registration]] | None = getattr(engine, "for_pair", None)
+    return (lambda setting: engine.register(replace(task, setting=setting))) if own is None else own(task)
 
 
 def settings_hash(engine: Engine, settings: Any) -> str:

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.progress import CancelCheck, never
 from HyperPredictRegLib.core.search_space import SearchSpace, Setting
-from HyperPredictRegLib.engines.base import Engine, RegistrationTask
+from HyperPredictRegLib.engines.base import Engine, Registration, RegistrationTask, for_pair
 from HyperPredictRegLib.preprocessing.working_grid import on_grid
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.quality.metrics import jacobian_determinant
@@ -98,14 +98,14 @@ def run_probes(
     RegistrationError : a probe diverged.
     Cancelled : the caller asked to stop.
     """
-    return tuple(_probe(engine, settings, half, value, seed, cancelled) for value in values)
-
-
-def _probe(engine: Engine, settings: Any, half: HalfPair, value: Setting, seed: int, cancelled: CancelCheck) -> Probe:
     task = RegistrationTask(
-        half.fixed, half.moving, value, settings, seed, view=half.view, moving_smoothed=True, cancelled=cancelled
+        half.fixed, half.moving, {}, settings, seed, view=half.view, moving_smoothed=True, cancelled=cancelled
     )
-    found = engine.register(task)
+    register = for_pair(engine, task)
+    return tuple(_probe(register(value), half, value) for value in values)
+
+
+def _probe(found: Registration, half: HalfPair, value: Setting) -> Probe:
     field = displacement_field(found.transform, half.grid)
     to_index = np.linalg.inv(half.grid.index_to_lps[:3, :3])
     return Probe(
