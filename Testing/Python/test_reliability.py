@@ -140,7 +140,7 @@ def test_what_speaks_against_the_alignment_speaks_against_the_prediction(
     assert (prediction.reliability.level, choice.by) == (level, by)
     assert message in " ".join(prediction.reliability.reasons)
     direct = Plan.of(replace(plan.job, engine="demons"))
-    reasons = choosing._doubts(direct, prepared)
+    reasons = choosing._doubts(direct, prepared, trained=True)
     assert any("Demons compares intensities directly" in reason for reason in reasons) == (alignment.contrast == "different")
 
 

@@ -324,7 +324,7 @@ def network_grid(fixed: sitk.Image, settings: ConditionalSettings) -> Geometry:
     spacing = np.maximum((high - low) / extent, least)
     origin = axes @ ((low + high) / 2 - center * spacing)
     i, j, k = (int(n) for n in size)
-    return Geometry((i, j, k), tuple(spacing.tolist()), tuple(origin.tolist()), _AXES)  # type: ignore[arg-type]
+    return Geometry((i, j, k), tuple(spacing.tolist()), tuple(origin.tolist()), _AXES)
 
 
 def on_working_grid(displacement: np.ndarray, grid: Geometry, working: Geometry) -> sitk.Image:

@@ -34,6 +34,9 @@ FOLDING_FACTOR = 4.0
 FEWEST_FOLDED = 0.3
 """Percent of the working grid that may fold where nothing does on the coarse one: .19 did at most."""
 
+MOST_CERTAIN = 99.0
+"""Percent: no chance of a failed alignment is told as higher."""
+
 DOUBTED, REFUSED = 0.5, 0.9
 """Chances that the alignment has failed from which a prediction is uncertain, and unreliable."""
 
@@ -120,7 +123,7 @@ def what_was_measured(
         )
     told = (
         "By how much the images explain of each other, overlap and move, the chance of a failed alignment is "
-        f"{100 * failed:.0f} %."
+        f"{min(100 * failed, MOST_CERTAIN):.0f} %."
     )
     if failed >= REFUSED:
         against.append(told)
