@@ -368,7 +368,7 @@ def error_figure(study: Study) -> Any:
         axis.set_xlabel("true error, mm", fontsize=9)
         axis.set_ylabel("told before, mm", fontsize=9)
         axis.set_title(title, fontsize=10, loc="left", weight="bold")
-    axes[0, 0].legend(fontsize=7, frameon=False)
+    axes[0, 0].legend(fontsize=7, frameon=False, loc="lower right")
     return figure
 
 
@@ -381,7 +381,8 @@ def chance_figure(study: Study) -> Any:
         (axes[0, 1], [o.helps for o in study.told.outlooks], outcomes.helps, ("does not help", "helps")),
     ):
         for value, color in enumerate((BLUE, ORANGE)):
-            mine = study.test & (truth == value)
+            # Whether deforming can make up for a start that was spoiled is not asked.
+            mine = study.test & (truth == value) & ~(study.true.spoiled & (words[1] == "helps"))
             height = np.random.default_rng(1).uniform(-0.25, 0.25, int(mine.sum()))
             axis.plot(np.array(chance)[mine], value + height, "o", ms=4, color=color, alpha=0.7)
         axis.set_yticks((0, 1), words, fontsize=9)

@@ -159,7 +159,8 @@ def build(
 
     Parameters
     ----------
-    calibration : pairs of further domains, on which nothing is trained; bands are calibrated on these, too.
+    calibration : pairs of further domains, on which nothing is trained; bands are calibrated on these, too, and only what varies
+        in them is chosen by the bundle.
     replicas : members per CV fold of subjects; of domains there is one.
 
     Raises
@@ -177,6 +178,7 @@ def build(
         examples, settings, features=used, replicas=1 if several else replicas, progress=progress, cancelled=cancelled
     )
     held_out = trained.held_out(examples)
+    proven = () if calibration is None else calibration.space.names
     if calibration is not None:
         calibration = in_space(calibration, examples.space)
         held_out = together([held_out, predictions(trained.ensemble, calibration)])
@@ -209,6 +211,7 @@ def build(
         held=examples.held,
         presets=examples.presets,
         evidence_version=_evidence_version(examples),
+        chosen=() if calibration is None else tuple(name for name in space.names if name in proven),
         domains=accuracy_by_domain(held_out) if several else {},
     )
     return save_bundle(Bundle(card, trained.ensemble, widths, ood_for(examples, of)), out)

@@ -19,7 +19,7 @@ from HyperPredictRegLib.predictor.coarse_pair import coarse_settings
 from HyperPredictRegLib.predictor.evidence import PairEvidence
 from HyperPredictRegLib.predictor.features import PairFeatures
 from HyperPredictRegLib.predictor.predictor import Predictor
-from HyperPredictRegLib.predictor.splines import falling, falling_steps, knots_for, tensor_basis
+from HyperPredictRegLib.predictor.splines import falling, falling_steps, grid_axes, knots_for, tensor_basis
 
 from HyperPredictRegLab.evaluation.domain_report import area, evaluate_domains
 from HyperPredictRegLab.evaluation.domains import TwoLevels, named_features, rank_correlation
@@ -133,6 +133,32 @@ def test_errors_in_mm_and_folding_are_told_over_both_parameters(predictor: Predi
     twice = predictor.predict(features, tried, evidence=larger)[0]
     assert twice.error_mm is not None
     np.testing.assert_allclose(twice.error_mm.value, 2 * there.error_mm.value, rtol=1e-5)
+
+
+def test_what_choosing_was_not_measured_along_is_held(predictor: Predictor) -> None:
+    card = replace(predictor.bundle.card, chosen=("regularization_weight",))
+    held = Predictor(replace(predictor.bundle, card=card))
+    features, evidence, _ = pair(failed=False)
+    surface, reliability, _ = held.predict(features, evidence=evidence)
+    assert surface.names == ("regularization_weight",) and surface.held == {"fluid_sigma": pytest.approx(1.2)}
+    whole = predictor.predict(features, np.c_[surface.values, np.full(300, 1.2)], evidence=evidence)[0]
+    assert surface.error_mm is not None and whole.error_mm is not None
+    np.testing.assert_allclose(surface.error_mm.value, whole.error_mm.value, rtol=1e-5)
+    assert held.outlook(features, surface, reliability, evidence) is not None
+    # Whoever asks for other settings is told of them.
+    assert held.predict(features, SPACE.grid(5)[6:7], evidence=evidence)[0].names == SPACE.names
+
+
+def test_regular_grids_are_evaluated_like_any_settings(predictor: Predictor) -> None:
+    features, evidence, _ = pair(failed=False, tokens=1)
+    grid = predictor.bundle.card.space.grid(7)
+    shuffled = np.random.default_rng(2).permutation(len(grid))
+    one = predictor.predict(features, grid, evidence=evidence)[0]
+    other = predictor.predict(features, grid[shuffled], evidence=evidence)[0]
+    assert one.error_mm is not None and other.error_mm is not None
+    np.testing.assert_allclose(other.error_mm.value, one.error_mm.value[shuffled], rtol=1e-5)
+    np.testing.assert_allclose(other.dice.upper, one.dice.upper[:, shuffled], atol=1e-5)
+    assert grid_axes(grid) is not None and grid_axes(grid[shuffled]) is None
 
 
 def test_a_failed_alignment_is_told_and_makes_a_prediction_unreliable(predictor: Predictor) -> None:

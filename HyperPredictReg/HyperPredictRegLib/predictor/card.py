@@ -60,6 +60,8 @@ class Card:
     held : values of the engine's other parameters, their defaults, that all examples were made with.
     presets : those that it serves, if that is more than `preset`.
     evidence_version : meaning of the evidence that it reads, see `evidence.VERSION`; "" if it reads none.
+    chosen : the parameters along which choosing was measured; empty where it was along all. Unless asked for other settings, it
+        tells of these, with the others at their defaults.
     domains : kinds of images that it was trained or calibrated on, each with what was measured there when it was left out.
     """
 
@@ -88,6 +90,7 @@ class Card:
     held: Setting = field(default_factory=dict)
     presets: tuple[str, ...] = ()
     evidence_version: str = ""
+    chosen: tuple[str, ...] = ()
     domains: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def serves(self, preset: str) -> bool:
@@ -162,6 +165,7 @@ def _wrong(card: Card) -> str:
     checks = (
         ("a text", all(len(text) <= MOST_LETTERS and text.isprintable() for text in texts)),
         ("a fixed setting", set(card.fixed) == set(card.space.names) and all(p.holds(card.fixed[p.name]) for p in card.space)),
+        ("parameters to choose", set(card.chosen) <= set(card.space.names)),
         ("a number", all(math.isfinite(number) for number in numbers)),
         ("label values", all(label.isascii() and label.isdigit() and len(label) <= MOST_DIGITS for label in card.structures)),
         ("a checksum", re.fullmatch("[0-9a-f]{64}", card.model_sha256) is not None),

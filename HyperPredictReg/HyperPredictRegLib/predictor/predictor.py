@@ -134,7 +134,7 @@ class Predictor:
         ----------
         features : of the pair; its tokens decide which structures are predicted. Without any, those that were trained on are.
         values : settings, shape (n, h), rising where h is 1; default: a regular grid over the trained range, `GRID` or
-            `GRID_OF_SEVERAL` a side.
+            `GRID_OF_SEVERAL` a side, along the parameters that are to be chosen, see `Card.chosen`; the others are held.
         evidence : as `evidence.as_features` gives it; needed where `reads_evidence`.
         names : of the structures of the tokens, by label value; see `Card.identified`.
         within : what the engine accepts for this pair: nothing else is predicted.
@@ -147,20 +147,22 @@ class Predictor:
         """
         card = self.bundle.card
         space = self._space(within)
-        count = GRID if len(space) == 1 else GRID_OF_SEVERAL
-        values = space.grid(count) if values is None else np.asarray(values, dtype=float).reshape(-1, len(space))
-        self._check_range(values, space)
+        told = space if values is not None or not card.chosen else space.only(card.chosen)
+        if values is None:
+            values = told.grid(GRID if len(told) == 1 else GRID_OF_SEVERAL)
+        values = np.asarray(values, dtype=float).reshape(-1, len(told))
+        self._check_range(values, told)
         labels = tuple(features.tokens) or self.bundle.ensemble.labels
         if features.tokens:
             codes, called, note = card.identified(labels, names or {})
         else:
             codes, called, note = {label: label for label in labels}, {label: card.structures[str(label)] for label in labels}, ""
         numbers = self.bundle.ensemble.structure_numbers([codes.get(label, -1) for label in labels])
-        found = self._found(features, evidence, labels, numbers, values)
+        found = self._found(features, evidence, labels, numbers, self._whole(told, values))
         reliability = self._reliability(found, features, evidence, doubts, refusals)
         # Who was taught no names told all structures by their shape, so all of them are what was calibrated.
         nameless = not self.bundle.ensemble.labels
-        surface = self._surface(found, space, values, called, bool(features.tokens), reliability, (numbers > 0) | nameless)
+        surface = self._surface(found, told, values, called, bool(features.tokens), reliability, (numbers > 0) | nameless)
         if found.outlook is not None and self.bundle.widths.outlook is not None:
             named = self._named(features, evidence)
             bands = error_bands(found.outlook, self.bundle.widths.outlook, _wide(reliability), _unit_mm(named))
@@ -198,7 +200,8 @@ class Predictor:
         widths = self.bundle.widths.outlook
         if widths is None:
             return None
-        found = self._found(features, evidence, (), np.zeros(0, dtype=int), surface.values).outlook
+        settings = self._whole(surface.space, surface.values)
+        found = self._found(features, evidence, (), np.zeros(0, dtype=int), settings).outlook
         unit_mm = _unit_mm(self._named(features, evidence))
         return None if found is None else outlook_of(found, widths, _wide(reliability), unit_mm)
 
@@ -252,6 +255,16 @@ class Predictor:
             space = space.narrowed(accepted.name, accepted.low, accepted.high)
         return space
 
+    def _whole(self, told: SearchSpace, values: np.ndarray) -> np.ndarray:
+        """Return settings (n, h) of some of the parameters with the others at their defaults."""
+        if len(told) == len(self.bundle.card.space):
+            return values
+        columns = [
+            values[:, told.names.index(p.name)] if p.name in told.names else np.full(len(values), p.default)
+            for p in self.bundle.card.space
+        ]
+        return np.stack(columns, axis=1)
+
     def _check_range(self, values: np.ndarray, space: SearchSpace) -> None:
         for column, parameter in enumerate(space):
             wrong = values[~parameter.holds(values[:, column]), column]
@@ -292,7 +305,7 @@ class Predictor:
             folding_foreground=falling_band(found, 0, wide * widths.curves[0], space, values),
             folding_grid=falling_band(found, 1, wide * widths.curves[1], space, values),
             sd_log_jacobian=log_band(found.curves[0, 2], wide * widths.curves[2] * found.curves_scale[0, 2]),
-            held=self.bundle.card.held,
+            held=self.bundle.card.held | {p.name: p.default for p in self.bundle.card.space if p.name not in space.names},
         )
 
 
