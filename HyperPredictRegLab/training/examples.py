@@ -193,8 +193,7 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
     features = features[features["pair"].isin(set(runs["pair"]))]
     varied, held = _learned_parameters(engine, runs)
     runs = _checked_runs(runs, varied, notes)
-    if many:
-        runs = checked_outcomes(runs, _RUNS)
+    runs = checked_outcomes(runs, _RUNS) if many else runs
     by_pair = _by_pair(runs, varied)
     pairs = tuple(by_pair)
     column = partial(_column, by_pair)

@@ -53,7 +53,7 @@ def test_help_names_the_commands_and_loads_nothing_heavy() -> None:
 def test_json_on_standard_output_is_the_report(folder: Path) -> None:
     message = json.loads((folder / "stdout.json").read_text(encoding="utf-8"))
     assert message == json.loads((folder / "done" / "report.json").read_text(encoding="utf-8"))
-    assert message["setting"] == {"regularization_weight": 0.9}
+    assert message["setting"] == {"regularization_weight": 0.9, "fluid_sigma": 1.2}
     assert message["alignment"]["settings"]["multi_start"] is False
 
 

@@ -229,7 +229,7 @@ def test_the_lines_for_the_console_run(
     monkeypatch.setattr(sample, "_MOVING_SPACING_MM", 4.0)
     runpy.run_path(str(EXAMPLES / "slicer_console.py"))
     message = capsys.readouterr().out
-    assert "reliable: " in message
+    assert message.startswith(("reliable: λ = ", "uncertain: λ = "))
     assert "left cerebral white matter: Dice" in message
     assert "% folded" in message
     assert "Tip in BrainFixed space" in message

@@ -222,7 +222,7 @@ def test_uses_that_cannot_be_are_refused_before_any_work(folder: Path, changes: 
 
 def test_a_prediction_is_for_its_own_landmarks(folder: Path, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle")
-    job = job_in(folder, predictor=str(bundle), out=str(tmp_path / "predicted"), **PULLED)
+    job = job_in(folder, engine="demons", predictor=str(bundle), out=str(tmp_path / "predicted"), **PULLED)
     from HyperPredictRegLib.results.exchange import save_prediction
 
     prediction = workflow.predict(job, writers=[save_prediction])

@@ -57,7 +57,7 @@ def labelled(outcome: Outcome, naming: str, dice: tuple[float, ...] = (0.913, 0.
     """A chosen result whose label maps are coded as FreeSurfer's, under one of three kinds of names."""
     given = NAMINGS[naming]
     surface = replace(make_surface(PREDICTED if naming == "unnamed" else given), labels=CODES)
-    criterion = Criterion(tolerance=0.003)
+    criterion = Criterion(rule="plateau", tolerance=0.003)
     choice = choose(surface, criterion, "brain-t1 1.0")
     chosen = with_choice(outcome, (trial(choice.setting["regularization_weight"], 0.0213),))
     rows = tuple(structure(code, name, value) for code, name, value in zip(CODES, given, dice, strict=True))
