@@ -376,14 +376,14 @@ def test_without_torch_a_prediction_is_refused_and_a_registration_goes_on(pair: 
     assert "PyTorch is not installed, so no trained predictor can be used" in predicted.stderr
     assert "pip install torch" in predicted.stderr
     assert not (tmp_path / "out").exists()
-    # The default engine needs no torch, and its bundle's fixed setting can be read without it.
+    # The default engine needs no torch, nor does the rule that serves where no trained predictor does.
     given = ("--engine", engine_names()[0], *ROUGHLY, "--no-page", "--json")
     done = without({"torch"}, *words_of(pair, "register", tmp_path / "out", *given))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["choice"]["by"], report["limit_met"], report["measured"]["folding_percent"]["grid"]) == ("fixed", True, 0.0)
-    assert report["setting"] == {"regularization_weight": 0.4294, "fluid_sigma": 1.2}
-    assert "PyTorch is not installed" in report["choice"]["sentence"]
+    assert (report["choice"]["by"], report["limit_met"], report["measured"]["folding_percent"]["grid"]) == ("bootstrap", True, 0.0)
+    assert report["setting"]["fluid_sigma"] == 1.2 and "least expected error" in report["choice"]["sentence"]
+    assert "PyTorch is not installed" in " ".join(report["reliability"]["reasons"])
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,6 @@ def test_a_prediction_counts_only_for_what_it_was_made_for(opened_panel: tuple[A
         host.let_qt_work()
         assert "another registration method, resolution preset" in panel.ui.reliabilityLabel.text
         assert not panel.ui.dicePlotFrame.visible and panel.ui.suggestButton.enabled
-        assert "for Diffeo at" in panel.ui.suggestButton.toolTip
         assert requested(panel).prediction is None
         combo.setCurrentIndex(0)
         host.let_qt_work()
