@@ -381,7 +381,8 @@ def test_without_torch_a_prediction_is_refused_and_a_registration_goes_on(pair: 
     done = without({"torch"}, *words_of(pair, "register", tmp_path / "out", *given))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["choice"]["by"], report["limit_met"], report["measured"]["folding_percent"]["grid"]) == ("bootstrap", True, 0.0)
+    assert (report["choice"]["by"], report["limit_met"]) == ("bootstrap", True)
+    assert report["measured"]["folding_percent"]["grid"] == 0.0
     assert report["setting"]["fluid_sigma"] == 1.2 and "least expected error" in report["choice"]["sentence"]
     assert "PyTorch is not installed" in " ".join(report["reliability"]["reasons"])
 
