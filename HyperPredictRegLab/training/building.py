@@ -140,8 +140,8 @@ def _domain_cv_folds(examples: Examples) -> dict[str, int]:
     if examples.outcomes is None:
         return {}
     _, numbers = np.unique(examples.outcomes.domains, return_inverse=True)
-    folds = (numbers % MOST_DOMAIN_FOLDS).tolist()
-    return {name: fold for fold, pair in zip(folds, examples.subjects.tolist(), strict=True) for name in pair}
+    cv_folds = (numbers % MOST_DOMAIN_FOLDS).tolist()
+    return {name: cv_fold for cv_fold, pair in zip(cv_folds, examples.subjects.tolist(), strict=True) for name in pair}
 
 
 def build(
