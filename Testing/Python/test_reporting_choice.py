@@ -17,7 +17,7 @@ from HyperPredictRegLib import reporting
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.reporting import prediction_figures, prediction_page, report_page, sheet, wording
-from HyperPredictRegLib.reporting.outlook import chances
+from HyperPredictRegLib.reporting.outlook import chances, setting_map
 from HyperPredictRegLib.results.exchange import read_prediction
 from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.outcome import Outcome
@@ -211,6 +211,21 @@ def test_the_picture_of_errors_shows_what_the_affine_step_leaves() -> None:
 )  # fmt: skip
 def test_chances_are_said_in_percent(outlook: Outlook | None, words: str) -> None:
     assert chances(outlook) == words
+
+
+def test_two_parameters_are_shown_as_a_map_of_text_with_limit_and_choice() -> None:
+    prediction = make_prediction(make_map(200))
+    surface, (title, *rows, across) = prediction.surface, setting_map(prediction)
+    assert title.startswith("Mean Dice over λ (across) and") and "! may fold 0.5 % or more" in title
+    assert len(rows) == 5 and all(len(row.split()) == 8 for row in rows) and len(across.split()) == 7
+    # The lower left corner: the least of both parameters.
+    corner = rows[-1].split()
+    low = surface.values[:, 0].min(), surface.values[:, 1].min()
+    (at,) = np.flatnonzero((surface.values == low).all(axis=1))
+    assert corner[1].rstrip("!*") == wording.number(surface.mean_dice.value[at], 3)
+    assert corner[1].endswith("!") == bool(surface.folding_foreground.upper[at] >= 0.5)
+    assert sum(row.count("*") for row in rows) == 1
+    assert setting_map(make_prediction()) == []
 
 
 def test_unreliable_curves_look_so_and_bear_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:

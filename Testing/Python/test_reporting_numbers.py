@@ -346,4 +346,4 @@ def test_a_refused_alignment_is_said_in_the_first_line(outcome: Outcome) -> None
     report = with_report(outcome, choice=choice, reliability=reliability, criterion=Criterion(), limit_met=True).report
     assert wording.first_line(report).endswith(f"the prediction was not used, because {NOT_AS_ALIGNED}.")
     unlike = replace(report, choice=replace(choice, sentence="λ = 0.65 is the fixed value."))
-    assert "unlike those that the predictor was trained on" in wording.first_line(unlike)
+    assert "what was measured of this pair speaks against it" in wording.first_line(unlike)

@@ -92,7 +92,7 @@ def show_measured(measured: Measured, voxel_mm: float, landmarks: str = "Landmar
 def show_prediction(prediction: Prediction, asked: Sequence[Predicted], files: Sequence[str]) -> None:
     """Print what is suggested and why, what is predicted there and at the settings asked for, the files, and the next step."""
     from HyperPredictRegLib.reporting import wording
-    from HyperPredictRegLib.reporting.outlook import chances
+    from HyperPredictRegLib.reporting.outlook import chances, setting_map
     from HyperPredictRegLib.results.formatting import banded
 
     _say(wording.first_line_of_prediction(prediction))
@@ -104,6 +104,8 @@ def show_prediction(prediction: Prediction, asked: Sequence[Predicted], files: S
         _show_predicted(prediction.choice.predicted)
         for structure in prediction.choice.predicted.structures:
             _say(f"  Dice of {structure.name:<30} {banded(structure.dice)}")
+    for line in () if wording.is_unreliable(prediction) else setting_map(prediction):
+        _say(line)
     for predicted in asked:
         _say(f"At {wording.setting(prediction.surface.space, predicted.setting)}:")
         _show_predicted(predicted)

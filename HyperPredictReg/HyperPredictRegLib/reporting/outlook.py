@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from HyperPredictRegLib.core.formatting import distance
+import numpy as np
+
+from HyperPredictRegLib.core.formatting import distance, number
 from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
-from HyperPredictRegLib.results.prediction import Outlook, Predicted
+from HyperPredictRegLib.results.prediction import Outlook, Predicted, Prediction
 from HyperPredictRegLib.results.report import Report
+from HyperPredictRegLib.selection import feasible, interpolated
+
+_MAP = 7, 5
+"""Settings of each parameter in a map of text."""
 
 
 def expectation_parts(predicted: Predicted, outlook: Outlook | None, domain: str) -> list[str]:
@@ -44,6 +50,36 @@ def chances(outlook: Outlook | None) -> str:
     if outlook.failed is not None:
         found.append(f"The chance that the alignment has failed is {_percent(outlook.failed)}.")
     return " ".join(found)
+
+
+def setting_map(prediction: Prediction) -> list[str]:
+    """Return what is predicted over two parameters as lines of text: a coarse map, with the limit and the choice marked.
+
+    Nothing where the prediction is over another number of parameters.
+    """
+    surface, criterion, chosen = prediction.surface, prediction.criterion, prediction.choice.predicted
+    if len(surface.space) != 2:
+        return []
+    first, second = surface.space
+    ends = surface.space.to_unit(surface.values)
+    along, up = (np.linspace(low, high, count) for low, high, count in zip(ends.min(0), ends.max(0), _MAP, strict=True))
+    places = np.array([[x, y] for y in up[::-1] for x in along])
+    here = interpolated(surface, surface.space.from_unit(places))
+    over = ~feasible(here, criterion)
+    nearest = -1
+    if chosen is not None:
+        nearest = int(np.linalg.norm(places - surface.space.to_unit(surface.space.rows([chosen.setting])), axis=1).argmin())
+    digits = 2 if surface.mean_dice is None else 3
+    cells = [
+        f"{number(value, digits)}{'!' if over[n] else ''}{'*' if n == nearest else ''}".ljust(digits + 4)
+        for n, value in enumerate(here.quality.value)
+    ]
+    what = "Expected error in mm" if surface.mean_dice is None else "Mean Dice"
+    limit = "" if criterion.folding_limit is None else f"; ! may fold {criterion.folding_limit:g} % or more"
+    lines = [f"{what} over {first.symbol} (across) and {second.symbol} (up); * nearest to the choice{limit}:"]
+    for row, y in enumerate(second.from_unit(up[::-1])):
+        lines.append(f"{y:>10.3g} " + "".join(f"{cell:>10}" for cell in cells[row * len(along) : (row + 1) * len(along)]))
+    return [*lines, " " * 11 + "".join(f"{f'{x:.3g}  ':>10}" for x in first.from_unit(along))]
 
 
 def by_error(report: Report) -> bool:
