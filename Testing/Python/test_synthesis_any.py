@@ -157,7 +157,7 @@ def test_two_visits_without_motion_differ_by_their_pose_alone(tmp_path: Path) ->
 
 def test_a_failed_start_is_off_and_a_near_one_is_not(tmp_path: Path) -> None:
     off: dict[str, list[float]] = {"near": [], "failed": []}
-    for seed in range(24):
+    for seed in range(36):
         drawn = draw_any({}, np.random.default_rng(seed), SMALL)
         if drawn.start in off:
             same = {name: getattr(drawn, name) for name in ("start", "start_rotation", "start_shift", "start_scale")}
