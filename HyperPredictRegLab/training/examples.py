@@ -195,8 +195,7 @@ def examples_from(runs: pd.DataFrame, features: pd.DataFrame, labels: tuple[int,
     runs = _checked_runs(runs, varied, notes)
     runs = checked_outcomes(runs, _RUNS) if many else runs
     by_pair = _by_pair(runs, varied)
-    pairs = tuple(by_pair)
-    column = partial(_column, by_pair)
+    pairs, column = tuple(by_pair), partial(_column, by_pair)
     token_names = tuple(c[6:] for c in features.columns if c.startswith("token_"))
     if many:
         slots, labels = _own_labels(by_pair, features), ()

@@ -187,9 +187,11 @@ def test_structures_are_told_by_their_shape_without_names(predictor: Predictor) 
 
 def test_a_pair_unlike_all_others_is_uncertain_and_no_more(predictor: Predictor) -> None:
     features, evidence, _ = pair(failed=False)
-    strange = replace(features, pair=features.pair | {"idle": 60.0, "foreground_overlap": 0.3})
-    _, reliability, _ = predictor.predict(strange, evidence=evidence)
-    assert reliability.level == "uncertain" and any("overlap by 30 %" in reason for reason in reliability.reasons)
+    apart = replace(features, pair=features.pair | {"foreground_overlap": 0.3})
+    _, reliability, _ = predictor.predict(apart, evidence=evidence)
+    assert reliability.level == "uncertain" and len(reliability.reasons) == 1 and "overlap by 30 %" in reliability.reasons[0]
+    _, reliability, _ = predictor.predict(features, evidence=evidence | {"folding_3": 60.0})
+    assert reliability.level == "uncertain" and "The evidence from trial registrations (folding 3)" in reliability.reasons[1]
 
 
 def test_one_bundle_serves_several_presets_and_needs_evidence(predictor: Predictor) -> None:

@@ -60,6 +60,8 @@ def _words(name: str) -> str:
     if name in _WORDS:
         return _WORDS[name]
     head, _, rest = name.partition("_")
+    if head == "evidence":
+        return f"the evidence from trial registrations ({rest.replace('_', ' ')})"
     if head in ("fixed", "moving"):
         if rest in _WORDS:
             return _WORDS[rest].format(side=head)
@@ -132,6 +134,8 @@ class OodDetector:
         distance = float(self.distance(row[None])[0])
         if distance < self.uncertain and not rules:
             return Reliability("reliable")
+        if unlike_is_uncertain and distance < self.uncertain:
+            return Reliability("uncertain", rules)
         standard = np.nan_to_num((row - self.mean) / self.sd)
         unusual = [feature_words(self.features[n], standard[n]) for n in np.argsort(-np.abs(standard))[:3]]
         usable = unlike_is_uncertain or (distance < self.unreliable and not rules)
