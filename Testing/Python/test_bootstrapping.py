@@ -84,11 +84,15 @@ def test_the_roughness_of_the_working_grid_grows_with_the_ratio_of_the_grids() -
 def test_the_outlook_says_what_the_affine_step_leaves_and_whether_deforming_helps() -> None:
     surface = surface_of(evidence_of(), get_engine("demons").info.search_space, 2.0)
     good = outlook_of(evidence_of(), surface, suited=True)
-    assert good.affine_error_mm.lower < good.affine_error_mm.value == 2.0 < good.affine_error_mm.upper
-    gain = 2.0 - FACTOR * 0.8
+    assert good.affine_error_mm.lower < good.affine_error_mm.value == FACTOR * 2.0 < good.affine_error_mm.upper
+    gain = FACTOR * (2.0 - 0.8)
     assert good.gain_mm.value == pytest.approx(gain, abs=0.01) and good.gain_mm.lower < gain < good.gain_mm.upper
     assert good.helps > 0.8 and good.failed < 0.4 and good.source == "bootstrap"
     assert outlook_of(evidence_of(), surface, suited=False).helps < good.helps
+    # Where no block of anatomy is left to judge by, no chance is told.
+    unjudged = evidence_of()
+    unjudged.curves["held_out_share"][:] = np.nan
+    assert outlook_of(unjudged, surface, suited=True).helps is None
     # Identical images have nothing to gain.
     assert outlook_of(evidence_of(difference=1e-6), surface, suited=True).helps == 0
 

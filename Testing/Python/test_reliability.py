@@ -111,6 +111,13 @@ def test_every_band_has_a_width(predictor: Predictor, factor: float, hard: float
         assert (band.lower <= band.value).all() and (band.value <= band.upper).all()
 
 
+def test_odd_training_pairs_do_not_make_everything_known(predictor: Predictor) -> None:
+    far = features(hard=40.0).pair
+    detector = replace(predictor.bundle.ood, unreliable=1e9)
+    assert detector.reliability(far).level == "unreliable"
+    assert detector.reliability(features().pair).level == "reliable"
+
+
 def an_alignment(**changed: Any) -> AlignmentUsed:
     return replace(AlignmentUsed({}, "correlation", (), (), 1, contrast="same"), **changed)
 

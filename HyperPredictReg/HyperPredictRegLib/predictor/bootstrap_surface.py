@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from HyperPredictRegLib.core.search_space import SearchSpace
-from HyperPredictRegLib.predictor.bootstrap import LOWER, UPPER, bootstrap_curve, chance_failed, evidence_curve
+from HyperPredictRegLib.predictor.bootstrap import FACTOR, LOWER, UPPER, bootstrap_curve, chance_failed, evidence_curve
 from HyperPredictRegLib.predictor.coarse_pair import ALONG
 from HyperPredictRegLib.predictor.evidence import IDENTICAL, LITTLE_OVERLAP, PairEvidence
 from HyperPredictRegLib.quality.benefit import UNRELATED, chance_helped
@@ -89,13 +89,14 @@ def outlook_of(evidence: PairEvidence, surface: PredictionSurface, suited: bool)
     `suited` : see `quality.benefit.judged_alone`.
     """
     error = surface.quality
-    nothing, row = evidence.numbers["bootstrap_nothing"], int(error.value.argmin())
+    # By the same factor as the error that is left, so that the gain is what the trials themselves found.
+    nothing, row = FACTOR * evidence.numbers["bootstrap_nothing"], int(error.value.argmin())
     best = int(evidence.curves["bootstrap_error"][: len(ALONG)].argmin())
     helps = chance_helped(float(evidence.curves["held_out_share"][best]), float(evidence.curves["information"][best]), suited)
     least, lower, upper = (float(part[row]) for part in (error.value, error.lower, error.upper))
     return Outlook(
         failed=chance_failed(evidence),
-        helps=0.0 if evidence.numbers["difference"] < IDENTICAL else helps,
+        helps=0.0 if evidence.numbers["difference"] < IDENTICAL else helps if math.isfinite(helps) else None,
         affine_error_mm=BandValue(nothing, LOWER * nothing, UPPER * nothing),
         gain_mm=BandValue(nothing - least, nothing - upper, nothing - lower),
         source=BOOTSTRAP,

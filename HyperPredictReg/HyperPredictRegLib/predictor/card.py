@@ -193,4 +193,12 @@ def all_bundled(engine: str, preset: str) -> tuple[Path, ...]:
             if (models / name / CARD_FILE).is_file():
                 found.append(models / name)
                 break
-    return tuple(folder for folder in found if folder.name.endswith(f"-{preset}") or read_card(folder).serves(preset))
+    return tuple(folder for folder in found if folder.name.endswith(f"-{preset}") or _serves(folder, preset))
+
+
+def _serves(folder: Path, preset: str) -> bool:
+    """Tell whether a bundle serves a preset; a damaged one is taken to, so that it is told of where it is loaded."""
+    try:
+        return read_card(folder).serves(preset)
+    except InputError:
+        return True

@@ -82,6 +82,9 @@ def _words(name: str) -> str:
 UNCERTAIN_SHARE, UNRELIABLE_SHARE = 0.95, 0.995
 """Quantiles of the distances of training pairs from the CV folds that do not hold them, where the reliability changes."""
 
+FARTHEST = 3.0
+"""Times the usual distance, beyond which a pair is unlike anything, however far apart the training pairs lie."""
+
 UNCERTAIN_WIDENING = 1.5
 """How much wider bands are where a prediction is uncertain."""
 
@@ -138,7 +141,9 @@ class OodDetector:
             return Reliability("uncertain", rules)
         standard = np.nan_to_num((row - self.mean) / self.sd)
         unusual = [feature_words(self.features[n], standard[n]) for n in np.argsort(-np.abs(standard))[:3]]
-        usable = unlike_is_uncertain or (distance < self.unreliable and not rules)
+        # A few odd training pairs must not stretch what counts as known.
+        farthest = min(self.unreliable, FARTHEST * self.uncertain)
+        usable = unlike_is_uncertain or (distance < farthest and not rules)
         level = "uncertain" if usable else "unreliable"
         judged = "unlike anything" if level == "unreliable" else "unlike most of what"
         numbers = f"distance {distance:.2f}, usual is below {self.uncertain:.2f}"

@@ -9,6 +9,7 @@ from HyperPredictRegLib.engines.base import engine_used
 from HyperPredictRegLib.predictor.bootstrap_surface import outlook_of, surface_of, what_was_measured
 from HyperPredictRegLib.predictor.evidence import pair_evidence
 from HyperPredictRegLib.quality.measurement import nearest
+from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.prediction import BOOTSTRAP, Choice, Prediction
 from HyperPredictRegLib.workflow.planning import Plan
 from HyperPredictRegLib.workflow.preparing import Prepared
@@ -19,6 +20,11 @@ TRYING = "trying settings coarsely against a known truth"
 STRUCTURES_IDLE = (
     "Without a trained predictor no Dice is predicted: the expected error counts, and the weights of structures have no effect."
 )
+
+
+def counts_structures(criterion: Criterion) -> bool:
+    """Tell whether a criterion goes by anything but the plain mean over all structures."""
+    return bool(criterion.structures) or criterion.combine != "mean"
 
 
 def predicted_by_bootstrap(
@@ -60,7 +66,7 @@ def predicted_by_bootstrap(
     )
     suited = alignment.contrast != "different" or plan.engine.info.contrasts != "same"
     surface = surface_of(found, prepared.space, min(pair.grid.spacing))
-    idle = (STRUCTURES_IDLE,) if job.criterion.structures else ()
+    idle = (STRUCTURES_IDLE,) if counts_structures(job.criterion) else ()
     return Prediction(
         job=job,
         engine=engine_used(plan.engine, plan.engine_settings),

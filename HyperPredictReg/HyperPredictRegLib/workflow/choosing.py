@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from HyperPredictRegLib.engines.base import engine_used
 from HyperPredictRegLib.predictor.card import Card
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.results.prediction import Choice, Prediction
-from HyperPredictRegLib.workflow.bootstrapping import predicted_by_bootstrap
-from HyperPredictRegLib.workflow.planning import Plan, bundle_folders, fitting_card, load_predictor
+from HyperPredictRegLib.workflow.bootstrapping import STRUCTURES_IDLE, counts_structures, predicted_by_bootstrap
+from HyperPredictRegLib.workflow.planning import Plan, bundle_folders, fitting_card, load_predictor, structure_names
 from HyperPredictRegLib.workflow.preparing import Prepared
 from HyperPredictRegLib.workflow.reusing import chosen_by
 
@@ -88,11 +89,13 @@ def _trained(plan: Plan, prepared: Prepared, cancelled: CancelCheck) -> tuple[Pr
     if not folders:
         job = plan.job
         return None, None, f"no trained predictor comes with the engine '{job.engine}' at the preset '{job.preset}'"
+    # A bundle for any pair has no names of its own, but a criterion may ask for those of the first one.
+    names = structure_names(folders[0], prepared.inputs)
     found: list[tuple[Prediction, Card]] = []
     failed: _NotPredictable | None = None
     for folder in folders:
         try:
-            found.append(_predicted(plan, prepared, folder, cancelled))
+            found.append(_predicted(plan, prepared, folder, names, cancelled))
         except _NotPredictable as error:
             failed = failed or error
     if not found:
@@ -108,12 +111,14 @@ def _trained(plan: Plan, prepared: Prepared, cancelled: CancelCheck) -> tuple[Pr
 class _NotPredictable(Exception):  # noqa: N818 - named for what was found; it is not a fault
     """Nothing can be predicted for a pair: why, and the card whose fixed setting suits it nevertheless."""
 
-    def __init__(self, error: InputError, card: Card | None) -> None:
+    def __init__(self, error: Exception, card: Card | None) -> None:
         super().__init__(str(error))
         self.reason, self.card = str(error).rstrip("."), card
 
 
-def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCheck) -> tuple[Prediction, Card]:
+def _predicted(
+    plan: Plan, prepared: Prepared, folder: Path, names: Mapping[int, str], cancelled: CancelCheck
+) -> tuple[Prediction, Card]:
     job, engine, settings, inputs, alignment = plan.job, plan.engine, plan.engine_settings, prepared.inputs, prepared.alignment
     bundled = job.predictor == "bundled"
     try:
@@ -132,12 +137,12 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
             inputs, prepared.pair, prepared.affine, engine, settings, seed=job.seed, drawn=drawn, cancelled=cancelled
         )
         evidence = _evidence(plan, prepared, cancelled) if predictor.reads_evidence else None
-    except InputError as error:
+    except (InputError, RegistrationError) as error:
         raise _NotPredictable(error, card) from error
     try:
         surface, reliability, warnings = predictor.predict(
             features,
-            names=inputs.label_names,
+            names=inputs.label_names if card.structures else names,
             evidence=evidence,
             within=prepared.space,
             doubts=_doubts(plan, prepared, trained=True),
@@ -147,6 +152,7 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
         if not bundled:
             raise
         raise _NotPredictable(error, None) from error
+    idle = (STRUCTURES_IDLE,) if surface.mean_dice is None and counts_structures(job.criterion) else ()
     prediction = Prediction(
         job=job,
         engine=engine_used(engine, settings),
@@ -158,7 +164,7 @@ def _predicted(plan: Plan, prepared: Prepared, folder: Path, cancelled: CancelCh
         structures=(),
         surface=surface,
         seconds={},
-        warnings=(*inputs.notes, *alignment.warnings, *warnings),
+        warnings=(*inputs.notes, *alignment.warnings, *warnings, *idle),
         alignment=alignment,
         inputs=inputs.checksums,
         notes=inputs.notes,

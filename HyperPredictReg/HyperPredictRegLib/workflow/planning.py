@@ -155,6 +155,18 @@ def fitting_card(folder: Path, engine: Engine, settings: Any) -> Card | None:
     return card if (card.engine, card.settings_hash) == (engine.info.name, settings_hash(engine, settings)) else None
 
 
+def structure_names(folder: Path, inputs: Inputs) -> dict[int, str]:
+    """Return what a bundle calls the labels of the moving segmentation; empty without one, or if its card is damaged."""
+    if inputs.moving.labels is None:
+        return {}
+    try:
+        card = read_card(folder)
+    except InputError:  # told, or done without, where the bundle is loaded
+        return {}
+    labels = np.unique(sitk.GetArrayViewFromImage(inputs.moving.labels)).tolist()
+    return card.identified([label for label in labels if label], inputs.label_names)[1]
+
+
 def check_structures(plan: Plan, inputs: Inputs) -> None:
     """Refuse a criterion that weights a structure which will not be predicted, before the affine step.
 
@@ -170,10 +182,7 @@ def check_structures(plan: Plan, inputs: Inputs) -> None:
         card = read_card(folder)
     except InputError:  # told, or done without, where the bundle is loaded
         return
-    names = list(card.structures.values())
-    if inputs.moving.labels is not None:
-        labels = np.unique(sitk.GetArrayViewFromImage(inputs.moving.labels)).tolist()
-        names = list(card.identified([label for label in labels if label], inputs.label_names)[1].values())
+    names = list(structure_names(folder, inputs).values()) or list(card.structures.values())
     unknown = next((name for name in asked if name not in names), None)
     if unknown is not None:
         raise InputError(f"The predictor does not predict the structure '{unknown}': choose among {', '.join(names) or 'none'}.")
