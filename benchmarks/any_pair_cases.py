@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from contrast import REMAPS
-from helpfulness_cases import DATA, Case, Made, in_contrast, make
+from helpfulness_cases import DATA, Case, Made, in_contrast, limited_grid, make
 from HyperPredictRegLib.alignment import AlignmentSettings, align, foreground_points
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
-from HyperPredictRegLib.preprocessing.working_grid import common_view, on_grid, smoothing_mm, working_grid, working_spacing
+from HyperPredictRegLib.preprocessing.working_grid import common_view, on_grid, smoothing_mm, working_spacing
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import inverse_points, transformed_points
@@ -143,11 +143,7 @@ def _store_aligned(sides: list[sitk.Image], stored: Path) -> None:
 def on_truth_grid(case: Case, made: Made) -> AlignedPair:
     """Return the pair on the grid that the truth is measured on, grey values remapped where the case says so."""
     fixed, moving = made.inputs.fixed, made.inputs.moving
-    spacing = working_spacing(fixed.image, fixed.foreground, "fast")
-    grid = working_grid(fixed.foreground, moving.foreground, made.start, spacing)
-    coarser = (grid.voxel_count / MOST_VOXELS) ** (1 / 3)
-    if coarser > 1:
-        grid = working_grid(fixed.foreground, moving.foreground, made.start, 1.05 * coarser * spacing)
+    grid = limited_grid(made, MOST_VOXELS)
     view = common_view(fixed.image, moving.image, made.start, grid, (fixed.missing, moving.missing))
     images = on_grid(fixed.normalised, grid), on_grid(moving.normalised, grid, made.start)
     pair = AlignedPair(

@@ -180,14 +180,19 @@ def make(case: Case, cache: Path) -> Made:
     return Made(inputs, start, warp)
 
 
-def grid_pair(case: Case, made: Made) -> AlignedPair:
-    """Return the pair on an isotropic grid of at most `MOST_VOXELS`, grey values remapped where the case says so."""
+def limited_grid(made: Made, most_voxels: int) -> Geometry:
+    """Return the working grid of a pair at Fast, or a coarser one where that has more than about `most_voxels`."""
     fixed, moving = made.inputs.fixed, made.inputs.moving
     spacing = working_spacing(fixed.image, fixed.foreground, "fast")
     grid = working_grid(fixed.foreground, moving.foreground, made.start, spacing)
-    coarser = (grid.voxel_count / MOST_VOXELS) ** (1 / 3)
-    if coarser > 1:
-        grid = working_grid(fixed.foreground, moving.foreground, made.start, 1.05 * coarser * spacing)
+    coarser = (grid.voxel_count / most_voxels) ** (1 / 3)
+    return grid if coarser <= 1 else working_grid(fixed.foreground, moving.foreground, made.start, 1.05 * coarser * spacing)
+
+
+def grid_pair(case: Case, made: Made) -> AlignedPair:
+    """Return the pair on an isotropic grid of at most `MOST_VOXELS`, grey values remapped where the case says so."""
+    fixed, moving = made.inputs.fixed, made.inputs.moving
+    grid = limited_grid(made, MOST_VOXELS)
     view = common_view(fixed.image, moving.image, made.start, grid, (fixed.missing, moving.missing))
     images = on_grid(fixed.normalised, grid), on_grid(moving.normalised, grid, made.start)
     pair = AlignedPair(grid, *(sitk.Mask(image, view) for image in images), None, None)
