@@ -129,6 +129,8 @@ class Panel:
         left = getattr(self.widget, "Observations", None)
         if left:
             self._left.append(f"{self.name}Widget leaves {len(left)} observations behind: cleanup() should remove them")
+            # Python would collect the widget at any later time, and the dying scene would still call it then.
+            self.widget.removeObservers()
         self._destroy(frame)
         self._host.raise_errors()
 
