@@ -46,7 +46,7 @@ GROUPS = {
     "fetal": Group("`fetal-t2`, two states"),
     "heads-same": Group("`spm-contrasts`, a known warp of the same head, same contrast", measure="mm"),
     "heads": Group("`spm-contrasts`, a known warp of one head, another contrast of it", "fast", "mm", OTHER),
-    "prostate": Group("`prostate-mr-us`, MR and ultrasound of one prostate: Dice of the gland, landmarks", "fast", "dice", OTHER),
+    "prostate": Group("`prostate-mr-us`, MR and ultrasound, from the centres of the glands: its Dice", "fast", "dice", OTHER),
     "brain-remapped": Group("`brain-t1-nmm`, the moving T1 remapped by curves that rise and fall, 2 mm", "fast", "dice", OTHER),
     "brain-fine": Group("`brain-t1-nmm`, people that nothing was tuned on, 1 mm, 30 structures", "fine"),
 }
