@@ -72,8 +72,8 @@ its own with one thread. All are measured by our own metrics:
   numbers but the paired difference are those of fewer pairs.
 - MB is the mean of the runs that measured it; an earlier run of some methods on the same alignments and images did not.
 - Prostates start from the centers of their glands, because no alignment by grey values holds there ([why](alignment.md)).
-- Some alignments (mice, fetal brains) are of an earlier state of the affine step: Dice of today's differs by up to .01 there. What is
-  compared on a pair always started from one alignment.
+- Some alignments (mice, fetal brains) are of an earlier state of the affine step: Dice of today's differs by up to .01 on
+  three of them that were compared. What is compared on a pair always started from one alignment.
 - A run by another version of a method is done anew. `python benchmarks/peers.py check` compares our warp by each peer's field
   with the peer's own warped image.
 
