@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,14 @@ class Run:
 
 
 def planned(groups: Iterable[str], methods: Iterable[str], most: int | None = None) -> Iterator[Run]:
-    """List the runs of groups by methods, on at most so many pairs of each group, pair by pair."""
+    """List the runs of groups by methods, on at most so many pairs of each group.
+
+    The first pairs of all groups come first, then the second ones, so that groups that stop early have run as far as others.
+    """
     methods = tuple(methods)
-    for name in groups:
-        group = GROUPS[name]
-        for number, pair in enumerate(pairs(name)[:most]):
+    for number, turn in enumerate(zip_longest(*(pairs(name)[:most] for name in groups))):
+        for pair in filter(None, turn):
+            group = GROUPS[pair.group]
             for method in group.methods:
                 costly = method in COSTLY and group.preset == "fine" and number >= COSTLY_PAIRS
                 if method in methods and not costly:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from HyperPredictRegLib.alignment import AlignmentSettings, align
 from HyperPredictRegLib.alignment.view import measured_box, open_faces
-from HyperPredictRegLib.core.errors import Cancelled
+from HyperPredictRegLib.core.errors import Cancelled, RegistrationError
 from HyperPredictRegLib.core.resources import threads
 from HyperPredictRegLib.spatial.geometry import Geometry
 from scipy import ndimage
@@ -90,6 +92,28 @@ def test_a_slab_in_a_volume_of_zeros_is_not_stretched() -> None:
     assert off_mm(found.matrix, truth) < 4
     single = align(whole, image_of(voxels), replace(COARSE, multi_start=False), seed=1)
     assert np.abs(np.log(scales(single.matrix))).max() < np.log(1.1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.2])
+def test_a_similarity_takes_the_place_of_an_affine_result_that_collapsed(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
+    """Not where the similarity is implausible itself."""
+    plain = np.diag([scale, scale, scale, 1.0])
+
+    def stages(run: Any, *_: Any, **__: Any) -> tuple[np.ndarray, list[Any]]:
+        return (np.diag([0.01, 1.0, 1.0, 1.0]) if "affine" in run.settings.stages else plain), []
+
+    room = importlib.import_module("HyperPredictRegLib.alignment.align")
+    monkeypatch.setattr(room._Run, "later_stages", stages)
+    # A flat image fits well: what it shows changes along two directions only.
+    monkeypatch.setattr(room, "worth", lambda pose, _: 1 / np.linalg.svd(pose[:3, :3])[1].min())
+    if scale < 0.4:
+        with pytest.raises(RegistrationError, match="collapsed"):
+            align(organ(), organ(), COARSE, seed=1)
+        return
+    found = align(organ(), organ(), COARSE, seed=1)
+    assert np.allclose(found.matrix[:3, :3], np.eye(3))
+    (refusal,) = found.refusals
+    assert "collapsed" in refusal and "left and right" in refusal and refusal in found.warnings
 
 
 def test_thin_plates_are_laid_on_each_other() -> None:

@@ -133,13 +133,17 @@ def test_the_best_peer_stands_beside_ours_with_its_interval() -> None:
     rows += rows_of("heads", "diffeo", [2.0, 2.0], "mm") + rows_of("heads", "elastix", [1.0, 2.9], "mm")
     rows += rows_of("heads", "affine", [0.5, 0.5, 9.0], "mm") + rows_of("mouse", "affine", [0.85])
     rows += rows_of("mouse", "diffeo", [0.8]) + rows_of("mouse", "niftyreg", [0.9])
-    rows += rows_of("hippo", "diffeo", [0.8, 0.9]) + rows_of("hippo", "ants", [0.7, 0.8001]) + rows_of("fetal", "diffeo", [0.8])
+    rows += rows_of("hippo", "diffeo", [0.8, 0.9]) + rows_of("hippo", "ants", [0.7, 0.8001]) + rows_of("atrium", "diffeo", [0.8])
+    rows += rows_of("fetal", "diffeo", [0.8, 0.8]) + rows_of("fetal", "elastix", [1.0, 0.85])
+    rows += rows_of("fetal", "greedy", [0.81, 0.8101])
     lines = [line.split("|")[2:-1] for line in peer_offers.measured_lines(rows) if line.startswith("| `")]
-    neither = "no clear difference; the peer on average; both worse than the affine step"
+    unclear = "no clear difference; the peer on average"
+    neither, second = f"{unclear}; both worse than the affine step", f"{unclear}; **also ahead: `greedy`** (+.0101 ± .0006, n 2)"
     assert [[cell.strip() for cell in line] for line in lines] == [
         # Differences .010, .010, .012: their standard error is .002 / 3, and Student's t of two degrees of freedom 4.3027.
         ["Dice", "-", ".8100", "`greedy`, 2", ".8207", "+.0107 ± .0029", "3", "2.0, 2.0", "**the peer is ahead**"],
         ["Dice", "-", ".8500", "`ants`, 1", ".7500", "-.1000 ± .0006", "2", "2.0, 2.0", "ours is ahead"],
         ["Dice", ".8500", ".8000", "`niftyreg`, 1", ".9000", "+.1000", "1", "2.0, 2.0", "one pair, no interval"],
+        ["Dice", "-", ".8000", "`elastix`, 2", ".9250", "+.1250 ± .9530", "2", "2.0, 2.0", second],
         ["mm", ".50", "2.00", "`elastix`, 1", "1.95", "+.05 ± 12.07", "2", "2.0, 2.0", neither],
     ]

@@ -139,3 +139,32 @@ def test_a_pair_without_alignment_leaves_one_row_and_is_not_tried_again(
     assert (row["method"], row["failure"]) == ("affine", "no alignment: The affine alignment collapsed.")
     assert "no alignment" in capsys.readouterr().out
     assert lines_of(peer_tables.document([row]), "affine") == ["`affine`", "0 (1 failed)"]
+
+
+def test_runs_go_through_the_groups_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    import peer_pairs
+    import peers
+
+    counts = {"heart": 3, "hippo": 1, "brain-fine": 5}
+    monkeypatch.setattr(peers, "pairs", lambda group: [peer_pairs.Pair(group, str(n), "m") for n in range(counts[group])])
+    runs = [(run.pair.group, run.pair.fixed, run.method) for run in peers.planned(counts, ["diffeo", "ants"])]
+    assert runs[:4] == [("heart", "0", "diffeo"), ("heart", "0", "ants"), ("hippo", "0", "diffeo"), ("hippo", "0", "ants")]
+    assert [pair for group, pair, method in runs if (group, method) == ("brain-fine", "ants")] == ["0", "1", "2"]
+    assert len(runs) == 2 * (3 + 1 + 5) - 2
+    assert {run.pair.fixed for run in peers.planned(counts, ["diffeo"], 2)} == {"0", "1"}
+
+
+def test_a_start_from_glands_puts_their_centres_onto_each_other() -> None:
+    import peer_pairs
+
+    labels = []
+    for first in ((2, 3, 4), (6, 3, 1)):
+        voxels = np.zeros((12, 12, 12), np.uint8)
+        voxels[tuple(slice(n, n + 3) for n in first)] = peer_pairs.GLAND
+        image = sitk.GetImageFromArray(voxels)
+        image.SetSpacing((0.5, 1.0, 2.0))
+        labels.append(image)
+    shift = peer_pairs.centred_glands(*labels)
+    centres = [peer_pairs.centroids(image, (peer_pairs.GLAND,))[0] for image in labels]
+    assert np.allclose(shift.TransformPoint(centres[0].tolist()), centres[1])
+    assert np.allclose(shift.GetTranslation(), (-1.5, 0.0, 8.0))

@@ -58,6 +58,10 @@ _DOUBTED_STRETCH, _STRETCH_GAIN = 1.3, 1.3
 _THIN = 0.3
 """Smallest over largest extent: slabs of a head have up to .25, hearts of eight thick slices .45."""
 _PLAUSIBLE_SCALES = (0.4, 2.5)
+_SIMILARITY_INSTEAD = (
+    "The affine alignment collapsed (it flattens the moving image), so a similarity was taken: look at the result, and check "
+    "that both images show the same anatomy and that left and right are not exchanged in one of them."
+)
 _UNUSUAL_STRETCH, _IMPLAUSIBLE_STRETCH = 1.6, 2.5
 """Largest scale over smallest: people, animals and hearts of one kind were measured to differ by up to 1.45, if aligned well."""
 
@@ -163,18 +167,19 @@ def align(  # noqa: PLR0913 - two images, what may belong to either, and what ev
     if _is_thin(pair, frame, first):
         run = run.without_affine()
     matrix, more = run.later_stages(first, metric)
+    collapse: list[str] = []
     if "affine" in run.settings.stages and multi and stretch_of(matrix) > _DOUBTED_STRETCH:
-        matrix, more = run.least_stretched(first, metric, matrix, more)
+        matrix, more, collapse = run.least_stretched(first, metric, matrix, more)
     found = likeness(*_inside(pair, frame, levels[-1], matrix))
     if settings.metric == settings.contrast == "auto" and metric == "correlation" and found.contrast == "different":
         # The images as a whole correlate, their insides do not: what was optimised was the wrong thing.
         metric = "mattes"
-        matrix, more = run.later_stages(first, metric, from_fraction=0.95)
+        (matrix, more), collapse = run.later_stages(first, metric, from_fraction=0.95), []
         found = likeness(*_inside(pair, frame, levels[-1], matrix))
     doubts, refusals = _result_warnings(pair, frame, matrix)
     if chosen is not None and (sentence := ambiguity(chosen)) is not None:
         doubts.append(sentence)
-    refusals = [*refusals, *found.refusals]
+    refusals = [*collapse, *refusals, *found.refusals]
     traces += more
     progress(ProgressEvent("align", 1.0, "Aligned"))
     return Alignment(
@@ -213,12 +218,19 @@ class _Run:
 
     def least_stretched(
         self, first: np.ndarray, metric: str, matrix: np.ndarray, traces: list[LevelTrace]
-    ) -> tuple[np.ndarray, list[LevelTrace]]:
-        """Return `matrix` and its traces, or a similarity and its own if that leaves nearly as much information."""
+    ) -> tuple[np.ndarray, list[LevelTrace], list[str]]:
+        """Return `matrix` and its traces, or a similarity and its own if that leaves nearly as much information.
+
+        A plausible similarity also takes the place of a matrix that flattens the moving image; the third value says so.
+        """
         plain, more = self.without_affine().later_stages(first, metric, from_fraction=0.95)
         comparer = Comparer(self.pyramid.level_of(COMPARE_UNITS))
         gain = worth(matrix, comparer.compare(matrix)) / max(1.0, worth(plain, comparer.compare(plain)))
-        return (matrix, traces) if gain > _STRETCH_GAIN else (plain, more)
+        if not gain > _STRETCH_GAIN:
+            return plain, more, []
+        scales = _scales_of(plain)
+        plausible = _PLAUSIBLE_SCALES[0] <= scales.min() and scales.max() <= _PLAUSIBLE_SCALES[1]
+        return (plain, more, [_SIMILARITY_INSTEAD]) if plausible and _is_flat(matrix) else (matrix, traces, [])
 
     def without_affine(self) -> _Run:
         """Return the same run with a similarity in the place of the affine stage."""
@@ -363,9 +375,20 @@ def _check_overlap(pair: tuple[Item, Item], frame: Frame, start: np.ndarray) -> 
         )
 
 
+def _scales_of(matrix: np.ndarray) -> np.ndarray:
+    """Return the scales of a matrix (4, 4), largest first."""
+    return np.linalg.svd(matrix[:3, :3], compute_uv=False)
+
+
+def _is_flat(matrix: np.ndarray) -> bool:
+    """Return whether a matrix (4, 4) flattens or blows up what it maps."""
+    scales = _scales_of(matrix)
+    return not (scales.min() >= 0.1 and scales.max() <= 10)
+
+
 def stretch_of(matrix: np.ndarray) -> float:
     """Return the largest scale of a matrix (4, 4) over its smallest."""
-    scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
+    scales = _scales_of(matrix)
     return float(scales.max() / max(scales.min(), 1e-9))
 
 
@@ -417,8 +440,7 @@ def _limit_warnings(traces: list[LevelTrace]) -> list[str]:
 
 def _result_warnings(pair: tuple[Item, Item], frame: Frame, matrix: np.ndarray) -> tuple[list[str], list[str]]:
     """Return what looks doubtful in the result, and what plainly wrong; raise `RegistrationError` if it cannot be one."""
-    scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
-    flat = not (scales.min() >= 0.1 and scales.max() <= 10)
+    scales, flat = _scales_of(matrix), _is_flat(matrix)
     if not flat and np.linalg.det(matrix[:3, :3]) < 0:
         raise RegistrationError(
             "The moving image fits the fixed one only when it is mirrored, which anatomy cannot be: are left and right exchanged "
