@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from HyperPredictRegLib.results.results_folder import PREDICTION_NAME
 from HyperPredictRegLib.selection import choose
 from HyperPredictRegLib.workflow import bootstrapping, choosing
 from HyperPredictRegLib.workflow.bootstrapping import STRUCTURES_IDLE, TRYING
+from test_external import program  # noqa: F401 - a fixture
 
 ENGINES = ("demons", "diffeo", "bspline")
 BEST = 0.36
@@ -148,6 +150,27 @@ def test_the_rule_serves_where_no_trained_predictor_does(
     assert plan.prediction is not None and plan.prediction.choice.by == "bootstrap"
     assert plan.prediction.choice.setting != prediction.choice.setting
     assert len(fake) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program that stands in for the real one is a script")
+@pytest.mark.usefixtures("program")
+def test_the_report_of_a_program_that_took_a_prediction_repeats_it(
+    files: Path, tmp_path: Path, fake: list[dict[str, Any]]
+) -> None:
+    job = job_of(files, tmp_path / "out", engine="niftyreg", predictor="bundled")
+    alone = workflow.compute(job).report
+    assert alone.choice.by == "fixed" and "trials with this engine" in alone.choice.sentence and not fake
+    assert not alone.job.trials and not workflow.compute(alone.job).report.job.trials and not fake
+    prediction = workflow.predict(job, writers=[_saved])
+    took = workflow.compute(replace(job, out="unused", prediction=str(tmp_path / "out"))).report
+    assert took.choice.by == "bootstrap" and took.setting != alone.setting and len(fake) == 1
+    # As it is written: with the prediction's file gone, and with it still there.
+    again = workflow.compute(took.job).report
+    assert took.job.prediction is None and len(fake) == 2
+    assert (again.choice, again.setting, again.job) == (took.choice, took.setting, took.job)
+    assert again.choice == prediction.choice
+    plan = choosing.Plan.of(replace(took.job, prediction=str(tmp_path / "out")))
+    assert plan.prediction is not None and plan.prediction.choice == prediction.choice
 
 
 def test_a_job_that_asks_for_no_prediction_gets_none(finished: Any, fake: list[dict[str, Any]]) -> None:

@@ -25,6 +25,8 @@ NOT_AS_ALIGNED = "nothing can be predicted for this pair as it is aligned"
 
 FIRST_PAIR_ONLY = "The prediction looks at the first pair of images only: what the other channels change is not predicted."
 
+TRIALS_NOT_ASKED_FOR = "trials with this engine, which may take minutes, were not asked for"
+
 AGAINST = "what was measured of this pair speaks against it"
 """Why no suggestion is made where there is a prediction."""
 
@@ -68,7 +70,7 @@ def choose_setting(
     if trained is not None and (told or trained.reliability.level != "unreliable"):
         return trained.choice, trained
     if not at_any_cost and plan.engine.info.kind != "built-in":
-        return _fixed(prepared.space, card, f"{why}, and trying settings with this engine takes long"), trained
+        return _fixed(prepared.space, card, f"{why}, and {TRIALS_NOT_ASKED_FOR}"), trained
     doubts = _doubts(plan, prepared, trained=False)
     fixed = _fixed(prepared.space, card, NOT_AS_ALIGNED if prepared.alignment.refusals else AGAINST)
     try:
