@@ -72,11 +72,15 @@ class Workers:
         return results
 
 
-@lru_cache(maxsize=64)
 def parts_along(shape: tuple[int, ...], axis: int) -> tuple[Part, ...]:
     """Cut a three-dimensional array into slabs that are whole along `axis`."""
+    return _slabs(shape, axis, _PART_VOXELS)
+
+
+@lru_cache(maxsize=64)
+def _slabs(shape: tuple[int, ...], axis: int, voxels: int) -> tuple[Part, ...]:
     across = 1 if axis == 0 else 0
-    thick = max(1, _PART_VOXELS * shape[across] // math.prod(shape))
+    thick = max(1, voxels * shape[across] // math.prod(shape))
     cuts = [slice(start, min(start + thick, shape[across])) for start in range(0, shape[across], thick)]
     return tuple((slice(None), cut) if across == 1 else (cut,) for cut in cuts)
 
