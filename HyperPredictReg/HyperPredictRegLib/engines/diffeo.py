@@ -139,7 +139,7 @@ class PairOfArrays:
     """A pair read once for all settings; the levels of its pyramid are kept where there is a dictionary for them."""
 
     task: RegistrationTask
-    _kept: dict[int, PreparedLevel] | None = None
+    _shared: dict[int, PreparedLevel] | None = None
     _read: tuple[DiffeoSettings, tuple[MaskedArray, MaskedArray], list[ArrayChannel], tuple[str, ...]] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -156,7 +156,7 @@ class PairOfArrays:
 
             def work(fields: Fields) -> tuple[np.ndarray, tuple[LevelTrace, ...]]:
                 sigmas = values["regularization_weight"], values["fluid_sigma"]
-                scheme = Scheme(settings, *sigmas, grid.spacing[::-1], fields, self._kept)
+                scheme = Scheme(settings, *sigmas, grid.spacing[::-1], fields, self._shared)
                 return scheme.register(*images, others, workers=workers, progress=task.progress)
 
             done = computed_on(task.device, work)
@@ -342,7 +342,7 @@ class Scheme:
     elastic_sigma, fluid_sigma : in voxels of a level, along its finest axis; in millimeters the same along the others.
     spacing : voxel edges along k, j, i in mm.
     fields : on what arrays, and where, it computes.
-    kept : levels that were prepared for another setting, by number; those that are not there are added. None: none is kept.
+    shared : levels that were prepared for another setting, by number; what is not there is added. None: nothing is shared.
     """
 
     settings: DiffeoSettings
@@ -350,7 +350,7 @@ class Scheme:
     fluid_sigma: float
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
     fields: Fields = NUMPY
-    kept: dict[int, PreparedLevel] | None = None
+    shared: dict[int, PreparedLevel] | None = None
 
     def levels(self, shape: tuple[int, ...]) -> list[Level]:
         """Return the pyramid for a grid of this shape, the coarsest level first."""
@@ -415,10 +415,10 @@ class Scheme:
         started = time.perf_counter()
         settings = self.settings
         # The memory of other devices is not for keeping.
-        kept = self.kept if self.kept is not None and self.fields is NUMPY else {}
-        if level.number not in kept:
-            kept[level.number] = self._prepared(level, channels, workers)
-        ready = kept[level.number]
+        levels = self.shared if self.shared is not None and self.fields is NUMPY else {}
+        if level.number not in levels:
+            levels[level.number] = self._prepared(level, channels, workers)
+        ready = levels[level.number]
         values: list[float] = []
         reason = ""
         for value in self._iterations(level, ready, field, workers):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import SimpleITK as sitk
 
@@ -48,7 +49,7 @@ class Steps:
 
 
 def together(
-    calls: Iterable[Callable[[], _T]], threads: int, done: Callable[[], None], cancelled: CancelCheck = never
+    calls: Sequence[Callable[[], _T]], threads: int, done: Callable[[], None], cancelled: CancelCheck = never
 ) -> list[_T]:
     """Return what calls give, in their order, up to `threads` at a time; `done` is called after each, in this thread.
 
@@ -58,7 +59,6 @@ def together(
     ------
     Cancelled : the caller asked to stop; at once, but calls that do not ask themselves are waited for.
     """
-    calls = list(calls)
     if threads < 2 or len(calls) < 2:
         results = []
         for call in calls:
@@ -95,8 +95,4 @@ def trials(
     """
     register = for_pair(engine, task)
     threads = thread_count() if engine.info.concurrent else 1
-    return together([_bound(register, setting) for setting in settings], threads, done, task.cancelled)
-
-
-def _bound(register: Callable[[Mapping[str, float]], Registration], setting: Mapping[str, Any]) -> Callable[[], Registration]:
-    return lambda: register(setting)
+    return together([partial(register, setting) for setting in settings], threads, done, task.cancelled)
