@@ -152,11 +152,13 @@ def _sums(block: np.ndarray, axis: int, radius: int) -> np.ndarray:
     """Return the sums of 2 `radius` + 1 neighbors along an axis of a contiguous block."""
     step = math.prod(block.shape[axis + 1 :])
     flat = block.reshape(-1)
-    total = flat.copy()
-    for shift in range(step, min(radius * step, flat.size - 1) + 1, step):
-        total[:-shift] += flat[shift:]
-        total[shift:] += flat[:-shift]
-    result = total.reshape(block.shape)
+    result = np.empty_like(block)
+    # All but the ends of the array, whose rows are written below.
+    begin, end = radius * step, flat.size - radius * step
+    inner = result.reshape(-1)[begin : max(begin, end)]
+    for shift in range(step, begin + 1, step) if end > begin else ():
+        np.add(flat[begin:end] if shift == step else inner, flat[begin + shift : end + shift], out=inner)
+        inner += flat[begin - shift : end - shift]
     rows, sums = block.swapaxes(0, axis), result.swapaxes(0, axis)
     last = len(rows) - 1
     for row in {*range(min(radius, last + 1)), *range(max(last - radius + 1, 0), last + 1)}:
