@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from HyperPredictRegLib.core.errors import Cancelled, InputError, RegistrationEr
 from HyperPredictRegLib.core.progress import ProgressEvent
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.predictor.bootstrap import FACTOR
-from HyperPredictRegLib.predictor.bootstrap_surface import FEWEST_FOLDED, outlook_of, surface_of, what_was_measured
+from HyperPredictRegLib.predictor.bootstrap_surface import FEWEST_FOLDED, outlook_of, surface_of, untried, what_was_measured
 from HyperPredictRegLib.predictor.coarse_pair import coarse_settings
 from HyperPredictRegLib.predictor.evidence import PairEvidence
 from HyperPredictRegLib.results.job import Criterion
@@ -22,6 +23,7 @@ from HyperPredictRegLib.results.results_folder import PREDICTION_NAME
 from HyperPredictRegLib.selection import choose
 from HyperPredictRegLib.workflow import bootstrapping, choosing
 from HyperPredictRegLib.workflow.bootstrapping import STRUCTURES_IDLE, TRYING
+from test_external import program  # noqa: F401 - a fixture
 
 ENGINES = ("demons", "diffeo", "bspline")
 BEST = 0.36
@@ -72,6 +74,27 @@ def test_evidence_becomes_curves_along_the_first_parameter(engine: str) -> None:
     choice = choose(surface, Criterion(), "bootstrap")
     assert choice.by == "bootstrap" and choice.feasible
     assert choice.predicted.error_mm.value == pytest.approx(FACTOR * 0.8, abs=0.041)
+
+
+def test_a_curve_is_told_at_the_values_that_were_tried_whatever_the_range_on_the_working_grid() -> None:
+    """Trials on a coarser grid could not go under 15 mm, where the working grid lets the engine go down to 6 mm."""
+    engine, made = get_engine("bspline"), evidence_of("bspline")
+    working = engine.info.search_space.narrowed("control_point_spacing", 6.0, 80.0)
+    values = coarse_settings(working.narrowed("control_point_spacing", 15.0, 80.0))
+    found = replace(made, values=values)
+    surface = surface_of(found, working, 2.0)
+    spacing, error = surface.values[:, 0], surface.error_mm.value
+    assert (spacing[0], spacing[-1]) == (15.0, 80.0) and surface.space.first.unit == "mm"
+    for tried, known in zip(values[:, 0], found.curves["bootstrap_error"], strict=True):
+        assert np.interp(tried, spacing, error) == pytest.approx(FACTOR * known, rel=1e-3)
+    assert spacing[error.argmin()] == pytest.approx(15.0 * (80 / 15) ** BEST, rel=0.03)
+    assert untried(surface, working) == (
+        "Nothing is predicted under h = 15 mm: the trial registrations, on a coarser grid, cannot go there.",
+    )
+    everywhere = surface_of(made, engine.info.search_space, 2.0)
+    assert untried(everywhere, engine.info.search_space) == () and everywhere.values[0, 0] == 0.5
+    with pytest.raises(InputError, match="choose another preset"):
+        surface_of(replace(made, values=values), working.narrowed("control_point_spacing", 6.0, 15.0), 2.0)
 
 
 def test_the_roughness_of_the_working_grid_grows_with_the_ratio_of_the_grids() -> None:
@@ -150,6 +173,27 @@ def test_the_rule_serves_where_no_trained_predictor_does(
     assert len(fake) == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the program that stands in for the real one is a script")
+@pytest.mark.usefixtures("program")
+def test_the_report_of_a_program_that_took_a_prediction_repeats_it(
+    files: Path, tmp_path: Path, fake: list[dict[str, Any]]
+) -> None:
+    job = job_of(files, tmp_path / "out", engine="niftyreg", predictor="bundled")
+    alone = workflow.compute(job).report
+    assert alone.choice.by == "fixed" and "trials with this engine" in alone.choice.sentence and not fake
+    assert not alone.job.trials and not workflow.compute(alone.job).report.job.trials and not fake
+    prediction = workflow.predict(job, writers=[_saved])
+    took = workflow.compute(replace(job, out="unused", prediction=str(tmp_path / "out"))).report
+    assert took.choice.by == "bootstrap" and took.setting != alone.setting and len(fake) == 1
+    # As it is written: with the prediction's file gone, and with it still there.
+    again = workflow.compute(took.job).report
+    assert took.job.prediction is None and len(fake) == 2
+    assert (again.choice, again.setting, again.job) == (took.choice, took.setting, took.job)
+    assert again.choice == prediction.choice
+    plan = choosing.Plan.of(replace(took.job, prediction=str(tmp_path / "out")))
+    assert plan.prediction is not None and plan.prediction.choice == prediction.choice
+
+
 def test_a_job_that_asks_for_no_prediction_gets_none(finished: Any, fake: list[dict[str, Any]]) -> None:
     assert finished[0].choice.by == "fixed" and finished[0].outlook is None and not fake
 
@@ -177,6 +221,20 @@ def test_the_rule_can_be_cancelled_and_then_writes_nothing(files: Path, tmp_path
             job, writers=[_saved], progress=lambda event: messages.append(event.message), cancelled=lambda: TRYING in messages
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_trials_tell_how_many_are_done_and_can_be_cancelled_between_them(files: Path) -> None:
+    """With the evidence itself; the first five trials are enough."""
+    events: list[ProgressEvent] = []
+    settings = {"iterations": [2, 2, 2], "samples": [500, 500, 500]}
+    job = job_of(files, Path("unused"), engine="bspline", predictor="bundled", engine_settings=settings)
+    last = f"{TRYING}: trial registration 5 of 24"
+    with pytest.raises(Cancelled):
+        workflow.compute_prediction(job, progress=events.append, cancelled=lambda: last in [event.message for event in events])
+    trials = [event for event in events if event.message.startswith(f"{TRYING}: ")]
+    assert [event.message for event in trials] == [f"{TRYING}: trial registration {n} of 24" for n in range(1, 6)]
+    predicting = [event.fraction for event in events if event.stage == "predict"]
+    assert predicting == sorted(predicting) and 0.1 < predicting[-1] < 0.4
 
 
 def test_two_equal_images_have_nothing_to_gain_and_that_is_said(files: Path) -> None:

@@ -13,7 +13,7 @@ from HyperPredictRegLib.core.errors import Cancelled, InputError
 from HyperPredictRegLib.core.progress import ProgressEvent
 from HyperPredictRegLib.core.resources import threads
 from HyperPredictRegLib.engines import engine_settings, voxel_fields
-from HyperPredictRegLib.engines.base import RegistrationTask
+from HyperPredictRegLib.engines.base import RegistrationTask, for_pair
 from HyperPredictRegLib.engines.diffeo import DiffeoEngine, DiffeoSettings, MaskedArray, Scheme, in_millimeters
 from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity
 from HyperPredictRegLib.engines.voxel_fields import Sampler, Workers, compose, scale_update, smooth, window_sum
@@ -215,6 +215,20 @@ def test_any_number_of_threads_gives_the_same_result() -> None:
             fields.append(voxels(registered(fixed, moving)))
     np.testing.assert_array_equal(fields[0], fields[1])
     np.testing.assert_array_equal(fields[0], fields[2])
+
+
+def test_a_pair_that_is_prepared_once_gives_what_single_registrations_give() -> None:
+    fixed, moving = pair()
+    half = np.ones(GRID.size[::-1], np.uint8)
+    half[:, :, 30:] = 0
+    mask = GRID.holding(half)
+    task = RegistrationTask(fixed, moving, {}, QUICK, 1, fixed_mask=mask)
+    together = for_pair(DiffeoEngine(), task)
+    for setting in ({"regularization_weight": 0.4}, {"regularization_weight": 1.5, "fluid_sigma": 2.0}, {}):
+        one, other = together(setting), DiffeoEngine().register(replace(task, setting=setting))
+        np.testing.assert_array_equal(voxels(one.transform), voxels(other.transform))
+        assert [level.values for level in one.levels] == [level.values for level in other.levels]
+        assert (one.setting, one.notes) == (other.setting, other.notes)
 
 
 def test_either_parameter_makes_the_field_smoother() -> None:

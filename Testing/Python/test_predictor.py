@@ -23,7 +23,7 @@ from HyperPredictRegLib.predictor.card import bundled, read_card
 from HyperPredictRegLib.predictor.features import PairFeatures, pair_features
 from HyperPredictRegLib.predictor.ood import broken_rules, feature_words, ood_of
 from HyperPredictRegLib.predictor.predictor import Predictor
-from HyperPredictRegLib.predictor.splines import basis_at, basis_size, falling, falling_steps, knots_for
+from HyperPredictRegLib.predictor.splines import DEGREE, basis_at, basis_size, falling, falling_steps, knots_for
 from HyperPredictRegLib.preprocessing.image_set import Inputs, Side
 from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
 from HyperPredictRegLib.results.job import DEFAULT_ENGINE
@@ -32,6 +32,7 @@ from HyperPredictRegLib.spatial.geometry import Geometry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from predictor_samples import QUICK, planted_examples, planted_training, small_bundle
+from scipy.interpolate import BSpline
 
 from HyperPredictRegLab.manifest import subject_cv_folds
 from HyperPredictRegLab.training.building import Description, build, train_by_cv_folds
@@ -67,6 +68,14 @@ def test_basis_sums_to_one_and_is_constant_beyond_its_knots() -> None:
     np.testing.assert_allclose(basis.sum(axis=1), 1, atol=1e-6)
     assert (basis >= 0).all()
     np.testing.assert_array_equal(basis[0], basis[1])
+
+
+@pytest.mark.parametrize("knots", [(0.0, 1.0), (-3.0, -1.0, -0.5, 2.0, 2.1), (0.0, 0.2, 0.2, 0.7, 1.0)])
+def test_basis_is_that_of_scipy(knots: tuple[float, ...]) -> None:
+    padded = np.concatenate([np.repeat(knots[0], DEGREE), knots, np.repeat(knots[-1], DEGREE)])
+    values = np.concatenate([np.random.default_rng(2).uniform(knots[0], knots[-1], 60), knots])
+    expected = BSpline.design_matrix(values, padded, DEGREE).toarray()
+    np.testing.assert_allclose(basis_at(values, knots), expected, atol=1e-7)
 
 
 @settings(deadline=None)

@@ -150,6 +150,7 @@ def register(  # noqa: PLR0913 - one parameter per option of the command; `optio
     combine: options.Combine = "mean",
     tolerance: options.Tolerance = 0.001,
     predictor: options.PredictorName = "bundled",
+    trials: options.Trials = False,
     not_cautious: options.NotCautious = False,
     preset: options.Preset = "fast",
     seed: options.Seed = 20240901,

@@ -61,15 +61,16 @@ Structures = Annotated[
 Combine = Annotated[str, typer.Option(help="What counts of the structures' Dice: mean or worst.")]
 Tolerance = Annotated[float, typer.Option(help="Dice that plateau may give up for a smoother field.")]
 PredictorName = Annotated[str, typer.Option("--predictor", help="bundled, the folder of another bundle, or none.")]
+Trials = Annotated[bool, typer.Option("--trials", help="With a program or network, too, let trial registrations choose.")]
 NotCautious = Annotated[bool, typer.Option("--not-cautious", help="Hold the best guess, not its band, under the limit.")]
 
-CHOOSING = ("rule", "limit", "domain", "structures", "combine", "tolerance", "predictor", "not_cautious")
+CHOOSING = ("rule", "limit", "domain", "structures", "combine", "tolerance", "predictor", "trials", "not_cautious")
 """Parameters that say how a setting is chosen."""
 
 _MOST_DIGITS = 10
 _AS_THEY_ARE = (
     "fixed", "moving", "out", "fixed_labels", "moving_labels", "fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks",
-    "landmarks_for",
+    "landmarks_for", "trials",
     "label_names", "initial_transform", "engine", "predictor", "prediction", "preset", "seed", "reproducible", "device",
     "scene",
 )  # fmt: skip

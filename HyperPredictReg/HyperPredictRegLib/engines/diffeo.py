@@ -9,9 +9,10 @@ Source of the scheme: Yushkevich et al., Alzheimer's & Dementia 12 (2016) P126, 
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -111,6 +112,7 @@ class DiffeoEngine:
         ),
         channels=True,
         deterministic=True,
+        concurrent=True,
         devices=("cpu", "cuda"),
         seconds_per_million_voxels=10.0,
     )  # fmt: skip
@@ -125,10 +127,51 @@ class DiffeoEngine:
 
         Voxels outside a mask or beyond the common view exert no force and count in no window.
         """
+        return PairOfArrays(task)(task.setting)
+
+    def for_pair(self, task: RegistrationTask) -> Callable[[Mapping[str, float]], Registration]:
+        """Return what registers a pair with any setting; see `base.for_pair`. What all settings share is kept in memory."""
+        return PairOfArrays(task, {})
+
+
+@dataclass
+class PairOfArrays:
+    """A pair read once for all settings; the levels of its pyramid are kept where there is a dictionary for them."""
+
+    task: RegistrationTask
+    _shared: dict[int, PreparedLevel] | None = None
+    _read: tuple[DiffeoSettings, tuple[MaskedArray, MaskedArray], list[ArrayChannel], tuple[str, ...]] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, setting: Mapping[str, float]) -> Registration:
+        """Register with a setting; errors are those of `Engine.register`."""
         started = time.perf_counter()
-        values = self.info.search_space.complete(task.setting, self.info.name)
+        task, info = self.task, DiffeoEngine.info
+        values = info.search_space.complete(setting, info.name)
         stop_if(task.cancelled)
         grid = Geometry.of(task.fixed)
+        with self._lock:
+            settings, images, others, notes = self._read = self._read or self._arrays(grid)
+        with Workers(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), task.cancelled) as workers:
+
+            def work(fields: Fields) -> tuple[np.ndarray, tuple[LevelTrace, ...]]:
+                sigmas = values["regularization_weight"], values["fluid_sigma"]
+                scheme = Scheme(settings, *sigmas, grid.spacing[::-1], fields, self._shared)
+                return scheme.register(*images, others, workers=workers, progress=task.progress)
+
+            done = computed_on(task.device, work)
+        found, levels = done.result
+        transform = field_transform(in_millimeters(found, grid))
+        seconds = time.perf_counter() - started
+        return Registration(
+            transform, levels, values, seconds, task.seed, done.warnings, notes, device=done.device, versions=done.versions
+        )
+
+    def _arrays(
+        self, grid: Geometry
+    ) -> tuple[DiffeoSettings, tuple[MaskedArray, MaskedArray], list[ArrayChannel], tuple[str, ...]]:
+        """Return settings with a similarity for the first pair, its images, the further channels, and what to say of them."""
+        task = self.task
         seen = tuple(_both(mask, task.view) for mask in (task.fixed_mask, task.moving_mask))
         images = (
             MaskedArray.of(task.fixed, seen[0], "fixed"),
@@ -136,21 +179,7 @@ class DiffeoEngine:
         )
         settings, notes = _chosen(task.settings, images, grid)
         others = [ArrayChannel.of(channel, number, task.settings, grid) for number, channel in enumerate(task.channels, start=2)]
-        notes = (*notes, *(note for channel in others for note in channel.notes))
-        with Workers(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), task.cancelled) as workers:
-
-            def work(fields: Fields) -> tuple[np.ndarray, tuple[LevelTrace, ...]]:
-                sigmas = values["regularization_weight"], values["fluid_sigma"]
-                scheme = Scheme(settings, *sigmas, grid.spacing[::-1], fields)
-                return scheme.register(*images, others, workers=workers, progress=task.progress)
-
-            done = computed_on(task.device, work)
-        field, levels = done.result
-        transform = field_transform(in_millimeters(field, grid))
-        seconds = time.perf_counter() - started
-        return Registration(
-            transform, levels, values, seconds, task.seed, done.warnings, notes, device=done.device, versions=done.versions
-        )
+        return settings, images, others, (*notes, *(note for channel in others for note in channel.notes))
 
 
 def _both(mask: sitk.Image | None, view: sitk.Image | None) -> sitk.Image | None:
@@ -284,6 +313,26 @@ class Level:
 
 
 @dataclass(frozen=True)
+class PreparedLevel:
+    """What registrations of one pair share at one level, whatever their setting; it is only read.
+
+    Attributes
+    ----------
+    comparisons : of each channel.
+    parts : of each channel in the force.
+    wider : how many times as wide the Gaussian on the displacements is.
+    relative : voxel edge along each axis in units of the shortest one.
+    similarities : the channels' names of what is compared.
+    """
+
+    comparisons: Sequence[_Comparison]
+    parts: Sequence[float]
+    wider: float
+    relative: tuple[float, ...]
+    similarities: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Scheme:
     """The algorithm on arrays.
 
@@ -293,6 +342,7 @@ class Scheme:
     elastic_sigma, fluid_sigma : in voxels of a level, along its finest axis; in millimeters the same along the others.
     spacing : voxel edges along k, j, i in mm.
     fields : on what arrays, and where, it computes.
+    shared : levels that were prepared for another setting, by number; what is not there is added. None: nothing is shared.
     """
 
     settings: DiffeoSettings
@@ -300,6 +350,7 @@ class Scheme:
     fluid_sigma: float
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
     fields: Fields = NUMPY
+    shared: dict[int, PreparedLevel] | None = None
 
     def levels(self, shape: tuple[int, ...]) -> list[Level]:
         """Return the pyramid for a grid of this shape, the coarsest level first."""
@@ -363,11 +414,14 @@ class Scheme:
         """Improve `field` in place at one level; return its trace."""
         started = time.perf_counter()
         settings = self.settings
-        sigmas = tuple(settings.smoothing_voxels * f if f > 1 else 0.0 for f in level.factors)
-        channels = [channel.coarser(level.places, sigmas, self.fields, workers) for channel in channels]
+        # The memory of other devices is not for keeping.
+        levels = self.shared if self.shared is not None and self.fields is NUMPY else {}
+        if level.number not in levels:
+            levels[level.number] = self._prepared(level, channels, workers)
+        ready = levels[level.number]
         values: list[float] = []
         reason = ""
-        for value in self._iterations(level, channels, field, workers):
+        for value in self._iterations(level, ready, field, workers):
             values.append(value)
             report(len(values), value)
             if not math.isfinite(value):
@@ -388,7 +442,7 @@ class Scheme:
             level=level.number,
             shrink_factor=float(level.factor),
             smoothing_sigma_mm=settings.smoothing_voxels * level.factor * min(self.spacing) if level.factor > 1 else 0.0,
-            metric=f"mean squared difference ({', '.join(channel.similarity for channel in channels)})",
+            metric=f"mean squared difference ({', '.join(ready.similarities)})",
             values=tuple(values),
             # The metric belongs to the field before its last update.
             end_value=None,
@@ -397,25 +451,29 @@ class Scheme:
             seconds=time.perf_counter() - started,
         )
 
-    def _iterations(
-        self, level: Level, channels: Sequence[ArrayChannel], field: Array, workers: Workers
-    ) -> Iterator[float]:
-        """Update `field` once per step; yield the metric before each update."""
-        settings = self.settings
+    def _prepared(self, level: Level, channels: Sequence[ArrayChannel], workers: Workers) -> PreparedLevel:
+        """Return what all settings share at a level."""
+        settings, fields = self.settings, self.fields
+        smoothing = tuple(settings.smoothing_voxels * f if f > 1 else 0.0 for f in level.factors)
+        channels = [channel.coarser(level.places, smoothing, fields, workers) for channel in channels]
         edges = [s * f for s, f in zip(self.spacing, level.factors, strict=True)]
         relative = tuple(edge / min(edges) for edge in edges)
         windows = tuple(tuple(round(radius / r) for r in relative) for radius in settings.window_voxels)
-        fields = self.fields
         similarities = [fields.similarity(one.similarity, windows, settings.contrast_floor, relative) for one in channels]
         comparisons = [_Comparison(*one, fields, workers) for one in zip(similarities, channels, strict=True)]
         weights = [channel.weight for channel in channels]
         parts = shares(weights, similarities, channels[0].fixed.voxels, comparisons[0].weight, workers)
         # Of channels with different similarities: between what each would take alone.
         wider = sum(one.weight * SMOOTHING.get(one.similarity, 1.0) for one in channels) / sum(weights)
-        sigmas = self.fluid_sigma, self.elastic_sigma * wider
-        fluid, elastic = (tuple(sigma / r for r in relative) for sigma in sigmas)
+        return PreparedLevel(comparisons, parts, wider, relative, tuple(channel.similarity for channel in channels))
+
+    def _iterations(self, level: Level, ready: PreparedLevel, field: Array, workers: Workers) -> Iterator[float]:
+        """Update `field` once per step; yield the metric before each update."""
+        settings, fields = self.settings, self.fields
+        sigmas = self.fluid_sigma, self.elastic_sigma * ready.wider
+        fluid, elastic = (tuple(sigma / r for r in ready.relative) for sigma in sigmas)
         for _ in range(level.iterations):
-            update, value = self._force(comparisons, parts, field, workers)
+            update, value = self._force(ready.comparisons, ready.parts, field, workers)
             for component in update:
                 fields.smooth(component, fluid, workers)
             fields.scale_update(update, settings.step_gain, settings.maximum_step_voxels, workers)

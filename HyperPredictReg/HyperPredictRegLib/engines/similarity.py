@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from HyperPredictRegLib.engines.voxel_fields import Part, Workers, parts_along, slopes, window_sum
 
@@ -227,4 +226,11 @@ def _moved(edged: np.ndarray, offset: tuple[int, ...], start: int, stop: int) ->
 
 def inner_weight(mask: np.ndarray) -> np.ndarray:
     """Return 1 where a mask and all 26 neighbors are not 0, as float32."""
-    return ndimage.minimum_filter(np.asarray(mask != 0, np.float32), 3, mode="nearest")
+    inside = np.asarray(mask != 0)
+    for axis in range(3):
+        inner = inside.copy()
+        rows, inner_rows = inside.swapaxes(0, axis), inner.swapaxes(0, axis)
+        inner_rows[1:] &= rows[:-1]
+        inner_rows[:-1] &= rows[1:]
+        inside = inner
+    return inside.astype(np.float32)

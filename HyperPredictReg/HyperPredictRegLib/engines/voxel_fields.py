@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -60,6 +61,9 @@ class Workers:
         ------
         Cancelled : the user asked to stop.
         """
+        if len(parts) == 1:
+            self.ask()
+            return [work(parts[0])]
         results: list[Result] = []
         for start in range(0, len(parts), _PARTS_PER_QUESTION):
             self.ask()
@@ -68,12 +72,17 @@ class Workers:
         return results
 
 
-def parts_along(shape: tuple[int, ...], axis: int) -> list[Part]:
+def parts_along(shape: tuple[int, ...], axis: int) -> tuple[Part, ...]:
     """Cut a three-dimensional array into slabs that are whole along `axis`."""
+    return _slabs(shape, axis, _PART_VOXELS)
+
+
+@lru_cache(maxsize=64)
+def _slabs(shape: tuple[int, ...], axis: int, voxels: int) -> tuple[Part, ...]:
     across = 1 if axis == 0 else 0
-    thick = max(1, _PART_VOXELS * shape[across] // math.prod(shape))
+    thick = max(1, voxels * shape[across] // math.prod(shape))
     cuts = [slice(start, min(start + thick, shape[across])) for start in range(0, shape[across], thick)]
-    return [(slice(None), cut) if across == 1 else (cut,) for cut in cuts]
+    return tuple((slice(None), cut) if across == 1 else (cut,) for cut in cuts)
 
 
 def smooth(array: np.ndarray, sigmas: Sequence[float], workers: Workers) -> np.ndarray:
@@ -113,12 +122,15 @@ def _average(block: np.ndarray, axis: int, side: float, repeats: int) -> None:
     step = math.prod(block.shape[axis + 1 :])
     flat = block.reshape(-1)
     sides = np.empty_like(flat)
-    rows, row_sides = np.moveaxis(block, axis, 0), np.moveaxis(sides.reshape(block.shape), axis, 0)
+    rows, row_sides = block.swapaxes(0, axis), sides.reshape(block.shape).swapaxes(0, axis)
+    ahead, behind, between = flat[2 * step :], flat[: -2 * step], sides[step:-step]
+    ends = (rows[0], rows[1], row_sides[0]), (rows[-1], rows[-2], row_sides[-1])
+    share = np.float32(side / (1 - 2 * side))
     for _ in range(repeats):
-        np.add(flat[2 * step :], flat[: -2 * step], out=sides[step:-step])
-        np.add(rows[0], rows[1], out=row_sides[0])
-        np.add(rows[-1], rows[-2], out=row_sides[-1])
-        sides *= np.float32(side / (1 - 2 * side))
+        np.add(ahead, behind, out=between)
+        for end, neighbor, sum_there in ends:
+            np.add(end, neighbor, out=sum_there)
+        sides *= share
         flat += sides
     flat *= np.float32((1 - 2 * side) ** repeats)
 
@@ -140,15 +152,21 @@ def _sums(block: np.ndarray, axis: int, radius: int) -> np.ndarray:
     """Return the sums of 2 `radius` + 1 neighbors along an axis of a contiguous block."""
     step = math.prod(block.shape[axis + 1 :])
     flat = block.reshape(-1)
-    total = flat.copy()
-    for shift in range(step, min(radius * step, flat.size - 1) + 1, step):
-        total[:-shift] += flat[shift:]
-        total[shift:] += flat[:-shift]
-    result = total.reshape(block.shape)
-    rows, sums = np.moveaxis(block, axis, 0), np.moveaxis(result, axis, 0)
+    result = np.empty_like(block)
+    # All but the ends of the array, whose rows are written below.
+    begin, end = radius * step, flat.size - radius * step
+    inner = result.reshape(-1)[begin : max(begin, end)]
+    for shift in range(step, begin + 1, step) if end > begin else ():
+        np.add(flat[begin:end] if shift == step else inner, flat[begin + shift : end + shift], out=inner)
+        inner += flat[begin - shift : end - shift]
+    rows, sums = block.swapaxes(0, axis), result.swapaxes(0, axis)
     last = len(rows) - 1
     for row in {*range(min(radius, last + 1)), *range(max(last - radius + 1, 0), last + 1)}:
-        sums[row] = rows[np.clip(np.arange(row - radius, row + radius + 1), 0, last)].sum(axis=0)
+        first, second, *others = (rows[min(max(place, 0), last)] for place in range(row - radius, row + radius + 1))
+        here = first + second
+        for other in others:
+            here += other
+        sums[row] = here
     return result
 
 
@@ -203,20 +221,28 @@ class Sampler:
             fractions, index = [], np.zeros(1, np.int32)
             for axis, (along, step) in enumerate(zip(axes, steps, strict=True)):
                 place = displacement[axis, start:stop] + along.astype(np.float32)
-                np.clip(place, 0, shape[axis] - 1, out=place)
+                # Not by np.clip, whose own work is the longer one on coarse levels.
+                np.maximum(place, np.float32(0), out=place)
+                np.minimum(place, np.float32(shape[axis] - 1), out=place)
                 # The last voxel has no further neighbor: its place is the far end of the cell before it.
-                cell = np.minimum(place.astype(np.int32), np.int32(max(shape[axis] - 2, 0)))
-                place -= cell
+                cell = place.astype(np.int32)
+                np.minimum(cell, np.int32(max(shape[axis] - 2, 0)), out=cell)
+                place -= cell.astype(np.float32)
                 fractions.append(place)
                 cell *= np.int32(step)
                 index = cell + index
             index = index.astype(np.intp)
+            plane, row, _ = steps
+            rows = index, index + row, index + plane, index + (plane + row)
             for pairs, curvatures, result in zip(self._pairs, self._curvatures, results, strict=True):
-                _mix(pairs, index, fractions, steps, result[start:stop])
+                _mix(pairs, rows, fractions, result[start:stop])
                 for along_axis, curvature in zip(fractions, curvatures, strict=False):
                     blur = np.empty_like(along_axis)
-                    _mix(curvature, index, fractions, steps, blur)
-                    blur *= along_axis * (np.float32(0.5) - np.float32(0.5) * along_axis)
+                    _mix(curvature, rows, fractions, blur)
+                    share = np.float32(0.5) * along_axis
+                    np.subtract(np.float32(0.5), share, out=share)
+                    share *= along_axis
+                    blur *= share
                     result[start:stop] -= blur
 
         workers.each(sample, parts_along(shape, 2))
@@ -242,28 +268,31 @@ def _neighbor_pairs(image: np.ndarray) -> np.ndarray:
     return pairs.ravel()
 
 
-def _mix(
-    pairs: np.ndarray, index: np.ndarray, fractions: Sequence[np.ndarray], steps: Sequence[int], result: np.ndarray
-) -> None:
-    """Write the mean of the eight voxels from `index` on into `result`, weighted by `fractions` along k, j and i."""
-    plane, row, _ = steps
+def _mix(pairs: np.ndarray, rows: Sequence[np.ndarray], fractions: Sequence[np.ndarray], result: np.ndarray) -> None:
+    """Write the mean of the eight voxels of each cell into `result`, weighted by `fractions` along k, j and i.
+
+    Parameters
+    ----------
+    rows : where in `pairs` the cell's four rows along i begin: its first plane's first and second one, then its second plane's.
+    """
     along_k, along_j, along_i = fractions
 
     def of_row(first: np.ndarray) -> np.ndarray:
         found = pairs.take(first, mode="clip")
-        mixed = found.imag - found.real
+        start = found.real
+        mixed = found.imag - start
         mixed *= along_i
-        mixed += found.real
+        mixed += start
         return mixed
 
-    def of_plane(first: np.ndarray) -> np.ndarray:
-        near, far = of_row(first), of_row(first + row)
+    def of_plane(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        near, far = of_row(first), of_row(second)
         far -= near
         far *= along_j
         near += far
         return near
 
-    near, far = of_plane(index), of_plane(index + plane)
+    near, far = of_plane(*rows[:2]), of_plane(*rows[2:])
     far -= near
     far *= along_k
     np.add(near, far, out=result)
@@ -285,8 +314,8 @@ def compose(displacement: np.ndarray, update: np.ndarray, workers: Workers) -> N
             stride = math.prod(step.shape[axis + 1 :])
             forward, back = np.maximum(step, 0), np.minimum(step, 0)
             # Beyond the end of a row the next number belongs to another row.
-            np.moveaxis(forward, axis, 0)[-1] = 0
-            np.moveaxis(back, axis, 0)[0] = 0
+            forward.swapaxes(0, axis)[-1] = 0
+            back.swapaxes(0, axis)[0] = 0
             ahead, behind = forward.reshape(-1)[:-stride], back.reshape(-1)[stride:]
             rise, change = np.empty_like(ahead), np.empty_like(ahead)
             for component, added in zip(displacement, update, strict=True):

@@ -34,24 +34,27 @@ _LEAST = 1e-6
 def evidence_curve(evidence: PairEvidence, space: SearchSpace, values: np.ndarray, name: str) -> np.ndarray:
     """Return a curve of the evidence that is above 0 at any settings: geometric interpolation along the first parameter.
 
-    A further parameter adds what it did where it was tried, linearly between the tries and its default; beyond them no more.
+    A further parameter adds what it did where it was tried, linearly between the tries and the value that it had else. Values of
+    parameters mean what they mean on the evidence's grid, whatever part of their range can be used on another one; beyond what
+    was tried a curve goes on as it ends.
 
     Parameters
     ----------
-    space : of the engine on the evidence's grid.
+    space : of the engine.
     values : shape (m, h).
     name : of the curve.
     """
-    shares = space.shares(np.asarray(values, dtype=float).reshape(-1, len(space)))
+    values = np.asarray(values, dtype=float).reshape(-1, len(space))
     curve = np.log(np.maximum(evidence.curves[name], _LEAST))
-    found = PchipInterpolator(ALONG, curve[: len(ALONG)])(shares[:, 0])
-    defaults = space.shares(space.rows([space.defaults]))[0]
-    for column in range(1, len(space)):
+    tried = space.first.strength(evidence.values[: len(ALONG), 0])
+    asked = np.clip(space.first.strength(values[:, 0]), tried[0], tried[-1])
+    found = PchipInterpolator(tried, curve[: len(ALONG)])(asked)
+    for column, parameter in enumerate(space.parameters[1:], 1):
         first = len(ALONG) + len(ACROSS) * (column - 1)
-        known = [(float(defaults[column]), 0.0)]
-        known += [(share, float(curve[first + n] - curve[CROSSED])) for n, share in enumerate(ACROSS)]
-        places, gains = zip(*sorted(known), strict=True)
-        found = found + np.interp(shares[:, column], places, gains)
+        rows = [CROSSED, *range(first, first + len(ACROSS))]
+        places, gains = parameter.strength(evidence.values[rows, column]), curve[rows] - curve[CROSSED]
+        order = np.argsort(places)
+        found = found + np.interp(parameter.strength(values[:, column]), places[order], gains[order])
     return np.asarray(np.exp(found))
 
 

@@ -3,7 +3,9 @@
 All of it comes from trial registrations on a coarse grid. Those on the working grid deform more finely: roughness grows with the
 ratio of the two grids, and with it what folds. The numbers for that were measured at the settings of `coarse_settings`:
 roughness on eight pairs of four kinds of anatomy (hearts p001, p003, p004, brains 1000, 1002, hippocampi 001, 008, fetal brain of
-week 21) with an engine that hardly folds; folding on two (heart p001, hippocampus 001) with one that does.
+week 21) with an engine that hardly folds; folding on two (heart p001, hippocampus 001) with one that does. All that holds where
+the first parameter is one of voxels. With one in mm the working grid deforms no more finely: control points 20 and 35 mm apart
+left .65 and .68 times the roughness of the coarse grid (heart p001).
 """
 
 from __future__ import annotations
@@ -44,14 +46,21 @@ DOUBTED, REFUSED = 0.5, 0.9
 def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> PredictionSurface:
     """Return what the evidence lets expect along the first parameter, with the others held at their defaults.
 
-    How far the rule leads was measured along the first parameter only; what the few tries of the others say is left unsaid.
+    How far the rule leads was measured along the first parameter only; what the few tries of the others say is left unsaid. The
+    range is what was tried, as far as the engine accepts it on the working grid: an engine with a parameter in mm accepts less on
+    the coarse one.
 
     Parameters
     ----------
     space : what the engine accepts on the working grid.
     voxel_mm : edge of that grid's voxels.
+
+    Raises
+    ------
+    InputError : nothing of what was tried is accepted.
     """
-    along = space.only((space.first.name,))
+    tried = evidence.values[: len(ALONG), 0]
+    along = space.only((space.first.name,)).narrowed(space.first.name, float(tried.min()), float(tried.max()))
     held = {name: value for name, value in space.defaults.items() if name != space.first.name}
     values = along.grid(GRID)
     settings = space.rows([{**held, space.first.name: float(value)} for value in values[:, 0]])
@@ -62,7 +71,8 @@ def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> P
         for name in ("bootstrap_error", "bootstrap_error_95", "sd_log_jacobian")
     )
     far = most / middle
-    coarsening = max(evidence.numbers["coarsening"], 1.0)
+    # What a parameter in mm allows is as fine on any grid.
+    coarsening = 1.0 if space.first.unit == "mm" else max(evidence.numbers["coarsening"], 1.0)
     rough = rough * np.exp(ROUGHER[0] + ROUGHER[1] * math.log(coarsening))
     strength = slice(None, None, along.first.sign)
     folding = _folding(evidence, space, settings[strength], coarsening)[strength]
@@ -81,6 +91,19 @@ def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> P
         error_95_mm=Band(far * error.value, far * error.lower, far * error.upper),
         voxel_mm=voxel_mm,
     )
+
+
+def untried(surface: PredictionSurface, space: SearchSpace) -> tuple[str, ...]:
+    """Say which settings of the first parameter that the engine accepts were not tried, if there are such."""
+    told, accepted = surface.space.first, space.first
+    parts = [
+        f"{side} {told.text(end)}"
+        for side, end, other in (("under", told.low, accepted.low), ("over", told.high, accepted.high))
+        if not math.isclose(end, other, rel_tol=1e-6)
+    ]
+    if not parts:
+        return ()
+    return (f"Nothing is predicted {' and '.join(parts)}: the trial registrations, on a coarser grid, cannot go there.",)
 
 
 def outlook_of(evidence: PairEvidence, surface: PredictionSurface, suited: bool) -> Outlook:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,10 @@ import SimpleITK as sitk
 
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.errors import InputError
-from HyperPredictRegLib.core.progress import CancelCheck, never, stop_if
+from HyperPredictRegLib.core.progress import CancelCheck, never
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines.base import Engine, RegistrationTask
+from HyperPredictRegLib.predictor.trials import trials
 from HyperPredictRegLib.preprocessing.working_grid import on_grid
 from HyperPredictRegLib.quality.benefit import coarse_grid
 from HyperPredictRegLib.quality.measurement import nearest
@@ -121,21 +122,22 @@ def coarse_fields(
     values: Sequence[Sequence[float]] | np.ndarray,
     *,
     seed: int,
+    done: Callable[[], None],
     cancelled: CancelCheck = never,
 ) -> list[sitk.Image]:
     """Register a coarse pair with each of `values` (n, h); return the displacement fields (LPS mm, float64, on its grid).
+
+    `done` is called after each.
 
     Raises
     ------
     RegistrationError : a run diverged.
     Cancelled : the caller asked to stop.
     """
-    space, found = engine.search_space(pair.grid, settings), []
-    for value in values:
-        stop_if(cancelled)
-        task = RegistrationTask(
-            pair.fixed, pair.moving, space.setting(value), settings, seed, pair.fixed_mask, pair.moving_mask,
-            view=pair.view, moving_smoothed=pair.smoothed, cancelled=cancelled,
-        )  # fmt: skip
-        found.append(displacement_field(engine.register(task).transform, pair.grid))
-    return found
+    task = RegistrationTask(
+        pair.fixed, pair.moving, {}, settings, seed, pair.fixed_mask, pair.moving_mask,
+        view=pair.view, moving_smoothed=pair.smoothed, cancelled=cancelled,
+    )  # fmt: skip
+    space = engine.search_space(pair.grid, settings)
+    found = trials(engine, task, [space.setting(value) for value in values], done)
+    return [displacement_field(one.transform, pair.grid) for one in found]

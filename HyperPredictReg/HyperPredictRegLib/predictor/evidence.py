@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
-from HyperPredictRegLib.core.progress import CancelCheck, never, stop_if
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, never, silent
 from HyperPredictRegLib.engines.base import Engine
 from HyperPredictRegLib.predictor.coarse_pair import ALONG, CROSSED, CoarsePair, coarse_fields, coarse_settings
 from HyperPredictRegLib.predictor.known_truth import KnownTruth, with_known_truth
-from HyperPredictRegLib.quality.benefit import Evidence, evidence
+from HyperPredictRegLib.predictor.trials import Steps, thread_count, together
+from HyperPredictRegLib.quality.benefit import Evidence, Undeformed
 from HyperPredictRegLib.quality.likeness import likeness
 from HyperPredictRegLib.quality.metrics import folding_percent, inverse_consistency, jacobian_determinant, sd_log_jacobian
 from HyperPredictRegLib.spatial.transforms import field_transform
@@ -82,6 +84,7 @@ def pair_evidence(
     settings: Any,
     *,
     seed: int,
+    progress: Progress = silent,
     cancelled: CancelCheck = never,
 ) -> PairEvidence:
     """Find the evidence about an aligned pair.
@@ -91,6 +94,7 @@ def pair_evidence(
     pair : on its working grid.
     foreground, moving_foreground : uint8 on that grid, the moving one aligned.
     engine, settings, seed : that are to register it.
+    progress : is told after every trial registration, from 0 to 1; see `trials.Steps`.
 
     Raises
     ------
@@ -101,16 +105,18 @@ def pair_evidence(
     coarse = CoarsePair.of(pair, foreground, moving_foreground)
     values = coarse_settings(engine.search_space(coarse.grid, settings))
 
+    # There, back and of each truth; then the fields there are judged.
+    steps = Steps((2 + len(TRUTHS)) * len(values), len(values), progress)
+
     def fields(of: CoarsePair) -> list[sitk.Image]:
-        return coarse_fields(of, engine, settings, values, seed=seed, cancelled=cancelled)
+        return coarse_fields(of, engine, settings, values, seed=seed, done=steps.step, cancelled=cancelled)
 
     there, back = fields(coarse), fields(coarse.turned_round())
     truths = [with_known_truth(coarse, there[row]) for row in TRUTHS]
     tried = [_errors(truth, fields(truth.pair)) for truth in truths]
-    found = []
-    for field in there:
-        stop_if(cancelled)
-        found.append(evidence(coarse.fixed, coarse.moving, field_transform(field), coarse.foreground, coarse.moving_foreground))
+    start = Undeformed.of(coarse.fixed, coarse.moving, coarse.foreground, coarse.moving_foreground)
+    judge = [partial(start.evidence, field_transform(field)) for field in there]
+    found = together(judge, thread_count(), steps.step, cancelled)
     curves = {**_bootstrap_curves(tried), **_agreement_curves(found), **_field_curves(coarse, there, back)}
     numbers = {**_pair_numbers(coarse, pair, found[0]), **_truth_numbers(truths)}
     return PairEvidence(values, curves, numbers, _remarks(coarse, numbers))

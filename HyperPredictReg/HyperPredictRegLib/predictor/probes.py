@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.progress import CancelCheck, never
 from HyperPredictRegLib.core.search_space import SearchSpace, Setting
-from HyperPredictRegLib.engines.base import Engine, Registration, RegistrationTask, for_pair
+from HyperPredictRegLib.engines.base import Engine, Registration, RegistrationTask
+from HyperPredictRegLib.predictor.trials import trials
 from HyperPredictRegLib.preprocessing.working_grid import on_grid
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.quality.metrics import jacobian_determinant
@@ -101,8 +102,8 @@ def run_probes(
     task = RegistrationTask(
         half.fixed, half.moving, {}, settings, seed, view=half.view, moving_smoothed=True, cancelled=cancelled
     )
-    register = for_pair(engine, task)
-    return tuple(_probe(register(value), half, value) for value in values)
+    found = trials(engine, task, values, lambda: None)
+    return tuple(_probe(one, half, value) for one, value in zip(found, values, strict=True))
 
 
 def _probe(found: Registration, half: HalfPair, value: Setting) -> Probe:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.interpolate import BSpline
 
 DEGREE = 3
 
@@ -30,12 +29,31 @@ def basis_size(knots: Sequence[float]) -> int:
 def basis_at(values: np.ndarray, knots: Sequence[float]) -> np.ndarray:
     """Evaluate the basis, shape (n, basis_size); each row is >= 0 and sums to 1.
 
-    A curve with non-increasing coefficients does not increase (de Boor, A Practical Guide to Splines, 1978, chapter XI).
-    `values` (n,) beyond the outermost knots take the basis of the nearest one: a curve is constant there.
+    A curve with non-increasing coefficients does not increase (de Boor, A Practical Guide to Splines, 1978, chapter XI; by the
+    recurrence of its chapter X). `values` (n,) beyond the outermost knots take the basis of the nearest one: a curve is constant
+    there.
     """
-    padded = np.concatenate([np.repeat(knots[0], DEGREE), knots, np.repeat(knots[-1], DEGREE)])
-    inside = np.clip(np.asarray(values, dtype=float), knots[0], knots[-1])
-    return BSpline.design_matrix(inside, padded, DEGREE).toarray().astype(np.float32)
+    own = np.asarray(knots, dtype=float)
+    padded = np.concatenate([np.repeat(own[0], DEGREE), own, np.repeat(own[-1], DEGREE)])
+    inside = np.clip(np.asarray(values, dtype=float), own[0], own[-1])
+    # The interval between two knots, of some length, that holds each value; the last knot belongs to the one before it.
+    last = int(np.flatnonzero(np.diff(own))[-1])
+    place = np.minimum(np.searchsorted(own, inside, side="right") - 1, last)
+    local = [np.ones_like(inside)]
+    for degree in range(1, DEGREE + 1):
+        higher = [np.zeros_like(inside) for _ in range(degree + 1)]
+        for n, part in enumerate(local):
+            ahead = padded[place + DEGREE + 1 + n] - inside
+            behind = inside - padded[place + DEGREE + 1 + n - degree]
+            share = part / (ahead + behind)
+            higher[n] += ahead * share
+            higher[n + 1] += behind * share
+        local = higher
+    found = np.zeros((len(inside), basis_size(knots)), np.float32)
+    rows = np.arange(len(inside))
+    for n, part in enumerate(local):
+        found[rows, place + n] = part
+    return found
 
 
 def tensor_basis(strengths: np.ndarray, knots: Knots) -> np.ndarray:

@@ -113,42 +113,105 @@ def evidence(
     deformation : the deformable step alone; maps fixed points to points of `moving`, LPS mm.
     fixed_foreground, moving_foreground : uint8 on that grid, the moving one aligned.
     """
-    grid = coarse_grid(Geometry.of(fixed))
-    f, m = on_grid(fixed, grid), on_grid(moving, grid)
-    inside, aligned = (
-        sitk.GetArrayFromImage(grid.resample(mask, interpolator=sitk.sitkNearestNeighbor)) != 0
-        for mask in (fixed_foreground, moving_foreground)
-    )
-    coarse = displacement_field(deformation, grid)
-    whole = _warped(m, coarse)
-    held_out = np.empty_like(whole)
-    parity = _parity(held_out.shape)
-    for side in (False, True):
-        held_out[parity == side] = _warped(m, _from_surroundings(coarse, parity != side))[parity == side]
-    reference, before = sitk.GetArrayFromImage(f), sitk.GetArrayFromImage(m)
-    slopes = _slopes(reference, inside)
-    edges = [_edge_agreement(slopes, _slopes(one, inside)) for one in (before, held_out, whole)]
-    gains = _block_means(edges[1] - edges[0], inside)
-    spread = float(gains.std()) if gains.size else math.nan
-    held, own = (float((one - edges[0])[inside].sum()) for one in edges[1:])
-    informed = [_information(reference[inside], one[inside]) for one in (before, held_out, whole)]
-    moved = _warped(grid.resample(sitk.Cast(moving_foreground, sitk.sitkFloat32)), coarse) >= 0.5
-    return Evidence(
-        improved_share=float((gains > 0).mean()) if gains.size else math.nan,
-        effect=float(gains.mean()) / spread if spread > 0 else 0.0,
-        gain_share=held / (abs(own) + 1e-4 * max(int(inside.sum()), 1)),
-        information_before=informed[0],
-        information_held_out=informed[1],
-        information_after=informed[2],
-        correlation_before=_local_correlation(reference, before, inside),
-        correlation_after=_local_correlation(reference, whole, inside),
-        explained_before=_explained(reference, before, inside & aligned),
-        explained_after=_explained(reference, whole, inside & moved),
-        foreground_before=_overlap(inside, aligned),
-        foreground_after=_overlap(inside, moved),
-        sd_log_jacobian=_spread_of_volume(coarse, inside),
-        blocks=len(gains),
-    )
+    return Undeformed.of(fixed, moving, fixed_foreground, moving_foreground).evidence(deformation)
+
+
+@dataclass(frozen=True)
+class Undeformed:
+    """An aligned pair on a coarse grid, and what the evidence for any deformation of it starts from; it is only read.
+
+    Attributes
+    ----------
+    grid : the coarse grid.
+    moving, moving_foreground : float32 images on it.
+    reference, before : voxels of the fixed image and of the moving one.
+    inside, aligned : the foregrounds, boolean.
+    odd : which blocks are odd on a chessboard.
+    seen : by which blocks are held out, the weight of the displacements around them, and the sum of those weights.
+    slopes : of the fixed image.
+    edges : how well the edges agree.
+    correlation : of the fixed image with any other in small windows.
+    """
+
+    grid: Geometry
+    moving: sitk.Image
+    moving_foreground: sitk.Image
+    reference: np.ndarray
+    before: np.ndarray
+    inside: np.ndarray
+    aligned: np.ndarray
+    odd: np.ndarray
+    seen: tuple[tuple[np.ndarray, np.ndarray], ...]
+    slopes: list[np.ndarray]
+    edges: np.ndarray
+    correlation: _LocalCorrelation
+    information_before: float
+    correlation_before: float
+    explained_before: float
+
+    @classmethod
+    def of(
+        cls, fixed: sitk.Image, moving: sitk.Image, fixed_foreground: sitk.Image, moving_foreground: sitk.Image
+    ) -> Undeformed:
+        """Look at a pair; parameters are those of `evidence`."""
+        grid = coarse_grid(Geometry.of(fixed))
+        f, m = on_grid(fixed, grid), on_grid(moving, grid)
+        inside, aligned = (
+            sitk.GetArrayFromImage(grid.resample(mask, interpolator=sitk.sitkNearestNeighbor)) != 0
+            for mask in (fixed_foreground, moving_foreground)
+        )
+        reference, before = sitk.GetArrayFromImage(f), sitk.GetArrayFromImage(m)
+        odd, slopes = _parity(reference.shape), _slopes(reference, inside)
+        correlation = _LocalCorrelation.of(reference, inside)
+        return cls(
+            grid=grid,
+            moving=m,
+            moving_foreground=grid.resample(sitk.Cast(moving_foreground, sitk.sitkFloat32)),
+            reference=reference,
+            before=before,
+            inside=inside,
+            aligned=aligned,
+            odd=odd,
+            seen=tuple(_weights(odd != held_out) for held_out in (False, True)),
+            slopes=slopes,
+            edges=_edge_agreement(slopes, _slopes(before, inside)),
+            correlation=correlation,
+            information_before=_information(reference[inside], before[inside]),
+            correlation_before=correlation.squared(before),
+            explained_before=_explained(reference, before, inside & aligned),
+        )
+
+    def evidence(self, deformation: sitk.Transform) -> Evidence:
+        """Measure the evidence for a deformation, which maps fixed points to points of the aligned moving image, LPS mm."""
+        inside, reference = self.inside, self.reference
+        coarse = displacement_field(deformation, self.grid)
+        whole = _warped(self.moving, coarse)
+        held_out = np.empty_like(whole)
+        for side, weights in zip((False, True), self.seen, strict=True):
+            of_side = self.odd == side
+            held_out[of_side] = _warped(self.moving, _from_surroundings(coarse, *weights))[of_side]
+        edges = [self.edges, *(_edge_agreement(self.slopes, _slopes(one, inside)) for one in (held_out, whole))]
+        gains = _block_means(edges[1] - edges[0], inside)
+        spread = float(gains.std()) if gains.size else math.nan
+        held, own = (float((one - edges[0])[inside].sum()) for one in edges[1:])
+        informed = [_information(reference[inside], one[inside]) for one in (held_out, whole)]
+        moved = _warped(self.moving_foreground, coarse) >= 0.5
+        return Evidence(
+            improved_share=float((gains > 0).mean()) if gains.size else math.nan,
+            effect=float(gains.mean()) / spread if spread > 0 else 0.0,
+            gain_share=held / (abs(own) + 1e-4 * max(int(inside.sum()), 1)),
+            information_before=self.information_before,
+            information_held_out=informed[0],
+            information_after=informed[1],
+            correlation_before=self.correlation_before,
+            correlation_after=self.correlation.squared(whole),
+            explained_before=self.explained_before,
+            explained_after=_explained(reference, whole, inside & moved),
+            foreground_before=_overlap(inside, self.aligned),
+            foreground_after=_overlap(inside, moved),
+            sd_log_jacobian=_spread_of_volume(coarse, inside),
+            blocks=len(gains),
+        )
 
 
 def features(numbers: Evidence, suited: bool) -> tuple[float, ...]:
@@ -268,14 +331,17 @@ def _parity(shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray((along[0] + along[1] + along[2]) % 2 == 1)
 
 
-def _from_surroundings(field: sitk.Image, seen: np.ndarray) -> sitk.Image:
-    """Return the displacements that those of the `seen` blocks, less their margin, ask for everywhere."""
+def _weights(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how much the displacements of the `seen` blocks count, none in their margin, and the sum of that around voxels."""
     weight = ndimage.binary_erosion(seen, np.ones((3, 3, 3)), iterations=_MARGIN, border_value=1).astype(np.float32)
-    sigma = _BLOCK / 2
-    total = ndimage.gaussian_filter(weight, sigma, truncate=3.0) + np.float32(1e-6)
+    return weight, ndimage.gaussian_filter(weight, _BLOCK / 2, truncate=3.0) + np.float32(1e-6)
+
+
+def _from_surroundings(field: sitk.Image, weight: np.ndarray, total: np.ndarray) -> sitk.Image:
+    """Return the displacements that those with a weight ask for everywhere; see `_weights`."""
     vectors = sitk.GetArrayFromImage(field)
     for axis in range(3):
-        vectors[..., axis] = ndimage.gaussian_filter(vectors[..., axis] * weight, sigma, truncate=3.0) / total
+        vectors[..., axis] = ndimage.gaussian_filter(vectors[..., axis] * weight, _BLOCK / 2, truncate=3.0) / total
     return Geometry.of(field).apply_to(sitk.GetImageFromArray(vectors, isVector=True))
 
 
@@ -326,14 +392,29 @@ def _explained(one: np.ndarray, other: np.ndarray, inside: np.ndarray) -> float:
     return max(found)
 
 
-def _local_correlation(one: np.ndarray, other: np.ndarray, inside: np.ndarray) -> float:
-    def mean(image: np.ndarray) -> np.ndarray:
-        return np.asarray(ndimage.gaussian_filter(image, _WINDOW, truncate=2.5))
+@dataclass(frozen=True)
+class _LocalCorrelation:
+    """What the correlation of one image with others in small windows takes of that one image."""
 
-    means = mean(one), mean(other)
-    variances = [np.maximum(mean(image * image) - m * m, 0) + _FLOOR for image, m in zip((one, other), means, strict=True)]
-    squared = (mean(one * other) - means[0] * means[1]) ** 2 / (variances[0] * variances[1])
-    return float(squared[inside].mean()) if inside.any() else math.nan
+    image: np.ndarray
+    inside: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+    @classmethod
+    def of(cls, image: np.ndarray, inside: np.ndarray) -> _LocalCorrelation:
+        mean = _windowed(image)
+        return cls(image, inside, mean, np.maximum(_windowed(image * image) - mean * mean, 0) + _FLOOR)
+
+    def squared(self, other: np.ndarray) -> float:
+        """Return the mean squared correlation with another image inside the anatomy."""
+        one = _LocalCorrelation.of(other, self.inside)
+        squared = (_windowed(self.image * other) - self.mean * one.mean) ** 2 / (self.variance * one.variance)
+        return float(squared[self.inside].mean()) if self.inside.any() else math.nan
+
+
+def _windowed(image: np.ndarray) -> np.ndarray:
+    return np.asarray(ndimage.gaussian_filter(image, _WINDOW, truncate=2.5))
 
 
 def _overlap(one: np.ndarray, other: np.ndarray) -> float:

@@ -181,7 +181,8 @@ def _pictures(prediction: Prediction) -> list[Picture]:
     if not can_be_drawn(surface.space):
         return []
     marks = prediction_figures.Marks(
-        chosen=None if unreliable else prediction.choice.setting, fixed=prediction.choice.fixed or None, trusted=not unreliable,
+        chosen=None if unreliable else prediction.choice.setting, trusted=not unreliable,
+        fixed=None if _at_fixed(prediction) is None else prediction.choice.fixed,
         affine_error_mm=affine_error(prediction.outlook),
     )  # fmt: skip
     pictures = [

@@ -116,6 +116,8 @@ class Job:
         and corrected until the folding limit holds.
     predictor : "bundled", the folder of another bundle, or "none": start from the engine's fixed default instead. Where the
         bundle does not fit the job, or does not know such pairs, trial registrations predict (the bootstrap rule).
+    trials : whether they do so in a registration by an engine that is not built in, too, where they may take minutes; whoever
+        asks for a prediction always gets them. A job that takes a finished `prediction` repeats it by them in its report.
     criterion : how λ* is chosen where no setting is given.
     engine_settings : fields of the engine's settings that differ from the preset's.
     preset : "fast", "standard" or "fine": the spacing of the working grid.
@@ -147,6 +149,7 @@ class Job:
     setting: Setting = field(default_factory=dict)
     engine_settings: dict[str, Any] = field(default_factory=dict)
     predictor: str = "bundled"
+    trials: bool = False
     prediction: str | None = None
     criterion: Criterion = field(default_factory=Criterion)
     preset: str = "fast"

@@ -239,7 +239,7 @@ def _register(path: Path, progress: Progress, cancelled: CancelCheck) -> Path:
     except OtherInputsError:
         # In a scene voxels may have been edited since: nothing was done yet, and what is there now is predicted anew.
         progress(ProgressEvent("predict", 0.0, "the prediction was of other images: predicting anew"))
-        workflow.run(replace(job, prediction=None), writers=[write_rest], progress=progress, cancelled=cancelled)
+        workflow.run(replace(job, prediction=None, trials=True), writers=[write_rest], progress=progress, cancelled=cancelled)
     return Path(job.out)
 
 

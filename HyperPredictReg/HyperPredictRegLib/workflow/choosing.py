@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.core.formatting import capitalized
-from HyperPredictRegLib.core.progress import CancelCheck, Progress, never, silent
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, never, silent
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines.base import engine_used
 from HyperPredictRegLib.predictor.card import Card
-from HyperPredictRegLib.quality.measurement import nearest
+from HyperPredictRegLib.predictor.evidence import PairEvidence, as_features
 from HyperPredictRegLib.results.prediction import Choice, Prediction
-from HyperPredictRegLib.workflow.bootstrapping import STRUCTURES_IDLE, counts_structures, predicted_by_bootstrap
+from HyperPredictRegLib.workflow.bootstrapping import STRUCTURES_IDLE, counts_structures, found_evidence, predicted_by_bootstrap
 from HyperPredictRegLib.workflow.planning import Plan, bundle_folders, fitting_card, load_predictor, structure_names
 from HyperPredictRegLib.workflow.preparing import Prepared
 from HyperPredictRegLib.workflow.reusing import chosen_by
+
+if TYPE_CHECKING:
+    from HyperPredictRegLib.predictor.features import PairFeatures
 
 NOT_AS_ALIGNED = "nothing can be predicted for this pair as it is aligned"
 """Why no prediction is used for a pair whose alignment is refused."""
 
 FIRST_PAIR_ONLY = "The prediction looks at the first pair of images only: what the other channels change is not predicted."
+
+TRIALS_NOT_ASKED_FOR = "trials with this engine, which may take minutes, were not asked for"
 
 AGAINST = "what was measured of this pair speaks against it"
 """Why no suggestion is made where there is a prediction."""
@@ -62,24 +69,54 @@ def choose_setting(
         return plan.prediction.choice, plan.prediction
     if job.predictor == "none":
         return _fixed(prepared.space, None, "the job asks for no prediction"), None
-    trained, card, why = _trained(plan, prepared, cancelled)
+    looked = _Looked(plan, prepared, progress, cancelled)
+    trained, card, why = _trained(plan, prepared, looked)
     # With an outlook, unreliable means that failure was measured, which trying more settings would not cure.
     told = trained is not None and (prepared.alignment.refusals or trained.outlook is not None)
     if trained is not None and (told or trained.reliability.level != "unreliable"):
         return trained.choice, trained
     if not at_any_cost and plan.engine.info.kind != "built-in":
-        return _fixed(prepared.space, card, f"{why}, and trying settings with this engine takes long"), trained
+        return _fixed(prepared.space, card, f"{why}, and {TRIALS_NOT_ASKED_FOR}"), trained
     doubts = _doubts(plan, prepared, trained=False)
     fixed = _fixed(prepared.space, card, NOT_AS_ALIGNED if prepared.alignment.refusals else AGAINST)
     try:
-        found = predicted_by_bootstrap(plan, prepared, fixed, f"{capitalized(why)}.", doubts, progress, cancelled)
+        found = predicted_by_bootstrap(plan, prepared, looked.evidence, fixed, f"{capitalized(why)}.", doubts)
     except (InputError, RegistrationError) as error:
         return (_fixed(prepared.space, card, str(error).rstrip(".")), None) if trained is None else (trained.choice, trained)
     prediction = chosen_by(found, job.criterion, prepared.space)
     return prediction.choice, prediction
 
 
-def _trained(plan: Plan, prepared: Prepared, cancelled: CancelCheck) -> tuple[Prediction | None, Card | None, str]:
+@dataclass
+class _Looked:
+    """What predictors are told of a pair: found when it is first asked for, and once for all of them."""
+
+    plan: Plan
+    prepared: Prepared
+    progress: Progress
+    cancelled: CancelCheck
+
+    @cached_property
+    def features(self) -> PairFeatures:
+        """Return its features; errors are those of `pair_features`."""
+        # Imported late: features need nothing that Slicer lacks, but whoever gives λ needs none of them.
+        from HyperPredictRegLib.predictor.features import pair_features
+
+        plan, prepared = self.plan, self.prepared
+        self.progress(ProgressEvent("predict", 0.0, "describing the pair"))
+        drawn = None if prepared.pull is None else prepared.pull.through
+        return pair_features(
+            prepared.inputs, prepared.pair, prepared.affine, plan.engine, plan.engine_settings,
+            seed=plan.job.seed, drawn=drawn, cancelled=self.cancelled,
+        )  # fmt: skip
+
+    @cached_property
+    def evidence(self) -> PairEvidence:
+        """Return the evidence about it; errors are those of `found_evidence`."""
+        return found_evidence(self.plan, self.prepared, self.progress, self.cancelled)
+
+
+def _trained(plan: Plan, prepared: Prepared, looked: _Looked) -> tuple[Prediction | None, Card | None, str]:
     """Return what a trained predictor says of the pair, the card whose fixed setting suits it, and why it cannot serve.
 
     The first one that is reliable serves, else the last one that says anything. What to expect whatever the setting is told by
@@ -95,7 +132,7 @@ def _trained(plan: Plan, prepared: Prepared, cancelled: CancelCheck) -> tuple[Pr
     failed: _NotPredictable | None = None
     for folder in folders:
         try:
-            found.append(_predicted(plan, prepared, folder, names, cancelled))
+            found.append(_predicted(plan, prepared, folder, names, looked))
         except _NotPredictable as error:
             failed = failed or error
     if not found:
@@ -117,7 +154,7 @@ class _NotPredictable(Exception):  # noqa: N818 - named for what was found; it i
 
 
 def _predicted(
-    plan: Plan, prepared: Prepared, folder: Path, names: Mapping[int, str], cancelled: CancelCheck
+    plan: Plan, prepared: Prepared, folder: Path, names: Mapping[int, str], looked: _Looked
 ) -> tuple[Prediction, Card]:
     job, engine, settings, inputs, alignment = plan.job, plan.engine, plan.engine_settings, prepared.inputs, prepared.alignment
     bundled = job.predictor == "bundled"
@@ -128,15 +165,9 @@ def _predicted(
             raise
         raise _NotPredictable(error, fitting_card(folder, engine, settings)) from error
     card = predictor.bundle.card
-    # Imported late: features need nothing that Slicer lacks, but whoever gives λ needs none of them.
-    from HyperPredictRegLib.predictor.features import pair_features
-
     try:
-        drawn = None if prepared.pull is None else prepared.pull.through
-        features = pair_features(
-            inputs, prepared.pair, prepared.affine, engine, settings, seed=job.seed, drawn=drawn, cancelled=cancelled
-        )
-        evidence = _evidence(plan, prepared, cancelled) if predictor.reads_evidence else None
+        features = looked.features
+        evidence = as_features(looked.evidence) if predictor.reads_evidence else None
     except (InputError, RegistrationError) as error:
         raise _NotPredictable(error, card) from error
     try:
@@ -172,17 +203,6 @@ def _predicted(
         outlook=predictor.outlook(features, surface, reliability, evidence),
     )
     return chosen_by(prediction, job.criterion, prepared.space), card
-
-
-def _evidence(plan: Plan, prepared: Prepared, cancelled: CancelCheck) -> dict[str, float]:
-    """Return the evidence about the pair as features; it takes some three to six seconds of one core."""
-    from HyperPredictRegLib.predictor.evidence import as_features, pair_evidence
-
-    inputs, pair = prepared.inputs, prepared.pair
-    through = prepared.affine if prepared.pull is None else prepared.pull.through
-    foregrounds = nearest(inputs.fixed.foreground, pair.grid), nearest(inputs.moving.foreground, pair.grid, through)
-    seed = plan.job.seed
-    return as_features(pair_evidence(pair, *foregrounds, plan.engine, plan.engine_settings, seed=seed, cancelled=cancelled))
 
 
 def _doubts(plan: Plan, prepared: Prepared, *, trained: bool) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ def _compute(plan: Plan, progress: Progress, cancelled: CancelCheck) -> Outcome:
         with clock.stage("predict"):
             if not plan.job.setting:
                 progress(ProgressEvent("predict", 0.0, "choosing λ"))
-            choice, prediction = choose_setting(plan, prepared, cancelled, progress, at_any_cost=False)
+            choice, prediction = choose_setting(plan, prepared, cancelled, progress, at_any_cost=plan.job.trials)
         with clock.stage("register"):
             registered = register_within_limit(plan, prepared, choice, prediction, progress, cancelled)
         progress(ProgressEvent("measure", 0.0, "measuring"))
@@ -293,11 +293,13 @@ def _report(
     clock: Clock,
 ) -> Report:
     made = plan.job if plan.prediction is None else plan.prediction.job
+    # Who predicts may always try settings; who registers, with an engine that is not built in, only if the job says so.
+    trials = plan.job.trials or (plan.prediction is not None and plan.engine.info.kind != "built-in")
     criterion = None if choice.by == "user" else plan.job.criterion
     limited = criterion is not None and criterion.folding_limit is not None
     return Report(
         # The report alone repeats the job: predicting again gives the same, and the prediction's file may be gone by then.
-        job=replace(plan.job, prediction=None, predictor=made.predictor),
+        job=replace(plan.job, prediction=None, predictor=made.predictor, trials=trials),
         engine=engine_used(plan.engine, plan.engine_settings),
         setting=dict(registered.registration.setting),
         inputs=prepared.inputs.used,
