@@ -1,0 +1,158 @@
+"""The live preview in the panel: a volume that follows the slider, and leaves no trace when it ends, however it ends."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+slicer: Any = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install '.[slicer]')")
+pytest.importorskip("PySide6.QtWidgets", reason="PySide6 cannot be loaded (make test sees to it)", exc_type=ImportError)
+
+from panel_samples import add_ball, choose_pair, show_predicted
+
+
+
+def volumes() -> list[str]:
+    """Return the names of the preview's volumes."""
+    return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if node.GetName().startswith("Preview")]
+
+
+def layers() -> list[tuple[Any, Any, float]]:
+    """Return what the slice views show."""
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return [(v.GetBackgroundVolumeID(), v.GetForegroundVolumeID(), v.GetForegroundOpacity()) for v in views]
+
+
+class QuickTask:
+    """In place of the worker: answers at once with the fixed volume; what it was asked is in `asked`."""
+
+    made: list[QuickTask] = []
+
+    def __init__(self, request: Any) -> None:
+        self.request, self.asked, self.closed = request, [], False
+        self.ending: Any = None
+        self._answered = 0
+        QuickTask.made.append(self)
+
+    def ask(self, setting: Mapping[str, float]) -> None:
+        self.asked.append(dict(setting))
+
+    def poll(self) -> list[Any]:
+        return []
+
+    def news(self) -> Any:
+        if self._answered == len(self.asked):
+            return None
+        self._answered = len(self.asked)
+        return SimpleNamespace(setting=self.asked[-1], image="preview-0.nrrd", sentence="", spacing_mm=4.5, seconds=0.25)
+
+    def image(self, answered: Any) -> Any:
+        return importlib.import_module("HyperPredictRegLib.slicerbridge.volumes").from_volume_node(self.request.fixed)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def quick(opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Callable[[], Any]]:
+    """The panel with a pair chosen, a worker that answers at once, and what switches the preview on and returns its task."""
+    host, panel = opened_panel
+    monkeypatch.setattr(importlib.import_module("HyperPredictRegLib.panel.previewing"), "PreviewTask", QuickTask)
+    choose_pair(host, panel)
+
+    def on() -> Any:
+        host.click(panel.ui.previewCheckBox)
+        host.wait_until(volumes)
+        return QuickTask.made[-1]
+
+    return host, panel, on
+
+
+def test_a_real_worker_answers_the_slider(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    fixed, _moving = choose_pair(host, panel)
+    ui = panel.ui
+    before, nodes = layers(), slicer.mrmlScene.GetNumberOfNodes()
+    host.click(ui.previewCheckBox)
+    assert ui.previewLabel.text.startswith("Preview: reading")
+    ui.weightSpinBox.setValue(2.0)
+    host.wait_until(lambda: volumes() == ["Preview, λ = 2, σ = 1.2, coarse"], 240)
+    (node,) = slicer.util.getNodes("Preview*").values()
+    assert not node.GetSaveWithScene() and not node.GetDisplayNode().GetSaveWithScene()
+    assert {(background, foreground) for background, foreground, _ in layers()} == {(fixed.GetID(), node.GetID())}
+    smooth = slicer.util.arrayFromVolume(node).copy()
+    ui.weightSlider.setValue(100)
+    host.wait_until(lambda: volumes() and volumes() != ["Preview, λ = 2, σ = 1.2, coarse"], 60)
+    assert (slicer.util.arrayFromVolume(node) != smooth).any()
+    assert "mm, after" in ui.previewLabel.text
+    folder = panel.widget.panel.previews.task.folder.parent
+    host.click(ui.previewCheckBox)
+    assert volumes() == [] and layers() == before and not folder.exists()
+    assert slicer.mrmlScene.GetNumberOfNodes() == nodes and ui.previewLabel.text == ""
+
+
+def test_the_preview_ends_with_what_it_is_of(quick: tuple[Any, Any, Callable[[], Any]]) -> None:
+    host, panel, on = quick
+    ui = panel.ui
+
+    def ended(task: Any) -> bool:
+        host.let_qt_work()
+        return bool(task.closed and not volumes() and not ui.previewCheckBox.checked and panel.widget.panel.previews.task is None)
+
+    task = on()
+    ui.weightSpinBox.setValue(1.5)
+    host.wait_until(lambda: volumes() == ["Preview, λ = 1.5, σ = 1.2, coarse"])
+    assert [one["regularization_weight"] for one in task.asked][-1] == 1.5 and not task.request.options["setting"]
+    # Another limit is nothing that a preview depends on.
+    panel.widget._parameterNode.foldingLimit = 3.0
+    assert not ended(task)
+    ui.movingSelector.setCurrentNode(add_ball("Other", (3.0, 0.0, 0.0), (38.0, 40.0, 40.0)))
+    assert ended(task)
+    task = on()
+    panel.widget.exit()
+    assert ended(task)
+    panel.widget.enter()
+    task = on()
+    # A job that runs needs the processor: the preview gives way, and waits until it is wanted again.
+    host.click(ui.registerButton)
+    assert ended(task) and not ui.previewCheckBox.enabled
+    host.click(ui.registerButton)
+    assert ui.previewCheckBox.enabled
+    task = on()
+    host.clear_scene()
+    assert ended(task)
+
+
+def test_a_worker_that_fails_is_told_of(quick: tuple[Any, Any, Callable[[], Any]]) -> None:
+    host, panel, on = quick
+    task = on()
+    task.ending = SimpleNamespace(sentence="The pair could not be aligned.", outcome="failed")
+    host.wait_until(lambda: task.closed)
+    assert panel.ui.previewLabel.text == "The pair could not be aligned." and not volumes()
+    assert not panel.ui.previewCheckBox.checked
+
+
+def test_a_preview_is_offered_by_quick_methods_only(opened_panel: tuple[Any, Any]) -> None:
+    host, panel = opened_panel
+    assert not panel.ui.previewCheckBox.enabled and "Select a fixed" in panel.ui.previewCheckBox.toolTip
+    show_predicted(host, panel)
+    assert panel.ui.previewCheckBox.enabled
+    parameters = importlib.import_module("HyperPredictRegLib.panel.parameters")
+    panel.widget._parameterNode.engine = parameters.Engine.BSPLINE
+    host.let_qt_work()
+    assert not panel.ui.previewCheckBox.enabled and "choose Diffeo" in panel.ui.previewCheckBox.toolTip
+
+
+def test_layers_that_the_user_chose_meanwhile_stay(quick: tuple[Any, Any, Callable[[], Any]]) -> None:
+    host, panel, on = quick
+    before = layers()
+    on()
+    red = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
+    own = panel.widget._parameterNode.movingVolume.GetID()
+    red.SetForegroundVolumeID(own)
+    host.click(panel.ui.previewCheckBox)
+    assert layers()[0][1] == own and layers()[1:] == before[1:]
