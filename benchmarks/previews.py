@@ -2,9 +2,9 @@
 
     python benchmarks/previews.py [--engines NAME ...] [--voxels COUNT ...] [--pairs COUNT]
 
-Pairs of tuning people of brain-t1-nmm (HYPERPREDICTREG_DATA or ../shared/data), preset "fast", one thread. Processor time of a preview, all
-of it; and, in the fixed foreground, the mean distance between where preview and registration with the same setting take a point,
-beside the mean distance by which the registration moves it beyond the affine step.
+Pairs of tuning people of brain-t1-nmm (HYPERPREDICTREG_DATA or ../shared/data), preset "fast", one thread. Processor time of a
+preview, all of it; and, in the fixed foreground, the mean distance between where preview and registration with the same setting
+take a point, beside the mean distance by which the registration moves it beyond the affine step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def main() -> None:
     given = parser.parse_args()
     for engine in given.engines:
         for fixed, moving in PAIRS[: given.pairs]:
-            job = Job(str(DATA / f"nmm_{fixed}_t1.nii.gz"), str(DATA / f"nmm_{moving}_t1.nii.gz"), "", engine=engine, reproducible=True)
+            images = (str(DATA / f"nmm_{one}_t1.nii.gz") for one in (fixed, moving))
+            job = Job(*images, "", engine=engine, reproducible=True)
             with threads(1):
                 measure(job, given.voxels)
 
@@ -74,14 +75,15 @@ def measure(job: Job, sizes: list[int]) -> None:
             look = previewer.at(setting)
             seconds = time.process_time() - began
             coarse = previewer.coarse
-            again = plan.engine.register(
-                replace(whole, fixed=coarse.fixed, moving=coarse.moving, setting=setting, channels=(), view=coarse.view, moving_smoothed=True)
-            )
+            images = {"fixed": coarse.fixed, "moving": coarse.moving, "view": coarse.view}
+            coarsely = replace(whole, **images, channels=(), moving_smoothed=True)
+            again = plan.engine.register(replace(coarsely, setting=setting))
             there = sitk.GetArrayFromImage(displacement_field(again.transform, pair.grid))[inside]
             apart, moved = (float(np.linalg.norm(one, axis=-1).mean()) for one in (there - field, field))
+            people = " and ".join(Path(one).name[4:8] for one in (job.fixed, job.moving))
             print(
-                f"{job.engine}, {Path(job.fixed).name[4:8]} and {Path(job.moving).name[4:8]}, {space.text(setting)}: {most} voxels "
-                f"({look.spacing_mm:.1f} mm) {seconds:.2f} s, the registration {full:.1f} s; {apart:.2f} mm apart of {moved:.2f} mm",
+                f"{job.engine}, {people}, {space.text(setting)}: {most} voxels ({look.spacing_mm:.1f} mm) {seconds:.2f} s, "
+                f"the registration {full:.1f} s; {apart:.2f} mm apart of {moved:.2f} mm",
                 flush=True,
             )
 

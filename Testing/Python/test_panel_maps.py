@@ -79,11 +79,11 @@ def test_maps_show_what_is_predicted_and_a_click_sets_both_parameters(two: tuple
     assert slider.value == pytest.approx(0.5 * slider.maximum, abs=3)
     assert ui.readoutLabel.text.startswith("Manual d: Dice")
     assert "d = " in ui.hintLabel.text and "s = " in ui.hintLabel.text
-    said = ui.readoutLabel.text
+    readout = ui.readoutLabel.text
     # Dragging goes on; other buttons and places beside the map do nothing.
     mouse(host, folding, event.MouseMove, (left + width // 2, top + 5), QtCore.Qt.MouseButton.NoButton)
     assert dict(node.setting) == pytest.approx(folding.picture.setting_at(left + width // 2, top + 5))
-    assert ui.readoutLabel.text != said
+    assert ui.readoutLabel.text != readout
     before = dict(node.setting)
     mouse(host, quality, event.MouseButtonPress, place, QtCore.Qt.MouseButton.RightButton)
     mouse(host, quality, event.MouseButtonPress, (2, 2))
@@ -106,11 +106,11 @@ def test_maps_follow_criterion_limit_structure_and_width(two: tuple[Any, Any]) -
         return pixels(quality).copy(), quality.picture.captions[0].text
 
     first, title = look()
-    kept = quality.picture
+    drawn = quality.picture
     ui.weightSlider.setValue(30)
     host.let_qt_work()
     # Moving the mark draws no map anew.
-    assert quality.picture is kept and title == "Mean Dice"
+    assert quality.picture is drawn and title == "Mean Dice"
     ui.manualCheckBox.setChecked(False)
     node.foldingLimit = 5.0
     second, _ = look()

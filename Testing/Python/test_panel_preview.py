@@ -5,20 +5,20 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 slicer: Any = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install '.[slicer]')")
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 cannot be loaded (make test sees to it)", exc_type=ImportError)
 
-from panel_samples import add_ball, choose_pair, show_predicted
-
+from panel_samples import add_ball, choose_pair  # noqa: E402 - needs slicer
 
 
 def volumes() -> list[str]:
     """Return the names of the preview's volumes."""
-    return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if node.GetName().startswith("Preview")]
+    every = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]
+    return [name for name in every if name.startswith("Preview")]
 
 
 def layers() -> list[tuple[Any, Any, float]]:
@@ -30,7 +30,7 @@ def layers() -> list[tuple[Any, Any, float]]:
 class QuickTask:
     """In place of the worker: answers at once with the fixed volume; what it was asked is in `asked`."""
 
-    made: list[QuickTask] = []
+    made: ClassVar[list[QuickTask]] = []
 
     def __init__(self, request: Any) -> None:
         self.request, self.asked, self.closed = request, [], False
@@ -122,37 +122,28 @@ def test_the_preview_ends_with_what_it_is_of(quick: tuple[Any, Any, Callable[[],
     assert ended(task) and not ui.previewCheckBox.enabled
     host.click(ui.registerButton)
     assert ui.previewCheckBox.enabled
+    # What the user has turned to meanwhile in a slice view stays.
+    before, task = layers(), on()
+    red = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
+    own = panel.widget._parameterNode.movingVolume.GetID()
+    red.SetForegroundVolumeID(own)
+    host.click(ui.previewCheckBox)
+    assert ended(task) and layers()[0][1] == own and layers()[1:] == before[1:]
+    task = on()
+    task.ending = SimpleNamespace(sentence="The pair could not be aligned.", outcome="failed")
+    host.wait_until(lambda: task.closed)
+    assert ended(task) and ui.previewLabel.text == "The pair could not be aligned."
     task = on()
     host.clear_scene()
     assert ended(task)
 
 
-def test_a_worker_that_fails_is_told_of(quick: tuple[Any, Any, Callable[[], Any]]) -> None:
-    host, panel, on = quick
-    task = on()
-    task.ending = SimpleNamespace(sentence="The pair could not be aligned.", outcome="failed")
-    host.wait_until(lambda: task.closed)
-    assert panel.ui.previewLabel.text == "The pair could not be aligned." and not volumes()
-    assert not panel.ui.previewCheckBox.checked
-
-
 def test_a_preview_is_offered_by_quick_methods_only(opened_panel: tuple[Any, Any]) -> None:
     host, panel = opened_panel
     assert not panel.ui.previewCheckBox.enabled and "Select a fixed" in panel.ui.previewCheckBox.toolTip
-    show_predicted(host, panel)
+    choose_pair(host, panel)
     assert panel.ui.previewCheckBox.enabled
     parameters = importlib.import_module("HyperPredictRegLib.panel.parameters")
     panel.widget._parameterNode.engine = parameters.Engine.BSPLINE
     host.let_qt_work()
     assert not panel.ui.previewCheckBox.enabled and "choose Diffeo" in panel.ui.previewCheckBox.toolTip
-
-
-def test_layers_that_the_user_chose_meanwhile_stay(quick: tuple[Any, Any, Callable[[], Any]]) -> None:
-    host, panel, on = quick
-    before = layers()
-    on()
-    red = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
-    own = panel.widget._parameterNode.movingVolume.GetID()
-    red.SetForegroundVolumeID(own)
-    host.click(panel.ui.previewCheckBox)
-    assert layers()[0][1] == own and layers()[1:] == before[1:]

@@ -1,8 +1,7 @@
-"""A preview is a registration on a coarse grid, quick, near to the true one, and a worker answers with the newest."""
+"""A preview is a registration on a coarse grid; a worker answers the setting that was asked for last."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import pytest
 import SimpleITK as sitk
 from conftest import job_of
 from HyperPredictRegLib.core.errors import Cancelled, InputError
-from HyperPredictRegLib.core.json_records import to_json
+from HyperPredictRegLib.core.progress import never
 from HyperPredictRegLib.engines import engine_infos
 from HyperPredictRegLib.engines.diffeo import DiffeoEngine
 from HyperPredictRegLib.results.job import Job
 from HyperPredictRegLib.spatial.geometry import Geometry
-from HyperPredictRegLib.worker import Child, new_workplace, remove_workplace
+from HyperPredictRegLib.worker.main import _looked_at
 from HyperPredictRegLib.worker.preview_files import Answered, Asked, answer, ask, image_name, read_answered, read_asked
 from HyperPredictRegLib.workflow import Previewer, preview
 
@@ -82,33 +81,10 @@ def test_what_is_asked_for_last_is_found_and_what_is_half_written_is_not(tmp_pat
     assert image_name(3) != image_name(4)
 
 
-def test_a_worker_answers_until_it_is_ended(job: Job, tmp_path: Path) -> None:
-    folder = new_workplace(tmp_path)
-    (folder / "job.json").write_text(to_json(replace(job, out=str(folder / "out"))))
-    # Asked for before it is ready; the first is overtaken.
-    ask(folder, Asked(1, {"regularization_weight": 1.0}))
-    ask(folder, Asked(2, {"regularization_weight": 2.0}))
-    child = Child("preview", folder / "job.json", workplace=folder)
-
-    def answered(number: int) -> Answered:
-        end = time.monotonic() + 240
-        while (found := read_answered(folder)) is None or found.number < number:
-            assert child.ending is None, child.ending
-            assert time.monotonic() < end, "no answer came"
-            time.sleep(0.02)
-        return found
-
-    found = answered(2)
-    assert (found.number, found.sentence, found.setting["regularization_weight"]) == (2, "", 2.0)
-    first = sitk.ReadImage(str(folder / found.image))
-    ask(folder, Asked(3, {"regularization_weight": -2.0}))
-    refused = answered(3)
-    assert refused.image == "" and "regularization_weight" in refused.sentence
-    # It goes on after a setting that cannot be.
-    ask(folder, Asked(4, {"regularization_weight": 0.4}))
-    other = answered(4)
-    assert (sitk.GetArrayFromImage(sitk.ReadImage(str(folder / other.image))) != sitk.GetArrayFromImage(first)).any()
-    child.kill()
-    assert child.ending is not None and child.ending.outcome == "cancelled"
-    remove_workplace(folder)
-    assert not folder.exists()
+def test_a_setting_that_cannot_be_is_answered_by_a_sentence(previewer: Previewer, tmp_path: Path) -> None:
+    refused = _looked_at(previewer, Asked(3, {"regularization_weight": -2.0}), tmp_path, never)
+    assert (refused.number, refused.image) == (3, "") and "regularization_weight" in refused.sentence
+    found = _looked_at(previewer, Asked(4, {"regularization_weight": 2.0}), tmp_path, never)
+    image = sitk.ReadImage(str(tmp_path / found.image))
+    assert Geometry.of(image).matches(previewer.prepared.pair.grid) and not found.sentence
+    assert found.spacing_mm > min(previewer.prepared.pair.grid.spacing) and found.seconds > 0

@@ -34,7 +34,7 @@ class PreviewSection:
         self._view = view
         self._work = ""
         self._asked: Any = None
-        self._said: Any = None
+        self._offered: Any = None
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MILLISECONDS)
         self._timer.connect("timeout()", self._poll)
@@ -43,8 +43,8 @@ class PreviewSection:
     def refresh(self, view: PanelView) -> None:
         """Follow what is chosen: ask for the setting of now, or end the preview if it is of something else."""
         box = self.ui.previewCheckBox
-        if view.preview != self._said:
-            self._said = view.preview
+        if view.preview != self._offered:
+            self._offered = view.preview
             box.setEnabled(view.preview.enabled)
             box.setToolTip(view.preview.tooltip)
         if self.task is None:

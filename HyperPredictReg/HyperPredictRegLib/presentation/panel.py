@@ -127,8 +127,8 @@ class PanelView:
     legend : kinds of marks in the charts ("chosen", "fixed", "yours") and of what is hatched in a map ("over"), with what they
         mean.
     curves : entries of the list of structures whose curves can be shown, after that of all together.
-    devices : that the engine computes on; there is a choice where they are several.
     preview : whether the live preview can be switched on.
+    devices : that the engine computes on; there is a choice where they are several.
     """
 
     state: PanelState
@@ -151,8 +151,8 @@ class PanelView:
     register: ButtonView
     suggest: ButtonView
     page: ButtonView
+    preview: PreviewView
     devices: tuple[str, ...] = ("cpu",)
-    preview: PreviewView = PreviewView(False, "")
 
     @property
     def symbol(self) -> str:

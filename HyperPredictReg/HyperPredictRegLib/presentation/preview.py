@@ -34,9 +34,9 @@ def preview_view(engine: str, symbol: str, why_not: str) -> PreviewView:
         return PreviewView(False, why_not)
     return PreviewView(
         True,
-        f"Show, while {symbol} is moved, about what it would make of the moving volume: registered on a coarse grid, over the fixed "
-        "volume in the slice views. The volume is not saved; it goes when this is unticked, when a registration starts and when you "
-        "leave the module.",
+        f"Show, while {symbol} is moved, about what it would make of the moving volume: registered on a coarse grid, over the "
+        "fixed volume in the slice views. The volume is not saved; it goes when this is unticked, when a registration starts and "
+        "when you leave the module.",
     )
 
 
@@ -48,6 +48,6 @@ def preview_name(space: SearchSpace, setting: Mapping[str, float]) -> str:
 def preview_words(space: SearchSpace, setting: Mapping[str, float], spacing_mm: float, seconds: float) -> str:
     """Say what a preview shows."""
     return (
-        f"Preview of {space.text(setting)} on a grid of {spacing_mm:.2g} mm, after {seconds:.1f} s. It shows about what to expect; "
-        "only a registration is measured."
+        f"Preview of {space.text(setting)} on a grid of {spacing_mm:.2g} mm, after {seconds:.1f} s. It shows about what to "
+        "expect; only a registration is measured."
     )

@@ -7,12 +7,12 @@ between. Needs nothing but Python's own library.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 _ASKED, _ANSWERED = "asked.json", "answered.json"
 _ATTEMPTS = 5
@@ -80,7 +80,7 @@ def _write(path: Path, record: Mapping[str, object]) -> None:
     part.write_text(json.dumps(record), encoding="utf-8")
     for attempt in range(_ATTEMPTS):
         try:
-            os.replace(part, path)
+            part.replace(path)
             return
         except PermissionError:
             if attempt == _ATTEMPTS - 1:
@@ -88,7 +88,7 @@ def _write(path: Path, record: Mapping[str, object]) -> None:
             time.sleep(0.01)
 
 
-def _read(path: Path) -> dict[str, object] | None:
+def _read(path: Path) -> dict[str, Any] | None:
     with suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):
