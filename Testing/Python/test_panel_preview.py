@@ -72,26 +72,23 @@ def quick(opened_panel: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> tup
     return host, panel, on
 
 
-def test_a_real_worker_answers_the_slider(opened_panel: tuple[Any, Any]) -> None:
-    host, panel = opened_panel
-    fixed, _moving = choose_pair(host, panel)
-    ui = panel.ui
+def test_the_preview_follows_the_slider_and_leaves_no_trace(quick: tuple[Any, Any, Callable[[], Any]]) -> None:
+    """With the real worker: the module's own test."""
+    host, panel, on = quick
+    ui, fixed = panel.ui, panel.widget._parameterNode.fixedVolume
     before, nodes = layers(), slicer.mrmlScene.GetNumberOfNodes()
-    host.click(ui.previewCheckBox)
-    assert ui.previewLabel.text.startswith("Preview: reading")
-    ui.weightSpinBox.setValue(2.0)
-    host.wait_until(lambda: volumes() == ["Preview, λ = 2, σ = 1.2, coarse"], 240)
+    task = on()
+    assert ui.previewLabel.text.startswith("Preview of λ = ") and "mm, after" in ui.previewLabel.text
     (node,) = slicer.util.getNodes("Preview*").values()
     assert not node.GetSaveWithScene() and not node.GetDisplayNode().GetSaveWithScene()
-    assert {(background, foreground) for background, foreground, _ in layers()} == {(fixed.GetID(), node.GetID())}
-    smooth = slicer.util.arrayFromVolume(node).copy()
-    ui.weightSlider.setValue(100)
-    host.wait_until(lambda: volumes() and volumes() != ["Preview, λ = 2, σ = 1.2, coarse"], 60)
-    assert (slicer.util.arrayFromVolume(node) != smooth).any()
-    assert "mm, after" in ui.previewLabel.text
-    folder = panel.widget.panel.previews.task.folder.parent
+    assert set(layers()) == {(fixed.GetID(), node.GetID(), 0.5)}
+    for position in (10, 20, 200):
+        ui.weightSlider.setValue(position)
+    host.wait_until(lambda: volumes() == ["Preview, λ = 0.866, σ = 1.2, coarse"])
+    # The same volume, and the newest of what was asked.
+    assert slicer.util.getNode("Preview*") is node and len(task.asked) == 4
     host.click(ui.previewCheckBox)
-    assert volumes() == [] and layers() == before and not folder.exists()
+    assert task.closed and volumes() == [] and layers() == before
     assert slicer.mrmlScene.GetNumberOfNodes() == nodes and ui.previewLabel.text == ""
 
 
