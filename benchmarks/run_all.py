@@ -16,6 +16,7 @@ BENCHMARKS = (
     ("one_pair.py",),
     ("prediction.py",),
     ("slider.py",),
+    ("setting_maps.py",),
     ("hard_starts.py", "--data", str(DATA)),
     ("starts.py", "--data", str(DATA), "--held-out"),
     ("alignment_reproducibility.py", "--data", str(DATA)),

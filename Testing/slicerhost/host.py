@@ -24,6 +24,7 @@ from slicerhost.panel import Panel
 from slicerhost.scene import ApplicationScene
 from slicerhost.signals import let_go_of_scene
 from slicerhost.uiloader import STAND_INS
+from slicerhost.widgets import qMRMLUtils
 
 
 class Host:
@@ -64,7 +65,8 @@ class Host:
             self._undo.set_item(sys.modules, name, module)
             if name.startswith("slicer."):
                 self._undo.set_attribute(slicer, name.split(".")[1], module)
-        names = {"app": self.app, "mrmlScene": self.scene, "selfTests": {}, **scripted.NAMES_IN_SLICER, **STAND_INS}
+        widgets = {**STAND_INS, "qMRMLUtils": qMRMLUtils}
+        names = {"app": self.app, "mrmlScene": self.scene, "selfTests": {}, **scripted.NAMES_IN_SLICER, **widgets}
         for name, value in names.items():
             if not name.startswith("ctk"):
                 self._undo.set_attribute(slicer, name, value)

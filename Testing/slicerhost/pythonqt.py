@@ -104,6 +104,10 @@ def _as_attribute(kind: type, name: str, writable: bool) -> property:
     return property(read, write if writable else None)
 
 
+def _refuse_position(event: Any) -> Any:
+    raise HostError("QMouseEvent.position() is of Qt 6; Slicer's Qt 5 knows pos().")
+
+
 class _SingleShot:
     """`QTimer.singleShot(ms, f)` of the class, and the property `timer.singleShot` of a timer."""
 
@@ -126,6 +130,9 @@ def adopt(undo: Undo) -> None:
     undo.set_attribute(QtCore.QTimer, "singleShot", single_shot)
     undo.set_attribute(QtCore.QObject, "name", _as_attribute(QtCore.QObject, "objectName", True))
     undo.set_attribute(QtCore.QObject, "className", lambda self: self.metaObject().className())
+    # Qt 5 has no position(), and Qt 6 warns of pos().
+    undo.set_attribute(QtGui.QMouseEvent, "pos", lambda self: QtGui.QSinglePointEvent.position(self).toPoint())
+    undo.set_attribute(QtGui.QMouseEvent, "position", property(_refuse_position))
 
     plain = QtCore.QObject.__getattribute__
 

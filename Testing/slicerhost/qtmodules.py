@@ -12,7 +12,7 @@ from slicerhost.missing import HostError, strict_module
 from slicerhost.uiloader import QUiLoader
 
 _CORE = "QDate QDateTime QDir QEvent QFile QFileInfo QIODevice QLocale QObject QPoint QProcess QRect QSize QTime QTimer QUrl Qt"
-_GUI = "QBrush QColor QCursor QFont QFontMetrics QIcon QImage QKeySequence QPalette QPixmap"
+_GUI = "QBrush QColor QCursor QFont QFontMetrics QIcon QImage QKeySequence QPainter QPalette QPixmap"
 _WIDGETS = """
 QAbstractItemView QApplication QButtonGroup QCheckBox QComboBox QDialog QDoubleSpinBox QFormLayout QFrame QGridLayout
 QGroupBox QHBoxLayout QHeaderView QLabel QLayout QLineEdit QListWidget QListWidgetItem QMessageBox QPlainTextEdit

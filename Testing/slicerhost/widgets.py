@@ -1,4 +1,4 @@
-"""The plain containers of a Slicer panel."""
+"""The plain containers of a Slicer panel, and the pictures in it."""
 # ruff: noqa: N801, N802, N815 - Slicer's names.
 
 from __future__ import annotations
@@ -6,8 +6,10 @@ from __future__ import annotations
 import sys
 from typing import Any, ClassVar
 
+import numpy as np
 import slicer
-from PySide6 import QtCore, QtWidgets
+from PySide6 import QtCore, QtGui, QtWidgets
+from vtk.util import numpy_support
 
 
 class qMRMLWidget(QtWidgets.QWidget):
@@ -86,3 +88,21 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         self._sh_entered = False
         if hasattr(self._sh_self, "exit"):
             self._sh_self.exit()
+
+
+class qMRMLUtils(QtCore.QObject):
+    """Slicer's conversions between VTK and Qt: only the one that is checked here."""
+
+    def vtkImageDataToQImage(self, image: Any, picture: QtGui.QImage) -> bool:
+        """Put the first slice of an image of 3 or 4 unsigned bytes a pixel into `picture`, VTK's first row at the bottom."""
+        scalars = image.GetPointData().GetScalars()
+        channels = scalars.GetNumberOfComponents()
+        if image.GetScalarTypeAsString() != "unsigned char" or channels not in (3, 4):
+            return False
+        width, height, _ = image.GetDimensions()
+        flipped = numpy_support.vtk_to_numpy(scalars)[: width * height].reshape(height, width, channels)[::-1]
+        voxels = np.full((height, width, 4), 255, dtype=np.uint8)
+        voxels[..., :channels] = flipped
+        made = QtGui.QImage(voxels.tobytes(), width, height, 4 * width, QtGui.QImage.Format.Format_RGBA8888)
+        picture.swap(made.convertToFormat(QtGui.QImage.Format.Format_ARGB32))
+        return True

@@ -48,6 +48,8 @@ class EngineInfo:
         name; None where it runs none.
     extra_bytes : memory that it takes beyond what every registration takes for images and working grid.
     seconds_per_million_voxels : on two cores with default settings; a first guess for the progress bar, replaced by measurement.
+    preview_voxels : the most voxels of a grid on which it is quick enough to be looked at while a setting is moved, well below a
+        second on one core; 0 where it is on none, or knows no other grid than its own.
     sweep_strata : shares of the first parameter's range between which settings for training are drawn, narrow where quality
         changes quickly; empty for evenly spaced ones.
     """
@@ -68,6 +70,7 @@ class EngineInfo:
     program: Callable[[str], str] | None = None
     extra_bytes: float = 0.0
     seconds_per_million_voxels: float = 30.0
+    preview_voxels: int = 0
     sweep_strata: tuple[float, ...] = ()
 
     @property

@@ -115,6 +115,7 @@ class DiffeoEngine:
         concurrent=True,
         devices=("cpu", "cuda"),
         seconds_per_million_voxels=10.0,
+        preview_voxels=70_000,
     )  # fmt: skip
     settings_type: ClassVar[type] = DiffeoSettings
 

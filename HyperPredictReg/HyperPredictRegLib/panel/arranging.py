@@ -127,6 +127,8 @@ class PlotPane:
         self._view = slicer.qMRMLPlotView()
         self._view.setMRMLScene(slicer.mrmlScene)
         frame.layout().addWidget(self._view)
+        # What else is in the frame has all of it.
+        self._view.setVisible(False)
         frame.setVisible(False)
 
     def show(self, chart: Any) -> None:
@@ -134,6 +136,7 @@ class PlotPane:
         if chart is self._chart:
             return
         self._frame.setVisible(chart is not None)
+        self._view.setVisible(chart is not None)
         self._view.setMRMLPlotViewNode(None)
         self._chart = chart
         if chart is not None:

@@ -11,8 +11,17 @@ from slicer.i18n import tr as _
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.search_space import Setting
 from HyperPredictRegLib.panel.arranging import PlotPane, SymbolTexts, breakable, fit_columns, show_text
+from HyperPredictRegLib.panel.mapping import MapPane, MapShown
 from HyperPredictRegLib.panel.parameters import request_of
-from HyperPredictRegLib.presentation.panel import PanelView, ParameterView, StructureRow, manual_setting, ticked_weights
+from HyperPredictRegLib.presentation.map_picture import folding_map, quality_map
+from HyperPredictRegLib.presentation.panel import (
+    PanelView,
+    ParameterView,
+    StructureRow,
+    chosen_setting,
+    manual_setting,
+    ticked_weights,
+)
 from HyperPredictRegLib.results.prediction import Prediction
 from HyperPredictRegLib.slicerbridge import predictions
 from HyperPredictRegLib.slicerbridge.predictions import mark_color
@@ -20,6 +29,7 @@ from HyperPredictRegLib.slicerbridge.request import difference
 from HyperPredictRegLib.slicerbridge.task import Task, deliver_prediction
 
 _SIGNS = {"chosen": "\u25c6", "fixed": "\u25a0", "yours": "\u2503"}
+_MAP_SIGNS = {**_SIGNS, "yours": "\u271a", "over": "\u25a8"}
 _NAME, _WEIGHT, _DICE = range(3)
 
 
@@ -39,6 +49,7 @@ class ChoiceSection:
         self._further: dict[str, Any] = {}
         self._filling = False
         self._plots = tuple(PlotPane(frame) for frame in (ui.dicePlotFrame, ui.foldingPlotFrame))
+        self._maps = tuple(MapPane(frame, self._map_clicked) for frame in (ui.dicePlotFrame, ui.foldingPlotFrame))
         self._symbols = SymbolTexts(ui)
         fit_columns(ui.structuresTable, _NAME, (_("Structure"), _("Weight"), _("Predicted Dice")))
         ui.structuresTable.connect("itemChanged(QTableWidgetItem*)", self._structureEdited)
@@ -88,8 +99,9 @@ class ChoiceSection:
     def release(self) -> None:
         """Let go of everything that belongs to a scene that closes."""
         self._read = self._nodes = self._drawn = self._marked = None
-        for plot in self._plots:
-            plot.show(None)
+        for panes in (self._maps, self._plots):
+            for pane in panes:
+                pane.show(None)
 
     def show(self, view: PanelView, before: PanelView | None) -> None:
         """Render a view; what is as it was `before` is left alone."""
@@ -158,18 +170,39 @@ class ChoiceSection:
                 self._further.popitem()
                 layout.removeRow(0)
             for one in further:
-                box = qt.QDoubleSpinBox()
-                box.setKeyboardTracking(False)
-                box.connect("valueChanged(double)", lambda value, name=one.name: self._set_manually(name, value=value))
-                layout.addRow(one.label, box)
-                self._further[one.name] = box
+                self._further[one.name] = self._add_row(layout, one)
             self.ui.furtherParametersFrame.setVisible(bool(further))
         for one in further:
-            _show_number(self._further[one.name], one)
+            slider, box = self._further[one.name]
+            slider.setToolTip(one.tooltip)
+            slider.setValue(round(slider.maximum * one.share))
+            _show_number(box, one)
+
+    def _add_row(self, layout: Any, parameter: ParameterView) -> tuple[Any, Any]:
+        """Add slider and spin box of one more parameter, as those of the first; return both."""
+        row, slider, box = qt.QWidget(), qt.QSlider(), qt.QDoubleSpinBox()
+        slider.setOrientation(qt.Qt.Horizontal)
+        slider.setRange(0, self.ui.weightSlider.maximum)
+        slider.setPageStep(self.ui.weightSlider.pageStep)
+        box.setKeyboardTracking(False)
+        inside = qt.QHBoxLayout(row)
+        inside.setContentsMargins(0, 0, 0, 0)
+        inside.addWidget(slider)
+        inside.addWidget(box)
+        row.setFocusProxy(slider)
+        name, steps = parameter.name, slider.maximum
+        slider.connect("valueChanged(int)", lambda position: self._set_manually(name, share=position / steps))
+        box.connect("valueChanged(double)", lambda value: self._set_manually(name, value=value))
+        layout.addRow(parameter.label, row)
+        return slider, box
 
     def _draw(self, view: PanelView) -> None:
-        """Bring the charts up to date: all of them where the criterion has changed, else only the mark of the user's setting."""
+        """Bring charts or maps up to date: all where the criterion has changed, else only the mark of the user's setting."""
         self._show_legend(view)
+        # Charts are in the scene in any case, to be shown elsewhere and saved.
+        hidden: tuple[Any, ...] = self._plots if view.as_map else self._maps
+        for pane in hidden:
+            pane.show(None)
         shown = self._nodes if view.prediction is not None else None
         if view.prediction is not None and shown is not None:
             # The structure that was chosen may have another name, or be gone, since the prediction before.
@@ -180,13 +213,36 @@ class ChoiceSection:
             elif view.setting != self._marked:
                 predictions.mark_weight(shown, view.setting, view.prediction, structure)
             self._marked = view.setting
+        if view.as_map:
+            self._draw_maps(view)
+            return
         for plot, chart in zip(self._plots, ("dice_chart", "folding_chart"), strict=True):
             plot.show(None if shown is None else getattr(shown, chart))
 
+    def _draw_maps(self, view: PanelView) -> None:
+        prediction = view.prediction
+        if prediction is None:
+            return
+        structure = view.state.curve if view.state.curve in view.curves else None
+        trusted = prediction.choice.predicted is not None
+        marks = {kind: mark_color(kind) for kind in ("chosen", "fixed")}
+        draw = (
+            lambda width, colors: quality_map(prediction, structure, width, colors, marks, trusted),
+            lambda width, colors: folding_map(prediction, width, colors, marks, trusted),
+        )
+        for pane, drawn in zip(self._maps, draw, strict=True):
+            pane.show(MapShown(prediction, structure, drawn, view.setting, mark_color("yours")))
+
     def _show_legend(self, view: PanelView) -> None:
         """Say what the marks in the charts mean, in rich text below them: in narrow charts a legend would cover the curves."""
-        marks = [f"<span style='color:{mark_color(kind)}'>{_SIGNS[kind]}</span>\u00a0{text}" for kind, text in view.legend]
-        show_text(self.ui.legendLabel, ", ".join([*marks, _("\u2504\u00a090\u00a0%\u00a0range")]) if marks else "")
+        signs = _MAP_SIGNS if view.as_map else _SIGNS
+        marks = [
+            f"{sign}\u00a0{text}" if kind == "over" else f"<span style='color:{mark_color(kind)}'>{sign}</span>\u00a0{text}"
+            for kind, text in view.legend
+            if (sign := signs.get(kind))
+        ]
+        further = [] if view.as_map else [_("\u2504\u00a090\u00a0%\u00a0range")]
+        show_text(self.ui.legendLabel, ", ".join([*marks, *further]) if marks else "")
 
     # What the user does
 
@@ -217,13 +273,21 @@ class ChoiceSection:
         if (view := self._view()) is not None:
             self._set_manually(view.space.first.name, value=value)
 
+    def _map_clicked(self, values: Setting) -> None:
+        if (view := self._view()) is not None:
+            self._take_manually(chosen_setting(view, values))
+
     def _set_manually(self, name: str, **to: float) -> None:
+        if (view := self._view()) is not None and not self._filling:
+            self._take_manually(manual_setting(view, name, **to))
+
+    def _take_manually(self, setting: Setting) -> None:
         view, parameters = self._view(), self._parameters()
         if self._filling or view is None or parameters is None:
             return
         # One event for all three: the panel is shown anew once.
         with slicer.util.NodeModify(parameters):
-            parameters.setting = manual_setting(view, name, **to)
+            parameters.setting = setting
             parameters.settingOf = view.state.engine
             parameters.manual = True
 

@@ -14,6 +14,7 @@ from HyperPredictRegLib.panel import packages
 from HyperPredictRegLib.panel.applying import ApplySection
 from HyperPredictRegLib.panel.choosing import ChoiceSection
 from HyperPredictRegLib.panel.parameters import MASKS, Transform, request_of, segment_ids, segment_name, state_of, stored_as
+from HyperPredictRegLib.panel.previewing import PreviewSection
 from HyperPredictRegLib.panel.results import ResultSection
 from HyperPredictRegLib.panel.running import Runner, known_rate, learn_rate
 from HyperPredictRegLib.presentation.choices import engines_tooltip, has_predictor, predictable_words
@@ -56,6 +57,7 @@ class Panel:
         self.runner = Runner(ui, self._show)
         self.inputs = InputsSection(ui, parameters)
         self.choice = ChoiceSection(ui, parameters, lambda: self.view)
+        self.previews = PreviewSection(ui, parameters, lambda: self.view)
         self.result = ResultSection(ui, parameters)
         self.applying = ApplySection(ui, self.result)
         ui.suggestButton.connect("clicked(bool)", self._suggestOrCancel)
@@ -86,6 +88,7 @@ class Panel:
     def stop(self) -> None:
         """End everything that runs, and forget the files of the last registration."""
         self.runner.cancel()
+        self.previews.stop()
         for task in self._registrations.values():
             task.close()
         self._registrations.clear()
@@ -93,6 +96,7 @@ class Panel:
     def pause(self) -> None:
         """Leave the views alone, because the user has left the module."""
         self._entered = False
+        self.previews.stop()
         self.result.pause()
 
     def enter(self) -> None:
@@ -107,6 +111,7 @@ class Panel:
     def begin_anew(self) -> None:
         """Forget what was said about another set of parameters."""
         self.runner.forget()
+        self.previews.stop()
         self.applying.forget()
 
     def release(self) -> None:
@@ -149,6 +154,7 @@ class Panel:
         before, self.view = self.view, panel_view(state, self.view)
         self._remember(parameters, self.view)
         self.choice.show(self.view, before)
+        self.previews.refresh(self.view)
         for name in buttons:
             button, shown = getattr(self.ui, f"{name}Button"), getattr(self.view, name)
             if before is None or shown != getattr(before, name):

@@ -35,6 +35,8 @@ class SelfTest:
             self.test_cancelLeavesTheSceneAsItWas,
             self.test_closingTheSceneEndsTheWork,
             self.test_aSuggestionIsDrawn,
+            self.test_aMapOfTwoParametersIsDrawn,
+            self.test_livePreviewFollowsTheSliderAndLeavesNoTrace,
             self.test_samplePairIsPredictedRegisteredAndApplied,
         ):
             self.setUp()
@@ -79,6 +81,55 @@ class SelfTest:
         self.assertIn(prediction.reliability.level, ("reliable", "uncertain", "unreliable"))
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode"), 2)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTransformNode"), transforms)
+
+    def test_aMapOfTwoParametersIsDrawn(self):
+        """Draw a made-up map in the panel, and look at its pixels: rows from the top, colors as given, captions written."""
+        import numpy as np
+
+        from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
+        from HyperPredictRegLib.panel.mapping import MapShown
+        from HyperPredictRegLib.presentation.map_picture import Caption, MapPicture
+
+        space = SearchSpace(
+            tuple(Parameter(name, name, "", "linear", 0.0, 1.0, 0.5, "up", name, name) for name in ("first", "second"))
+        )
+        pixels = np.full((100, 200, 3), 255, dtype=np.uint8)
+        pixels[:50, :100] = (200, 10, 60)
+        picture = MapPicture(pixels, (Caption("WWWW", 120, 70, 60, 20),), (0, 0, 200, 100), space, np.array([[0.0, 1.0]] * 2))
+        pane = self.openedPanel(*self.addEggs()).panel.choice._maps[0]
+        shown = MapShown(picture, None, lambda width, colors: picture, {"first": 0.9, "second": 0.9}, "#0000ff")
+        pane.show(shown)
+        image = pane._label.pixmap.toImage()
+        self.assertEqual((image.width(), image.height()), (200, 100))
+        self.assertEqual(image.pixel(20, 20) & 0xFFFFFF, 0xC80A3C)
+        self.assertEqual(image.pixel(20, 80) & 0xFFFFFF, 0xFFFFFF)
+        written = {image.pixel(x, y) & 0xFFFFFF for x in range(120, 180) for y in range(70, 90)}
+        self.assertGreater(len(written), 1)
+        x, y = picture.place_of(shown.setting)
+        self.assertEqual(image.pixel(x, y + 8) & 0xFFFFFF, 0x0000FF)
+        pane.show(None)
+        self.assertTrue(pane._label.isHidden())
+
+    def test_livePreviewFollowsTheSliderAndLeavesNoTrace(self):
+        """Switch the preview on, move the slider, and switch it off again."""
+        fixed, moving = self.addEggs()
+        widget = self.openedPanel(fixed, moving)
+        kinds = ("vtkMRMLVolumeNode", "vtkMRMLVolumeDisplayNode")
+        before = [slicer.mrmlScene.GetNumberOfNodesByClass(kind) for kind in kinds]
+        widget.ui.previewCheckBox.setChecked(True)
+        previews = widget.panel.previews
+        self.assertIsNotNone(previews.task, widget.ui.previewLabel.text)
+        self.waitFor(lambda: previews.volume is None or previews.volume.node is not None)
+        self.assertIsNotNone(previews.volume, widget.ui.previewLabel.text)
+        name = previews.volume.node.GetName()
+        self.assertTrue(name.startswith("Preview, λ = "), name)
+        widget.ui.weightSlider.setValue(widget.ui.weightSlider.maximum)
+        self.waitFor(lambda: previews.volume is None or previews.volume.node.GetName() != name)
+        self.assertIsNotNone(previews.volume, widget.ui.previewLabel.text)
+        folder = previews.task.folder.parent
+        widget.ui.previewCheckBox.setChecked(False)
+        self.assertFalse(folder.exists())
+        self.assertEqual([slicer.mrmlScene.GetNumberOfNodesByClass(kind) for kind in kinds], before)
 
     def checkTransform(self, node, pair):
         """Compare the transform that was found with the one that made the sample pair."""

@@ -10,6 +10,8 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.formatting import capitalized
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace, Setting
 from HyperPredictRegLib.presentation import choices
+from HyperPredictRegLib.presentation.map_picture import over_limit_words
+from HyperPredictRegLib.presentation.preview import PreviewView, preview_view
 from HyperPredictRegLib.presentation.result import BAD, DOUBTFUL, GOOD, mark
 from HyperPredictRegLib.reporting.outlook import chances, expectation_parts
 from HyperPredictRegLib.reporting.wording import is_unreliable, reliability_meaning, setting
@@ -122,8 +124,10 @@ class PanelView:
     criterion : the state's, without structures that this pair does not have.
     suggested : λ* by the criterion, or None.
     setting, manual : what the parameters are to say.
-    legend : kinds of marks in the charts ("chosen", "fixed", "yours") with what they mean.
+    legend : kinds of marks in the charts ("chosen", "fixed", "yours") and of what is hatched in a map ("over"), with what they
+        mean.
     curves : entries of the list of structures whose curves can be shown, after that of all together.
+    preview : whether the live preview can be switched on.
     devices : that the engine computes on; there is a choice where they are several.
     """
 
@@ -147,12 +151,18 @@ class PanelView:
     register: ButtonView
     suggest: ButtonView
     page: ButtonView
+    preview: PreviewView
     devices: tuple[str, ...] = ("cpu",)
 
     @property
     def symbol(self) -> str:
         """Return the symbol of the parameter that the slider moves."""
         return self.space.first.symbol
+
+    @property
+    def as_map(self) -> bool:
+        """Tell whether maps are shown, and not charts: of a prediction over two parameters."""
+        return self.prediction is not None and len(self.prediction.surface.space) == 2
 
 
 def missing_inputs(fixed: object | None, moving: object | None) -> str:
@@ -215,13 +225,14 @@ def panel_view(state: PanelState, before: PanelView | None = None) -> PanelView:
         reliability=reliability,
         reasons=reasons,
         read_out=elsewhere or _read_out(state, space, manual, prediction, suggested, here),
-        legend=_legend(space.first.symbol, prediction),
+        legend=_legend(space.first.symbol, prediction, criterion),
         hint=f"{space.text(setting_now)} is taken as it is (manual): the folding limit is not enforced." if manual else "",
         expected=_expected(state, before),
         register=_register_button(state, space.first.symbol),
         suggest=_suggest_button(state, space.first.symbol),
         page=_page_button(state),
         devices=choices.engine_info(state.engine).devices,
+        preview=_preview(state, space.first.symbol),
     )
 
 
@@ -230,6 +241,12 @@ def manual_setting(view: PanelView, name: str, *, share: float | None = None, va
     parameter = view.space[name]
     moved = value if share is None else float(parameter.from_unit(share))
     return {**view.setting, name: min(max(moved, parameter.low), parameter.high)}
+
+
+def chosen_setting(view: PanelView, values: Setting) -> Setting:
+    """Return the setting after several parameters were set at once, as by a click on a map; kept inside."""
+    moved = {name: min(max(value, view.space[name].low), view.space[name].high) for name, value in values.items()}
+    return {**view.setting, **moved}
 
 
 def ticked_weights(view: PanelView, row: int, *, ticked: bool | None = None, typed: str = "") -> dict[str, float]:
@@ -389,12 +406,17 @@ def _read_out(
     return who + words
 
 
-def _legend(symbol: str, prediction: Prediction | None) -> tuple[tuple[str, str], ...]:
+def _legend(symbol: str, prediction: Prediction | None, criterion: Criterion) -> tuple[tuple[str, str], ...]:
     if prediction is None:
         return ()
+    space = prediction.surface.space
+    over: tuple[tuple[str, str], ...] = ()
+    if len(space) == 2:
+        symbol = " and ".join(parameter.symbol for parameter in space)
+        over = (("over", words),) if (words := over_limit_words(criterion)) else ()
     chosen = () if is_unreliable(prediction) else (("chosen", f"suggested {symbol}"),)
     fixed = (("fixed", f"{symbol} without a prediction"),) if prediction.choice.fixed else ()
-    return (*chosen, *fixed, ("yours", f"your {symbol}"))
+    return (*chosen, *fixed, ("yours", f"your {symbol}"), *over)
 
 
 def _expected(state: PanelState, before: PanelView | None) -> str:
@@ -417,6 +439,10 @@ def _why_not(state: PanelState) -> str:
     if why_not or not state.several or info.channels:
         return why_not
     return f"{info.title} compares one pair of volumes only: leave channel 2 out{choices.channel_engines()}."
+
+
+def _preview(state: PanelState, symbol: str) -> PreviewView:
+    return preview_view(state.engine, symbol, _why_not(state) or ("Wait for the end of what runs." if state.running else ""))
 
 
 def _register_button(state: PanelState, symbol: str) -> ButtonView:

@@ -91,7 +91,7 @@ def draw_curves(surface: PredictionSurface, criterion: Criterion, marks: Marks, 
         _mark_settings(axes, parameter, marks, theme)
         _tidy(axes, theme)
         _setting_ticks(axes, parameter, theme)
-        axes.set_xlabel(_axis_title(parameter), color=theme.faint, fontsize=9, labelpad=1.5)
+        axes.set_xlabel(axis_title(parameter), color=theme.faint, fontsize=9, labelpad=1.5)
         _panel_title(axes, title, height, theme)
     _legend(figure, criterion, marks, theme)
     return figure
@@ -161,7 +161,7 @@ def draw_maps(surface: PredictionSurface, criterion: Criterion, marks: Marks, th
 
     figure = new_figure(WIDTH, _MAP_HEIGHT, theme.paper)
     folding = surface.folding(criterion.domain)
-    none = _no_folding(criterion)
+    none = no_folding(criterion)
     powers = range(round(math.log10(none)), max(0, math.ceil(math.log10(max(float(np.nanmax(folding.value)), none)))) + 1)
     maps: tuple[tuple[np.ndarray, str, dict[float, str] | None], ...] = (
         (surface.quality.value, "viridis" if surface.mean_dice is not None else "viridis_r", None),
@@ -198,12 +198,13 @@ def _panel_title(axes: Any, title: str, height: float, theme: Theme) -> None:
     axes.text(0, 1 + 0.32 / height, title, transform=axes.transAxes, color=theme.ink, fontsize=10, weight="bold", va="center")
 
 
-def _axis_title(parameter: Parameter) -> str:
+def axis_title(parameter: Parameter) -> str:
+    """Name a parameter with its unit and the direction in which it regularizes."""
     unit = f", {parameter.unit}" if parameter.unit else ""
     return f"{parameter.symbol}{unit} ({'larger' if parameter.regularizes == 'up' else 'smaller'} deforms less)"
 
 
-def _no_folding(criterion: Criterion) -> float:
+def no_folding(criterion: Criterion) -> float:
     """Return the percentage that counts as none, which is below the limit."""
     limit = criterion.folding_limit
     return NO_FOLDING_PERCENT if limit is None else min(NO_FOLDING_PERCENT, limit / 10)
@@ -270,7 +271,7 @@ def _finish_error(
 def _finish_folding(
     axes: Any, band: Band, parameter: Parameter, criterion: Criterion, marks: Marks, theme: Theme
 ) -> None:
-    limit, none = criterion.folding_limit, _no_folding(criterion)
+    limit, none = criterion.folding_limit, no_folding(criterion)
     measured = [_folding_of(trial, criterion) for trial in marks.trials]
     highest = max([float(np.nanmax(band.upper)), limit or 0.0, 10 * none, *(m for m in measured if math.isfinite(m))])
     # Logarithmic above what counts as none, linear below it, so that 0 has a place of its own.
@@ -538,7 +539,7 @@ def _finish_map(axes: Any, space: SearchSpace, places: np.ndarray, theme: Theme)
         (axes.set_ylim if n else axes.set_xlim)(low, high)
         ticks = _ticks(parameter, *parameter.from_unit(np.array([low, high])))
         axis.set_ticks(parameter.to_unit(np.array(ticks)), labels=[f"{tick:.3g}" for tick in ticks])
-        axis.set_label_text(_axis_title(parameter), color=theme.faint, fontsize=9)
+        axis.set_label_text(axis_title(parameter), color=theme.faint, fontsize=9)
     _tidy(axes, theme)
     axes.grid(False)
 

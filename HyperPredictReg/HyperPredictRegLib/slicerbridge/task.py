@@ -34,7 +34,7 @@ from HyperPredictRegLib.slicerbridge.request import (
 )
 from HyperPredictRegLib.worker import Child, ChildEvent, Ending, new_workplace, remove_workplace
 
-_KINDS = {"register": "registration", "predict": "prediction"}
+_KINDS = {"register": "registration", "predict": "prediction", "preview": "preview"}
 _PATIENCE_SECONDS = 0.05
 _LONGEST_NAME = 100
 _PAGE_FILES = ("report.html", "report.json", "*.png")
@@ -48,7 +48,7 @@ class Task:
 
     Attributes
     ----------
-    kind : "register" or "predict".
+    kind : "register", "predict" or, of a `previewing.PreviewTask`, "preview".
     request : what was asked; its nodes are not changed.
     job : the same for the child process, with files in place of nodes; None until they are copied.
     places : where its volumes lay when it began, see `request.places_of`.
@@ -58,17 +58,17 @@ class Task:
     def __init__(self, kind: str, request: Request) -> None:
         """Check what is asked; nothing is copied yet.
 
-        A prediction that the request names is taken by a registration only.
+        A prediction that the request names is not taken by another prediction.
 
         Raises
         ------
         InputError : a node or an option cannot be used, or there is no such kind of task; the sentence names it.
         """
         if kind not in _KINDS:
-            raise InputError(f"There is no task '{kind}': choose {' or '.join(_KINDS)}.")
+            raise InputError(f"There is no task '{kind}': choose register or predict.")
         check_request(request)
         self.kind = kind
-        self.request = request if kind == "register" else replace(request, prediction=None)
+        self.request = replace(request, prediction=None) if kind == "predict" else request
         self.job: Job | None = None
         self.places = places_of(request)
         self.given = Given(request.fixed, request.moving, request.fixed_segmentation, request.moving_segmentation)

@@ -4,6 +4,7 @@
 
 - "register": PATH is a job.json; leaves what `results.exchange.read_outcome` reads in the job's output folder.
 - "predict": PATH is a job.json; leaves prediction.json there: all that a later job needs which names it, or its text elsewhere.
+- "preview": PATH is a job.json; answers settings, one after the other, until it is asked to stop: see `worker.preview_files`.
 - "page": PATH is a finished output folder; adds the report page and its pictures to it.
 
 Standard output carries one JSON object a line and nothing else: "started" with the process's id, "progress", and last "done",
@@ -34,14 +35,17 @@ from HyperPredictRegLib.core.files import read_text, sentence_of
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, stop_if
 from HyperPredictRegLib.core.staging import abandon_all
 from HyperPredictRegLib.worker import remove_workplace
+from HyperPredictRegLib.worker.preview_files import Answered, Asked, answer, image_name, read_asked
 
 if TYPE_CHECKING:
     from HyperPredictRegLib.results.job import Job
+    from HyperPredictRegLib.workflow import Previewer
 
 # Everything else is imported inside the tasks, so that the first line is out at once.
 
 _PATIENCE_SECONDS = 0.5
 _LEAST_SECONDS_BETWEEN = 0.05
+_SECONDS_BETWEEN_LOOKS = 0.02
 _NO_MEMORY = (
     "There was not enough memory: choose a coarser preset, crop or resample the images, or close other programs."
 )
@@ -252,6 +256,42 @@ def _predict(path: Path, progress: Progress, cancelled: CancelCheck) -> Path:
     return Path(job.out)
 
 
+def _preview(path: Path, progress: Progress, cancelled: CancelCheck) -> Path:
+    job = _read_job(path)
+    from HyperPredictRegLib.workflow import Previewer
+    from HyperPredictRegLib.workflow.reusing import OtherInputsError
+
+    try:
+        previewer = Previewer.of(job, progress=progress, cancelled=cancelled)
+    except OtherInputsError:
+        # In a scene voxels may have been edited since: what is there now is aligned anew.
+        previewer = Previewer.of(replace(job, prediction=None), progress=progress, cancelled=cancelled)
+    progress(ProgressEvent("preview", 1.0, "ready"))
+    done = 0
+    while True:
+        stop_if(cancelled)
+        asked = read_asked(path.parent)
+        if asked is None or asked.number == done:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            continue
+        done = asked.number
+        answer(path.parent, _looked_at(previewer, asked, path.parent, cancelled))
+
+
+def _looked_at(previewer: Previewer, asked: Asked, folder: Path, cancelled: CancelCheck) -> Answered:
+    import SimpleITK as sitk
+
+    try:
+        look = previewer.at(asked.setting, cancelled=cancelled)
+    except HyperPredictRegError as error:
+        if isinstance(error, Cancelled):
+            raise
+        # Another setting may do.
+        return Answered(asked.number, asked.setting, sentence=str(error))
+    sitk.WriteImage(look.image, str(folder / image_name(asked.number)))
+    return Answered(asked.number, look.setting, image_name(asked.number), "", look.spacing_mm, look.seconds)
+
+
 def _page(path: Path, progress: Progress, cancelled: CancelCheck) -> Path:
     progress(ProgressEvent("page", 0.0, "drawing the report"))
     from HyperPredictRegLib.reporting import write_report
@@ -286,7 +326,12 @@ def _read_job(path: Path) -> Job:
     return from_json(Job, text, f"The job '{path}'")
 
 
-_TASKS: dict[str, Callable[[Path, Progress, CancelCheck], Path]] = {"register": _register, "predict": _predict, "page": _page}
+_TASKS: dict[str, Callable[[Path, Progress, CancelCheck], Path]] = {
+    "register": _register,
+    "predict": _predict,
+    "preview": _preview,
+    "page": _page,
+}
 
 if __name__ == "__main__":
     main()

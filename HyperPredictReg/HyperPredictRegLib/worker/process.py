@@ -23,7 +23,7 @@ CANCEL = b"cancel\n"
 
 _GRACE_SECONDS = 0.3
 _LINGER_SECONDS = 1.0
-_WORDS = {"register": "registration", "predict": "prediction", "page": "report"}
+_WORDS = {"register": "registration", "predict": "prediction", "page": "report", "preview": "preview"}
 
 # Paths travel as arguments, never inside the code; no quotation mark has to survive a launcher. The empty entry of sys.path,
 # the current folder, might hold a file that takes the place of a library.

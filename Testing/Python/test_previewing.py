@@ -1,0 +1,90 @@
+"""A preview is a registration on a coarse grid; a worker answers the setting that was asked for last."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import job_of
+from HyperPredictRegLib.core.errors import Cancelled, InputError
+from HyperPredictRegLib.core.progress import never
+from HyperPredictRegLib.engines import engine_infos
+from HyperPredictRegLib.engines.diffeo import DiffeoEngine
+from HyperPredictRegLib.results.job import Job
+from HyperPredictRegLib.spatial.geometry import Geometry
+from HyperPredictRegLib.worker.main import _looked_at
+from HyperPredictRegLib.worker.preview_files import Answered, Asked, answer, ask, image_name, read_answered, read_asked
+from HyperPredictRegLib.workflow import Previewer, preview
+
+
+@pytest.fixture(scope="module")
+def job(files: Path) -> Job:
+    """A job of the engine that previews, without what a preview does not need."""
+    return replace(
+        job_of(files, Path("unused")), engine="diffeo", fixed_labels=None, moving_labels=None, label_names=None,
+        fixed_landmarks=None, moving_landmarks=None,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def previewer(job: Job) -> Previewer:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiffeoEngine, "info", replace(DiffeoEngine.info, preview_voxels=8000))
+        return Previewer.of(job)
+
+
+def difference(previewer: Previewer, image: sitk.Image) -> float:
+    """Return the mean absolute difference from the fixed image on the working grid."""
+    grid = previewer.prepared.pair.grid
+    fixed = grid.resample(sitk.Cast(previewer.prepared.inputs.fixed.image, sitk.sitkFloat32))
+    return float(np.abs(sitk.GetArrayFromImage(fixed) - sitk.GetArrayFromImage(image)).mean())
+
+
+def test_a_preview_deforms_as_its_setting_says(previewer: Previewer) -> None:
+    grid = previewer.prepared.pair.grid
+    assert previewer.coarse.grid.voxel_count < 0.5 * grid.voxel_count
+    affine = grid.resample(previewer.moving, previewer.prepared.affine)
+    close, smooth = (previewer.at({"regularization_weight": weight}) for weight in (0.4, 3.0))
+    for look in (close, smooth):
+        assert Geometry.of(look.image).matches(grid) and look.spacing_mm == pytest.approx(previewer.coarse.grid.spacing[0])
+    assert smooth.setting["regularization_weight"] == 3.0 and smooth.setting["fluid_sigma"] > 0
+    apart = [difference(previewer, image) for image in (close.image, smooth.image, affine)]
+    assert apart[0] < 0.8 * apart[1] and apart[1] < apart[2]
+    again = previewer.at({"regularization_weight": 0.4})
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(again.image), sitk.GetArrayFromImage(close.image))
+    with pytest.raises(InputError, match="regularization_weight"):
+        previewer.at({"regularization_weight": -1.0})
+    with pytest.raises(Cancelled):
+        previewer.at({}, cancelled=lambda: True)
+
+
+def test_an_engine_that_is_not_quick_is_refused_before_anything_is_read(job: Job) -> None:
+    slow = [info.name for info in engine_infos() if not info.preview_voxels]
+    assert "bspline" in slow and "diffeo" not in slow
+    with pytest.raises(InputError, match="'bspline' is not quick enough for a preview: choose 'diffeo'"):
+        preview(replace(job, engine="bspline", fixed="nowhere.nrrd"), {})
+
+
+def test_what_is_asked_for_last_is_found_and_what_is_half_written_is_not(tmp_path: Path) -> None:
+    assert read_asked(tmp_path) is None and read_answered(tmp_path) is None
+    for number in (1, 2, 3):
+        ask(tmp_path, Asked(number, {"regularization_weight": float(number)}))
+    assert read_asked(tmp_path) == Asked(3, {"regularization_weight": 3.0})
+    made = Answered(3, {"regularization_weight": 3.0}, image_name(3), "", 4.5, 0.2)
+    answer(tmp_path, made)
+    assert read_answered(tmp_path) == made
+    (tmp_path / "asked.json").write_text('{"number": 4')
+    assert read_asked(tmp_path) is None
+    assert image_name(3) != image_name(4)
+
+
+def test_a_setting_that_cannot_be_is_answered_by_a_sentence(previewer: Previewer, tmp_path: Path) -> None:
+    refused = _looked_at(previewer, Asked(3, {"regularization_weight": -2.0}), tmp_path, never)
+    assert (refused.number, refused.image) == (3, "") and "regularization_weight" in refused.sentence
+    found = _looked_at(previewer, Asked(4, {"regularization_weight": 2.0}), tmp_path, never)
+    image = sitk.ReadImage(str(tmp_path / found.image))
+    assert Geometry.of(image).matches(previewer.prepared.pair.grid) and not found.sentence
+    assert found.spacing_mm > min(previewer.prepared.pair.grid.spacing) and found.seconds > 0
