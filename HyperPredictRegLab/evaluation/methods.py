@@ -362,14 +362,19 @@ class PaperTraining:
 
 
 def paper_predicts(
-    given: PaperTraining, measured: Measured, images: np.ndarray, settings: PaperSettings, cancelled: CancelCheck = never
+    given: PaperTraining,
+    measured: Measured,
+    images: np.ndarray,
+    settings: PaperSettings,
+    cancelled: CancelCheck = never,
+    progress: Progress = silent,
 ) -> PredictedPairs:
     """Train the paper's predictor and let it predict the measured pairs, whose images are given."""
     train, cv_folds, held_out = given.examples, given.cv_folds, given.held_out
     last = CV_FOLDS - 1 if held_out is None else (held_out + 1) % CV_FOLDS
     usable = np.ones(len(cv_folds), bool) if held_out is None else (cv_folds != held_out).all(axis=1)
     learn, stop = usable & (cv_folds != last).all(axis=1), usable & (cv_folds == last).all(axis=1)
-    predictor = train_paper(train, given.images, learn, stop, settings, cancelled=cancelled)
+    predictor = train_paper(train, given.images, learn, stop, settings, progress, cancelled)
     dice, folding = predictor.predict(images, measured.values)
     places = [train.labels.index(label) if label in train.labels else -1 for label in measured.examples.labels]
     nothing = np.full(folding.shape, np.nan)
