@@ -4,8 +4,9 @@ A convolutional encoder sees both images; its pooled channels and an embedding o
 Dice of each structure and the folding at this λ. What differs from the paper, and why:
 
 - Images are small (`paper_image`): the paper's 160 x 192 x 224 voxels cost minutes per epoch on a CPU.
-- There are no pretrained weights. The encoder is random and frozen (`FROZEN`), its pooled channels rescaled because they would
-  otherwise hardly be seen beside the embedding of λ; or it is trained with the rest (`TRAINED`).
+- No pretrained weights come with this. The encoder is random and frozen (`FROZEN`), its pooled channels rescaled because they
+  would otherwise hardly be seen beside the embedding of λ; or it is trained with the rest (`TRAINED`). Where a sweep holds what
+  the paper's own encoder made of its pairs (`read_paper_channels`), that is taken in place of images (`PRETRAINED`).
 - A pair is seen at all λ of the sweep in one step, where the paper has one random λ per pair.
 - A structure that a pair lacks is left out of the loss. The published code counts its Dice as 0 and learns that.
 - Folding is |J| <= 0 in percent of a domain, and its maximum is that of the training pairs. The published code counts |J| < 0 and
@@ -14,7 +15,6 @@ Dice of each structure and the folding at this λ. What differs from the paper, 
 
 from __future__ import annotations
 
-import copy
 import itertools
 import re
 from collections.abc import Iterator
@@ -167,6 +167,9 @@ PUBLISHED = PaperSettings(trained_embedding=False, learning_rate=1e-4, epochs=15
 TRAINED = PaperSettings(trained_encoder=True, epochs=50, patience=15)
 """The encoder is trained end to end; use images of `TRAINED_SIZE`."""
 
+PRETRAINED = PaperSettings(trained_embedding=False, rescaled=False, learning_rate=1e-4, epochs=5000, patience=1000)
+"""As published, from the channels of its encoder, at length: up to 65,000 steps for 101 pairs, as eight epochs of the paper's."""
+
 
 def paper_image(pair: AlignedPair, size: tuple[int, int, int] = (48, 56, 48)) -> np.ndarray:
     """Return what the encoder sees of a pair: moving and fixed on a small grid that fills the working grid.
@@ -211,7 +214,7 @@ class PaperPredictor:
     settings : as trained.
     labels : label values of the S structures.
     known : which structures any training pair had, boolean (S,).
-    size : voxels of the images, (k, j, i).
+    size : voxels of the images, (k, j, i), or how many channels were given in their place.
     greatest_folding : percent, the unit of the network's folding.
     losses : training and validation loss of each epoch.
     """
@@ -229,7 +232,7 @@ class PaperPredictor:
 
         Parameters
         ----------
-        images : shape (P, 2, k, j, i), of `paper_image`.
+        images : shape (P, 2, k, j, i), of `paper_image`, or channels (P, F) as in training.
         values : λ, shape (n,) for all pairs or (P, n); NaN gives NaN.
 
         Returns
@@ -291,7 +294,7 @@ def train_paper(
     Parameters
     ----------
     examples : what to learn from.
-    images : of all P pairs, shape (P, 2, k, j, i), float16 or float32.
+    images : of all P pairs, shape (P, 2, k, j, i), float16 or float32; or channels (P, F) of an encoder trained elsewhere.
     train_mask, validation_mask : boolean, shape (P,). Keep subjects apart: pairs share them.
 
     Raises
@@ -300,7 +303,8 @@ def train_paper(
     Cancelled : the caller asked to stop.
     """
     count = len(examples.pairs)
-    _check_images(images, count, images.shape[2:])
+    _check_images(images, count, _size_of(images))
+    _check_channels(images, settings)
     train, validation = _rows(train_mask, validation_mask, count)
     folding = examples.folding_grid if settings.domain == "grid" else examples.folding_foreground
     greatest = _greatest(folding[train])
@@ -314,7 +318,7 @@ def train_paper(
         losses = _fit(network, _Pairs(images, train, validation), targets, settings, progress, cancelled)
     network.eval()
     known = targets.dice_weight[train].any(dim=2).any(dim=0).numpy()
-    return PaperPredictor(network, settings, examples.labels, known, tuple(images.shape[2:]), greatest, losses)
+    return PaperPredictor(network, settings, examples.labels, known, _size_of(images), greatest, losses)
 
 
 @dataclass(frozen=True)
@@ -339,7 +343,7 @@ def _fit(
             _rescale(network, start[pairs.train])
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=settings.learning_rate)
     losses: list[tuple[float, float]] = []
-    best, best_epoch, weights = np.inf, 0, copy.deepcopy(network.state_dict())
+    best, best_epoch, weights = np.inf, 0, _learned(network, settings)
     for epoch in range(settings.epochs):
         total = 0.0
         order = pairs.train[torch.randperm(len(pairs.train))]
@@ -357,11 +361,17 @@ def _fit(
             raise InputError(f"The loss became infinite with a learning_rate of {settings.learning_rate}: choose a smaller one.")
         progress(ProgressEvent("train", (epoch + 1) / settings.epochs, f"epoch {epoch + 1}", held_out))
         if held_out < best:
-            best, best_epoch, weights = held_out, epoch, copy.deepcopy(network.state_dict())
+            best, best_epoch, weights = held_out, epoch, _learned(network, settings)
         elif epoch - best_epoch >= settings.patience:
             break
-    network.load_state_dict(weights)
+    network.load_state_dict(weights, strict=False)
     return tuple(losses)
+
+
+def _learned(network: PaperNetwork, settings: PaperSettings) -> dict[str, torch.Tensor]:
+    """Copy the weights that training changes; a frozen encoder has most of them, and copying it takes as long as a step."""
+    stored = network.state_dict().items()
+    return {name: value.clone() for name, value in stored if settings.trained_encoder or not name.startswith("encoder.")}
 
 
 def _validation_loss(
@@ -374,6 +384,8 @@ def _validation_loss(
 
 
 def _encoded(network: PaperNetwork, images: np.ndarray, batch: int, cancelled: CancelCheck = never) -> torch.Tensor:
+    if images.ndim == 2:
+        return _tensor(images)
     found = [network.pooled(torch.zeros(0, *images.shape[1:]))] if len(images) == 0 else []
     for first in range(0, len(images), batch):
         stop_if(cancelled)
@@ -421,8 +433,25 @@ def _rows(train_mask: np.ndarray, validation_mask: np.ndarray, count: int) -> tu
     return train, validation
 
 
+def _size_of(images: np.ndarray) -> tuple[int, ...]:
+    return tuple(images.shape[1 if images.ndim == 2 else 2 :])
+
+
+def _check_channels(images: np.ndarray, settings: PaperSettings) -> None:
+    if images.ndim != 2:
+        return
+    expected = 8 * START_WIDTH * (1 if settings.statistics == "mean" else 3)
+    if settings.trained_encoder or images.shape[1] != expected:
+        raise InputError(
+            f"The channels have shape {images.shape}, but (pairs, {expected}) is needed for statistics '{settings.statistics}', "
+            "and an encoder that is not trained: give the images for one that is."
+        )
+
+
 def _check_images(images: np.ndarray, count: int, size: tuple[int, ...]) -> None:
-    if images.ndim != 5 or images.shape[:2] != (count, 2) or tuple(images.shape[2:]) != tuple(size):
+    if len(size) == 1 and images.shape != (count, *size):
+        raise InputError(f"The channels have shape {images.shape}, but {(count, *size)} is needed: encode all pairs alike.")
+    if len(size) != 1 and (images.ndim != 5 or images.shape[:2] != (count, 2) or tuple(images.shape[2:]) != tuple(size)):
         expected = (count, 2, *size) if len(size) == 3 else (count, 2, "k", "j", "i")
         raise InputError(f"The images have shape {images.shape}, but {expected} is needed: make all by paper_image of one size.")
     if not np.isfinite(images).all():
@@ -450,6 +479,9 @@ def _torch_threads(count: int) -> Iterator[None]:
 
 
 FOLDER = "paper-images"
+
+CHANNELS = "paper-channels.parquet"
+"""Of a sweep: one row per pair, `pair` and what a pretrained encoder made of it, mean, least and greatest of each channel."""
 
 MOST_BYTES = 20_000_000
 """Of one image, forty times of what it has."""
@@ -503,6 +535,28 @@ def read_paper_images(sweep: Path | str, pairs: tuple[str, ...]) -> np.ndarray |
         if image.shape != images[0].shape:
             raise InputError(f"The image '{path}' has another size than that of the first pair: write the images anew.")
     return np.stack(images)
+
+
+def read_paper_channels(sweep: Path | str, pairs: tuple[str, ...]) -> np.ndarray | None:
+    """Return what the paper's encoder made of `pairs`, the means of its channels (P, 56), or None if any of them is not there.
+
+    Raises
+    ------
+    InputError : the table is damaged, or holds something else.
+    """
+    path = Path(sweep) / CHANNELS
+    if not pairs or not path.is_file():
+        return None
+    columns = [f"channel_{n:03d}" for n in range(8 * START_WIDTH)]
+    table = read_table(path, "table of channels")
+    check_columns(table, ("pair", *columns), "table of channels")
+    table = table.drop_duplicates("pair").set_index("pair")
+    if not set(pairs) <= set(table.index):
+        return None
+    try:
+        return table.loc[list(pairs), columns].to_numpy(np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The table of channels '{path}' holds something else than numbers: encode the pairs anew.") from error
 
 
 def image_path(folder: Path, pair: str) -> Path:

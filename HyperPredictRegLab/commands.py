@@ -295,7 +295,7 @@ def evaluate(
         import pyarrow  # noqa: F401
 
         from HyperPredictRegLab import evaluation
-        from HyperPredictRegLab.baselines import read_paper_images
+        from HyperPredictRegLab.baselines import read_paper_channels, read_paper_images
         from HyperPredictRegLab.training.examples import read_examples
 
     if not out:
@@ -309,10 +309,13 @@ def evaluate(
     for name, found in {"training": examples, **named}.items():
         for note in found.notes:
             typer.echo(f"Note on '{name}': {note}", err=True)
-    images = {name: read_paper_images(folder, named[name].pairs) for name, folder in _by_name(tests).items()}
+    train_images, read = read_paper_images(train, examples.pairs), read_paper_images
+    if train_images is None:
+        train_images, read = read_paper_channels(train, examples.pairs), read_paper_channels
+    images = {name: read(folder, named[name].pairs) for name, folder in _by_name(tests).items()}
     ood_sets = {name: evaluation.read_ood_sets(folder / "features.parquet") for name, folder in _by_name(ood_set).items()}
     chosen = evaluation.Options(
-        paper_train_images=read_paper_images(train, examples.pairs),
+        paper_train_images=train_images,
         paper_test_images={name: found for name, found in images.items() if found is not None},
         ood_sets=ood_sets,
         quick=quick,

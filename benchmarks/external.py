@@ -121,11 +121,25 @@ def table() -> None:
         for pairs in (*([pair] for pair in group), group):
             title = f"{pairs[0].group} {pairs[0].fixed}, {pairs[0].moving}" if len(pairs) == 1 else f"mean of {len(pairs)}"
             print(f"| {title} | " + " | ".join(cell(rows, pairs, name) for name in COMPARED) + " |")
+    weights_table(rows)
     print("\n| engine | setting | settings | Dice | folded % | CPU s |\n|---|---|---|---|---|---|")
     for row in sorted(rows, key=lambda row: (row["engine"], row["settings"])):
-        if row["fixed"] == BRAINS[0].fixed and (row["setting"], row["settings"]) != ("{}", "{}"):
+        usual = (row["setting"] == "{}" and row["settings"] == "{}") or '"be"' in row["setting"]
+        if row["fixed"] == BRAINS[0].fixed and not usual:
             numbers = (f"{float(row[name]):.{digits}f}" for name, digits in (("dice", 4), ("folded", 3), ("cpu_seconds", 1)))
             print(f"| {row['engine']} | {row['setting']} | {row['settings']} | {' | '.join(numbers)} |")
+
+
+def weights_table(rows: list[dict[str, str]]) -> None:
+    """Print be x le on the first pair."""
+    print("\n| Dice (folded %; CPU s) | " + " | ".join(f"le {le:g}" for le in LE) + " |\n|---|" + "---|" * len(LE))
+    for be in BE:
+        cells = []
+        for le in LE:
+            found = [row for row in rows if row_key(row) == key(BRAINS[0], "niftyreg", {"be": be, "le": le}, {})]
+            numbers = [float(row[name]) for row in found for name in ("dice", "folded", "cpu_seconds")]
+            cells.append("{:.3f} ({:.3f}; {:.1f})".format(*numbers) if found else "-")
+        print(f"| be {be:g} | {' | '.join(cells)} |")
 
 
 def row_key(row: dict[str, str]) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ DATA = Path(os.environ.get("HYPERPREDICTREG_DATA", REPOSITORY.parent / "shared" 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 TUNED_ON = ("1000", "1001", "1002", "1006", "1007")
 STRUCTURES = (2, 3, 4, 7, 8, *range(10, 19), 24, 26, 28, 41, 42, 43, 46, 47, *range(49, 55), 58, 60)
-WEIGHTS = {"demons": (0.45, 0.6, 0.7, 0.9, 1.2, 2.0), "bspline": (20.0,), "clapirn": (0.05, 0.1, 0.4)}
+WEIGHTS = {"demons": (0.45, 0.6, 0.7, 0.9, 1.2, 2.0), "bspline": (20.0,), "clapirn": (0.0, 0.05, 0.1, 0.4), "diffeo": (0.4,)}
 COLUMNS = ("fixed", "moving", "weight", "dice", "dice_grid", "foreground", "grid", "sd_log_jacobian", "seconds", "dice_affine")
 SEED = 20240901
 

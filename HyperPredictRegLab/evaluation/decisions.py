@@ -17,6 +17,7 @@ from HyperPredictRegLib.selection import choose, corrected, within_limit
 from HyperPredictRegLab.evaluation.measured import Measured, PredictedPairs, joined, quiet_mean
 from HyperPredictRegLab.evaluation.methods import (
     MAIN,
+    WITH_ITS_ENCODER,
     OurMethod,
     PaperTraining,
     is_probe,
@@ -290,7 +291,7 @@ class Conditions:
     criterion : the product's default, or another one.
     values : λ to choose from.
     draws : of the bootstrap.
-    train_images : of the paper's baseline, for all training pairs; None leaves it out.
+    train_images : of the paper's baseline, for all training pairs, or its encoder's channels; None leaves it out.
     """
 
     criterion: Criterion
@@ -377,7 +378,8 @@ def _paper(
     if conditions.train_images is None:
         return {}
     given = PaperTraining(ours.examples, conditions.train_images, ours.cv_folds_of_pairs, cv_fold)
-    return {name: paper_predicts(given, measured, images, settings, conditions.cancelled) for name, settings in MAIN.items()}
+    methods = WITH_ITS_ENCODER if images.ndim == 2 else MAIN
+    return {name: paper_predicts(given, measured, images, settings, conditions.cancelled) for name, settings in methods.items()}
 
 
 def _searches(train: Measured, measured: Measured, conditions: Conditions) -> dict[str, Decision]:

@@ -335,8 +335,8 @@ class Options:
     Attributes
     ----------
     criterion : by which the product chooses; its default.
-    paper_train_images : images of the training pairs for the paper's baseline, shape (P, 2, k, j, i), see `paper_image`; without
-        them it is left out.
+    paper_train_images : images of the training pairs for the paper's baseline, shape (P, 2, k, j, i), see `paper_image`,
+        or its encoder's channels (P, F); without them it is left out.
     paper_test_images : the same by the name of the test.
     ood_sets : features of pairs that need not have been registered, by name: only their reliability is judged.
     quick : leave out the ablations and the paper's baseline on held-out maps, and draw fewer bootstrap samples.

@@ -16,7 +16,7 @@ from HyperPredictRegLib.predictor.network import CLIP, CurveNetwork, Ensemble
 from HyperPredictRegLib.predictor.predictor import Predictor
 from HyperPredictRegLib.results.prediction import Band
 
-from HyperPredictRegLab.baselines import FROZEN, PUBLISHED, PaperSettings, train_paper
+from HyperPredictRegLab.baselines import FROZEN, PRETRAINED, PUBLISHED, PaperSettings, train_paper
 from HyperPredictRegLab.evaluation.measured import Measured, PredictedPairs, joined, quiet_mean, rising, without_bands
 from HyperPredictRegLab.manifest import CV_FOLDS, subject_cv_folds
 from HyperPredictRegLab.training.building import Description, Trained, build, ood_for, train_by_cv_folds
@@ -329,6 +329,12 @@ MAIN: Mapping[str, PaperSettings] = {
 }
 """As in the published code, whose embedding of λ is never trained; and with what its text says."""
 
+WITH_ITS_ENCODER: Mapping[str, PaperSettings] = {
+    "B3 paper, its own encoder": PRETRAINED,
+    "B3 paper, its own encoder, λ embedding trained": replace(PRETRAINED, trained_embedding=True),
+}
+"""The same where the sweeps hold what the paper's encoder made of their pairs."""
+
 OTHERS: Mapping[str, PaperSettings] = {
     "paper, mean-min-max": replace(FROZEN, statistics="mean-min-max"),
     "paper, two hidden layers": replace(FROZEN, hidden_layers=2),
@@ -344,7 +350,7 @@ class PaperTraining:
 
     Attributes
     ----------
-    examples, images : P training pairs, see `paper_image`.
+    examples, images : P training pairs, see `paper_image`; or channels (P, F) of the paper's encoder in place of images.
     cv_folds : of both subjects of each, shape (P, 2); pairs inside one CV fold tell when to stop, nobody of it is learned from.
     held_out : the CV fold that must not be seen at all.
     """
@@ -356,14 +362,19 @@ class PaperTraining:
 
 
 def paper_predicts(
-    given: PaperTraining, measured: Measured, images: np.ndarray, settings: PaperSettings, cancelled: CancelCheck = never
+    given: PaperTraining,
+    measured: Measured,
+    images: np.ndarray,
+    settings: PaperSettings,
+    cancelled: CancelCheck = never,
+    progress: Progress = silent,
 ) -> PredictedPairs:
     """Train the paper's predictor and let it predict the measured pairs, whose images are given."""
     train, cv_folds, held_out = given.examples, given.cv_folds, given.held_out
     last = CV_FOLDS - 1 if held_out is None else (held_out + 1) % CV_FOLDS
     usable = np.ones(len(cv_folds), bool) if held_out is None else (cv_folds != held_out).all(axis=1)
     learn, stop = usable & (cv_folds != last).all(axis=1), usable & (cv_folds == last).all(axis=1)
-    predictor = train_paper(train, given.images, learn, stop, settings, cancelled=cancelled)
+    predictor = train_paper(train, given.images, learn, stop, settings, progress, cancelled)
     dice, folding = predictor.predict(images, measured.values)
     places = [train.labels.index(label) if label in train.labels else -1 for label in measured.examples.labels]
     nothing = np.full(folding.shape, np.nan)

@@ -190,7 +190,7 @@ def _paper_rows(given: AblationInput, conditions: Conditions) -> list[tuple[Cell
     training = PaperTraining(given.ours.examples, images, given.ours.cv_folds_of_pairs)
     trained = {
         name: paper_predicts(training, external.measured, own, settings, conditions.cancelled)
-        for name, settings in OTHERS.items()
+        for name, settings in (OTHERS if images.ndim > 2 else {}).items()
     }
     fixed = external.choosing.overall[B1].first
     for name, told in {**known, **trained}.items():

@@ -18,7 +18,7 @@ from HyperPredictRegLib.core.errors import Cancelled, InputError  # noqa: E402
 from HyperPredictRegLib.results.job import Criterion  # noqa: E402
 from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
 
-from HyperPredictRegLab.baselines import PaperSettings  # noqa: E402
+from HyperPredictRegLab.baselines import PRETRAINED, PaperSettings  # noqa: E402
 from HyperPredictRegLab.evaluation import Options, decisions, evaluate, evaluating, targets  # noqa: E402
 from HyperPredictRegLab.evaluation.decisions import B0, B1, B2, B8, OURS, Conditions, external_set, held_out_set  # noqa: E402
 from HyperPredictRegLab.evaluation.evaluating import HELD_OUT  # noqa: E402
@@ -195,6 +195,12 @@ def test_the_published_predictor_takes_part_where_there_are_images(
     assert np.isnan(told.dice.value[:, 4]).all()
     assert np.isfinite(told.mean.value).all()
     assert not found.choosing.overall["B3 paper"].extra.any()
+    monkeypatch.setattr(decisions, "WITH_ITS_ENCODER", {"B3 its encoder": replace(PRETRAINED, epochs=2)})
+    channels = [random.random((len(e.pairs), 56), dtype=np.float32) for e in (ours.examples, test_pairs)]
+    conditions = Conditions(Criterion(), values, 20, channels[0])
+    found = external_set(ours, conditions, Measured.of("real", test_pairs, values, ours.examples.labels), channels[1])
+    assert "B3 paper" not in found.predicted
+    assert np.isfinite(found.predicted["B3 its encoder"].mean.value).all()
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,30 @@ def test_what_is_masked_has_no_influence(planted: tuple[Examples, np.ndarray]) -
         np.testing.assert_array_equal(one, other)
 
 
+def test_channels_of_an_encoder_stand_for_the_images(planted: tuple[Examples, np.ndarray]) -> None:
+    examples, images = planted
+    settings = replace(QUICK, rescaled=False)
+    by_images = trained(planted, settings)
+    with torch.no_grad():
+        channels = by_images.network.pooled(torch.as_tensor(images, dtype=torch.float32)).numpy()
+    by_channels = train_paper(examples, channels, TRAIN, VALIDATION, settings)
+    np.testing.assert_allclose(by_channels.losses, by_images.losses, rtol=1e-4)
+    values = np.array([0.01, 0.3])
+    np.testing.assert_allclose(by_channels.predict(channels[:4], values)[0], by_images.predict(images[:4], values)[0], atol=1e-4)
+    cases = [
+        (channels[:, :-1], settings, r"shape \(96, 55\), but \(pairs, 56\) is needed for statistics 'mean'"),
+        (channels, replace(settings, statistics="mean-min-max"), r"\(pairs, 168\) is needed"),
+        (channels, replace(settings, trained_encoder=True), "give the images"),
+        (channels[:-1], settings, r"shape \(95, 56\), but \(96, 56\) is needed"),
+        (np.where(channels == channels.max(), np.nan, channels), settings, "not finite"),
+    ]
+    for given, how, message in cases:
+        with pytest.raises(InputError, match=message):
+            train_paper(examples, given, TRAIN, VALIDATION, how)
+    with pytest.raises(InputError, match=r"shape \(4, 2, 10, 12, 14\), but \(4, 56\) is needed"):
+        by_channels.predict(images[:4], values)
+
+
 def test_predictions_have_the_promised_shapes(planted: tuple[Examples, np.ndarray]) -> None:
     images = planted[1]
     predictor = trained(planted)

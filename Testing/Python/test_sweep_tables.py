@@ -22,7 +22,7 @@ from predictor_samples import planted_examples
 from test_cli_training import write_tables
 from typer.testing import CliRunner
 
-from HyperPredictRegLab.baselines import FOLDER, image_path, read_paper_images
+from HyperPredictRegLab.baselines import CHANNELS, FOLDER, image_path, read_paper_channels, read_paper_images
 from HyperPredictRegLab.evaluation.evaluating import write_report
 from HyperPredictRegLab.evaluation.judging import read_ood_sets
 from HyperPredictRegLab.evaluation.tables import Table
@@ -354,6 +354,26 @@ def test_errors_of_the_disk_become_sentences(tmp_path: Path) -> None:
 
 
 # ---- images for the paper's baseline -------------------------------------------------------------------------------------
+
+
+def test_channels_of_pairs_are_read_in_order_or_refused(tmp_path: Path) -> None:
+    assert read_paper_channels(tmp_path, ("a",)) is None
+    channels = {f"channel_{n:03d}": [n + 0.25, n + 0.5] for n in range(168)}
+    table = pd.DataFrame({"pair": ["a", "b"], **channels})
+    table.to_parquet(tmp_path / CHANNELS, index=False)
+    found = read_paper_channels(tmp_path, ("b", "a"))
+    assert found is not None and found.shape == (2, 56)
+    assert found[0, 3] == 3.5 and found[1, 55] == 55.25
+    assert read_paper_channels(tmp_path, ("a", "c")) is None
+    table.assign(channel_007="x").to_parquet(tmp_path / CHANNELS, index=False)
+    with pytest.raises(InputError, match="something else than numbers"):
+        read_paper_channels(tmp_path, ("a", "b"))
+    table.drop(columns="channel_055").to_parquet(tmp_path / CHANNELS, index=False)
+    with pytest.raises(InputError, match="lacks the columns channel_055"):
+        read_paper_channels(tmp_path, ("a", "b"))
+    (tmp_path / CHANNELS).write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(InputError, match="damaged"):
+        read_paper_channels(tmp_path, ("a", "b"))
 
 
 def test_images_of_pairs_are_read_or_refused(tmp_path: Path) -> None:
