@@ -3,7 +3,9 @@
     python benchmarks/contrast.py [--data DATA] [GROUP ...]      all groups take about ten minutes; GROUP: the start of its name
 
 Every pair is aligned from its header on coarse levels, then judged as any job's pair is. "differs" is expected of the pairs of
-different contrast; "unclear" means that the images have too little in common inside. The last line counts.
+different contrast; "unclear" means that the images have too little in common inside. Beside it stands what the default engine
+goes by on the grid of the preset "fast": how far its two similarities agree (`engines/agreement.py`), and which one it takes.
+The last lines count both.
 """
 
 from __future__ import annotations
@@ -18,7 +20,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from HyperPredictRegLib.alignment import Alignment, AlignmentSettings, align
+from HyperPredictRegLib.engines.base import RegistrationTask
+from HyperPredictRegLib.engines.contrast import choose_similarity, pulled_together
+from HyperPredictRegLib.engines.diffeo import DiffeoEngine, coarse_trial
 from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
+from HyperPredictRegLib.preprocessing.working_grid import common_view, on_grid, working_grid, working_spacing
 from HyperPredictRegLib.spatial.images import read_image
 
 DATA = Path(os.environ.get("HYPERPREDICTREG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -34,6 +40,7 @@ def folded(values: np.ndarray) -> np.ndarray:
     return 1.8 * np.abs(values - np.median(values))
 
 
+SIMILARITIES = ("lncc", "mind")
 REMAPS: dict[str, Remap] = {
     "gamma 2.2": lambda x: x**2.2,
     "inverted": lambda x: 1 - x,
@@ -99,14 +106,20 @@ def remapped(image: sitk.Image, remap: Remap) -> sitk.Image:
     return result
 
 
-def judged(pair: Pair, data: Path) -> Alignment:
-    """Align a pair as a job does, only coarser."""
+def judged(pair: Pair, data: Path) -> tuple[Alignment, float, str]:
+    """Align a pair as a job does, only coarser; return that, how far the similarities agree, and which one is taken."""
     images = [read_image(data / f"{name}.nii.gz", "image") for name in (pair.fixed, pair.moving)]
     if pair.remap:
         images[1] = remapped(images[1], REMAPS[pair.remap])
     masks = [foreground(image) for image in images]
     scaled = [normalised(image, mask) for image, mask in zip(images, masks, strict=True)]
-    return align(*scaled, QUICK, seed=1, fixed_foreground=masks[0], moving_foreground=masks[1])
+    found = align(*scaled, QUICK, seed=1, fixed_foreground=masks[0], moving_foreground=masks[1])
+    grid = working_grid(*masks, found.transform, working_spacing(images[0], masks[0], "fast"))
+    view = common_view(*images, found.transform, grid)
+    fixed, moving = (sitk.Mask(image, view) for image in (on_grid(scaled[0], grid), on_grid(scaled[1], grid, found.transform)))
+    task = RegistrationTask(fixed, moving, {}, DiffeoEngine.settings_type(), 1, view=view, moving_smoothed=True)
+    agreed = pulled_together(fixed, moving, [view], SIMILARITIES)
+    return found, agreed, choose_similarity(fixed, moving, [view], *SIMILARITIES, coarse_trial(task)).name
 
 
 def main() -> None:
@@ -115,20 +128,25 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("groups", nargs="*")
     options = parser.parse_args()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     counts: dict[tuple[str, str], int] = {}
-    print(f"{'pair':34s}{'should be':11s}{'found':11s}{'explained':>10s}{'reversed':>10s}{'opposed':>9s}{'whole':>7s}")
+    taken: dict[tuple[str, str], int] = {}
+    heads = f"{'explained':>10s}{'reversed':>10s}{'opposed':>9s}{'whole':>7s}{'agree':>7s}  taken"
+    print(f"{'pair':34s}{'should be':11s}{'found':11s}{heads}")
     for pair in pairs():
         if options.groups and not pair.group.startswith(tuple(options.groups)):
             continue
-        found = judged(pair, options.data)
+        found, agreed, name = judged(pair, options.data)
         like = found.likeness
         counts[pair.expected, found.contrast] = counts.get((pair.expected, found.contrast), 0) + 1
+        taken[pair.expected, name] = taken.get((pair.expected, name), 0) + 1
         print(
             f"{pair.group:34s}{pair.expected:11s}{found.contrast:11s}{like.explained:10.2f}{like.reversed:10.2f}"
-            f"{like.opposed:9.2f}{found.correlation:7.2f}",
+            f"{like.opposed:9.2f}{found.correlation:7.2f}{agreed:7.2f}  {name}",
             flush=True,
         )
-    print(", ".join(f"{expected} called {called}: {count}" for (expected, called), count in sorted(counts.items())))
+    for verb, told in (("called", counts), ("registered by", taken)):
+        print(", ".join(f"{expected} {verb} {name}: {count}" for (expected, name), count in sorted(told.items())))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from HyperPredictRegLib.core.progress import Progress, ProgressEvent, silent, st
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.engines.base import EngineInfo, ImageChannel, Registration, RegistrationTask
-from HyperPredictRegLib.engines.contrast import choose_similarity
+from HyperPredictRegLib.engines.contrast import Trial, choose_similarity
 from HyperPredictRegLib.engines.fields import NUMPY, Fields, computed_on
 from HyperPredictRegLib.engines.joint_force import Compared, shares
 from HyperPredictRegLib.engines.similarity import SIMILARITIES, SMOOTHING, Similarity
@@ -178,8 +178,9 @@ class PairOfArrays:
             MaskedArray.of(task.fixed, seen[0], "fixed"),
             MaskedArray.of(task.moving, seen[1], "moving", task.moving_smoothed),
         )
-        settings, notes = _chosen(task.settings, images, grid)
-        others = [ArrayChannel.of(channel, number, task.settings, grid) for number, channel in enumerate(task.channels, start=2)]
+        trial = coarse_trial(task)
+        settings, notes = _chosen(task.settings, images, grid, trial)
+        others = [ArrayChannel.of(one, number, task.settings, grid, trial) for number, one in enumerate(task.channels, start=2)]
         return settings, images, others, (*notes, *(note for channel in others for note in channel.notes))
 
 
@@ -243,15 +244,29 @@ class MaskedArray:
         return MaskedArray(voxels, mask, smoothed=True)
 
 
+def coarse_trial(task: RegistrationTask) -> Trial:
+    """Return what registers a coarse pair by a similarity, with default parameters and the other settings of a task."""
+
+    def register(similarity: str, fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None) -> sitk.Transform:
+        settings = replace(task.settings, similarity=similarity)
+        coarse = RegistrationTask(
+            fixed, moving, DiffeoEngine.info.search_space.defaults, settings, task.seed,
+            view=mask, moving_smoothed=True, cancelled=task.cancelled,
+        )  # fmt: skip
+        return DiffeoEngine().register(coarse).transform
+
+    return register
+
+
 def _chosen(
-    settings: DiffeoSettings, images: tuple[MaskedArray, MaskedArray], grid: Geometry
+    settings: DiffeoSettings, images: tuple[MaskedArray, MaskedArray], grid: Geometry, trial: Trial
 ) -> tuple[DiffeoSettings, tuple[str, ...]]:
     """Return settings with one of `SIMILARITIES`, and what to say of it if it was chosen here."""
     if settings.similarity != AUTO:
         return settings, ()
     fixed, moving = (grid.apply_to(sitk.GetImageFromArray(image.voxels)) for image in images)
     masks = [None if image.mask is None else grid.apply_to(sitk.GetImageFromArray(image.mask)) for image in images]
-    found = choose_similarity(fixed, moving, masks, "lncc", "mind")
+    found = choose_similarity(fixed, moving, masks, "lncc", "mind", trial)
     return replace(settings, similarity=found.name), (found.reason,)
 
 
@@ -266,11 +281,11 @@ class ArrayChannel:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, channel: ImageChannel, number: int, settings: DiffeoSettings, grid: Geometry) -> ArrayChannel:
+    def of(cls, channel: ImageChannel, number: int, settings: DiffeoSettings, grid: Geometry, trial: Trial) -> ArrayChannel:
         """Return a channel of a task; errors as those of `MaskedArray.of`, with its number."""
         fixed = MaskedArray.of(channel.fixed, channel.fixed_mask, f"fixed (channel {number})")
         moving = MaskedArray.of(channel.moving, channel.moving_mask, f"moving (channel {number})", channel.moving_smoothed)
-        chosen, notes = _chosen(settings, (fixed, moving), grid)
+        chosen, notes = _chosen(settings, (fixed, moving), grid, trial)
         return cls(fixed, moving, chosen.similarity, channel.weight, tuple(f"Channel {number}: {note}" for note in notes))
 
     def given_to(self, fields: Fields) -> ArrayChannel:
