@@ -101,13 +101,12 @@ def made(recipe: AnyRecipe, maps: Mapping[str, Sequence[Path]]) -> Scene:
     ------
     InputError : a label map cannot be used.
     """
-    scene = _made(recipe, maps)
-    shown = _shown(scene.fixed)
-    if shown >= _LEAST_SHOWN:
-        return scene
-    longer = min(_MOST_LONGER, 1.1 * (_LEAST_SHOWN / max(shown, 1)) ** (1 / 3))
-    changed = {"amplitude": recipe.amplitude * longer, "length": recipe.length * longer}
-    return _made(replace(recipe, voxels=round(recipe.voxels * longer), **changed), maps)
+    scene, longer = _made(recipe, maps), 1.0
+    while longer < _MOST_LONGER and (shown := _shown(scene.fixed)) < _LEAST_SHOWN:
+        longer = min(_MOST_LONGER, 1.1 * longer * (_LEAST_SHOWN / max(shown, 1)) ** (1 / 3))
+        moved = {"amplitude": recipe.amplitude * longer, "length": recipe.length * longer}
+        scene = _made(replace(recipe, voxels=round(recipe.voxels * longer), **moved), maps)
+    return scene
 
 
 def _shown(image: sitk.Image) -> float:
