@@ -16,6 +16,9 @@ CONTRASTS = ("mr", "ct", "ultrasound", "scan")
 RATIOS = (3, 5, 7, 9)
 """Thickness of a slice over the width of its voxels. Odd, so that the middle of a slice is a place of the finer grid."""
 
+_LEAST_SLICES = 4
+"""Fewer cannot be registered."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -95,7 +98,8 @@ def imaged(codes: np.ndarray, tissues: np.ndarray, common: np.ndarray, scan: np.
         voxels = _insonified(voxels, look, rng)
     first, steps = [0.0, 0.0, 0.0], [1, 1, 1]
     if look.slice_ratio > 1:
-        ratio, axis = look.slice_ratio, look.slice_axis
+        axis = look.slice_axis
+        ratio = _thickness(look.slice_ratio, voxels.shape[axis])
         voxels = ndimage.uniform_filter1d(voxels, ratio, axis=axis)
         every = (slice(None),) * axis + (slice(ratio // 2, None, ratio),)
         voxels, labels, air = voxels[every], labels[every], air[every]
@@ -110,6 +114,13 @@ def imaged(codes: np.ndarray, tissues: np.ndarray, common: np.ndarray, scan: np.
     shown = tuple(window)
     voxels, labels, air = voxels[shown], labels[shown], air[shown]
     return Seen(_received(voxels, air, look, rng), np.ascontiguousarray(labels), tuple(first), tuple(steps))  # type: ignore[arg-type]
+
+
+def _thickness(ratio: int, count: int) -> int:
+    """Return the ratio, less if fewer than `_LEAST_SLICES` slices as thick were made of `count` voxels."""
+    while ratio > 1 and len(range(ratio // 2, count, ratio)) < _LEAST_SLICES:
+        ratio -= 2
+    return ratio
 
 
 def intensities(look: Look, tissues: np.ndarray) -> np.ndarray:

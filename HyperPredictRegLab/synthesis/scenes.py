@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.predictor.features import LEAST_FOREGROUND_VOXELS
+from HyperPredictRegLib.preprocessing.intensity import foreground
 from HyperPredictRegLib.spatial.geometry import Geometry, homogeneous
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -28,6 +31,8 @@ from HyperPredictRegLab.synthesis.warps import difference, drawn_warp
 
 _MARGIN = 3
 _LEAST_SIDE, _MOST_SIDE = 18, 96
+_LEAST_SHOWN, _MOST_LONGER = 8 * LEAST_FOREGROUND_VOXELS, 2.0
+"""Cubic voxels of foreground that a fixed image needs to be described, and by how much the sides of one that shows less grow."""
 _CUT_FACE = 0.3
 """Share of a map's face that shows tissue from which on it is taken to go on beyond."""
 _LEAST_LABEL_VOXELS = 30
@@ -85,7 +90,7 @@ class _Stage:
 
 
 def made(recipe: AnyRecipe, maps: Mapping[str, Sequence[Path]]) -> Scene:
-    """Make the pair that a recipe describes.
+    """Make the pair that a recipe describes, or a larger one if its fixed image shows too little to be described.
 
     Parameters
     ----------
@@ -96,6 +101,24 @@ def made(recipe: AnyRecipe, maps: Mapping[str, Sequence[Path]]) -> Scene:
     ------
     InputError : a label map cannot be used.
     """
+    scene, longer = _made(recipe, maps), 1.0
+    while longer < _MOST_LONGER and (shown := _shown(scene.fixed)) < _LEAST_SHOWN:
+        longer = min(_MOST_LONGER, 1.1 * longer * (_LEAST_SHOWN / max(shown, 1)) ** (1 / 3))
+        moved = {"amplitude": recipe.amplitude * longer, "length": recipe.length * longer}
+        scene = _made(replace(recipe, voxels=round(recipe.voxels * longer), **moved), maps)
+    return scene
+
+
+def _shown(image: sitk.Image) -> float:
+    """Return how much foreground an image has, in cubes of its shortest edge."""
+    try:
+        inside = int(np.count_nonzero(sitk.GetArrayViewFromImage(foreground(image))))
+    except InputError:
+        return 0.0
+    return float(inside * np.prod(np.array(image.GetSpacing()) / min(image.GetSpacing())))
+
+
+def _made(recipe: AnyRecipe, maps: Mapping[str, Sequence[Path]]) -> Scene:
     rng = np.random.default_rng([recipe.seed, 1])
     shown = _stages(recipe, maps, rng)
     grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shown[0].shape), indexing="ij"))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.predictor.features import LEAST_FOREGROUND_VOXELS
 from HyperPredictRegLib.quality.metrics import dice_coefficients, jacobian_determinant
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import field_transform
@@ -183,6 +184,22 @@ def test_thick_slices_lie_where_their_middle_is() -> None:
     scene = made(plain(fixed=plain_look(slice_axis=1, slice_ratio=3)), {})
     i, j, k = scene.fixed.GetSpacing()
     assert (i, j, k) == pytest.approx((0.5, 1.5, 0.5)) and np.mean(list(by_truth(scene).values())) > 0.85
+
+
+def test_slices_are_less_thick_where_too_few_would_be_left() -> None:
+    scene = made(plain(voxels=20, fixed=plain_look(slice_axis=0, slice_ratio=9)), {})
+    assert scene.fixed.GetSize()[2] >= 4 and scene.fixed.GetSpacing()[2] > 0.5
+    assert Geometry.of(scene.fixed).matches(Geometry.of(scene.fixed_labels))
+
+
+def test_a_pair_that_shows_too_little_is_made_larger(maps: dict[str, list[Path]]) -> None:
+    few = plain(domain="animals", maps=(maps["animals"][0].name,), edge_mm=0.0, voxels=20, view="stripped")
+    scene = made(few, maps)
+    shown = np.count_nonzero(sitk.GetArrayFromImage(scene.fixed_labels))
+    assert shown > 8 * LEAST_FOREGROUND_VOXELS > 1.25 * 20**3 * np.mean(toy_map(0.85) > 0)
+    assert np.mean(list(by_truth(scene).values())) > 0.9
+    enough = made(replace(few, voxels=36), maps)
+    assert np.prod(enough.fixed.GetSize()) == pytest.approx(42**3, rel=0.1)
 
 
 def test_a_cut_view_is_a_part_of_the_whole_in_its_place() -> None:
