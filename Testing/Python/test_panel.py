@@ -219,11 +219,13 @@ def test_further_parameters_have_a_row_each(opened_panel: tuple[Any, Any]) -> No
     surface = make_map()
     prediction = show_predicted(host, panel, make_prediction(surface, Criterion()))
     second = surface.space.parameters[1]
-    boxes = panel.widget.panel.choice._further
-    assert list(boxes) == [second.name] and panel.ui.furtherParametersFrame.visible
-    box = boxes[second.name]
+    rows = panel.widget.panel.choice._further
+    assert list(rows) == [second.name] and panel.ui.furtherParametersFrame.visible
+    slider, box = rows[second.name]
+    assert second.title in slider.toolTip
     assert second.title in box.toolTip and (box.minimum, box.maximum) == pytest.approx((second.low, second.high), abs=1e-3)
     assert box.value == pytest.approx(prediction.choice.setting[second.name], abs=1e-3)
+    assert slider.value == pytest.approx(slider.maximum * float(second.to_unit(box.value)), abs=1)
     value = round(second.low + 0.75 * (second.high - second.low), 2)
     box.setValue(value)
     host.let_qt_work()
@@ -231,7 +233,7 @@ def test_further_parameters_have_a_row_each(opened_panel: tuple[Any, Any]) -> No
     given = requested(panel).options["setting"]
     assert set(given) == set(surface.space.names) and panel.ui.manualCheckBox.checked
     take_prediction(host, panel, make_prediction(dataclasses.replace(make_surface(NAMES)), Criterion()))
-    assert not boxes and not panel.ui.furtherParametersFrame.visible
+    assert not rows and not panel.ui.furtherParametersFrame.visible
 
 
 def test_every_parameter_is_used(opened_panel: tuple[Any, Any]) -> None:
