@@ -169,14 +169,14 @@ def measured_lines(rows: Sequence[Row]) -> list[str]:
         measure = "mm" if spec.measure == "mm" else "Dice"
         sign = -1 if measure == "mm" else 1
         harmed = all(sign * (mean - means[0]) < 0 for mean in means[1:])
-        said = verdict(found) + ("; both worse than the affine step" if harmed else "")
-        said += "".join(
+        sentence = verdict(found) + ("; both worse than the affine step" if harmed else "")
+        sentence += "".join(
             f"; **also ahead: `{peer}`** ({number(one.mean, digits, '+')} ± {number(one.half, digits)}, n {one.count})"
             for peer, one in peers.items()
             if one.clear > 0 and peer != name
         )
         cells = [spec.title, measure, *values[:2], f"`{name}`, {len(peers)}", values[2], number(found.mean, digits, "+") + half]
-        lines.append(f"| {' | '.join([*cells, str(found.count), ', '.join(seconds), said])} |")
+        lines.append(f"| {' | '.join([*cells, str(found.count), ', '.join(seconds), sentence])} |")
     return [
         *lines,
         "",
