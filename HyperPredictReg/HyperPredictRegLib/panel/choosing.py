@@ -165,13 +165,12 @@ class ChoiceSection:
         slider.setValue(round(slider.maximum * first.share))
         _show_number(self.ui.weightSpinBox, first)
         if [one.name for one in further] != list(self._further):
-            layout = self.ui.furtherParametersFrame.layout()
+            layout = self.ui.parametersFrame.layout()
             while self._further:
                 self._further.popitem()
-                layout.removeRow(0)
+                layout.removeRow(1)
             for one in further:
                 self._further[one.name] = self._add_row(layout, one)
-            self.ui.furtherParametersFrame.setVisible(bool(further))
         for one in further:
             slider, box = self._further[one.name]
             slider.setToolTip(one.tooltip)
@@ -185,6 +184,7 @@ class ChoiceSection:
         slider.setRange(0, self.ui.weightSlider.maximum)
         slider.setPageStep(self.ui.weightSlider.pageStep)
         box.setKeyboardTracking(False)
+        box.setMinimumWidth(self.ui.weightSpinBox.minimumWidth)
         inside = qt.QHBoxLayout(row)
         inside.setContentsMargins(0, 0, 0, 0)
         inside.addWidget(slider)
