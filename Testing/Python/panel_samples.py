@@ -117,6 +117,6 @@ def add_segmentation(name: str, volume: Any, segments: dict[str, tuple[float, fl
     return node
 
 
-def finish(host: slicerhost.Host, panel: slicerhost.Panel, seconds: float = 120.0) -> None:
+def finish(host: slicerhost.Host, panel: slicerhost.Panel, seconds: float = 600.0) -> None:
     """Wait for the end of what runs."""
     host.wait_until(lambda: not panel.widget.panel.runner.busy, seconds)

@@ -16,7 +16,7 @@ from worker_samples import digests, write_small_job
 posix = pytest.mark.skipif(os.name != "posix", reason="uses signals and devices of POSIX")
 
 COMMAND = [sys.executable, "-m", "HyperPredictRegLib.cli"]
-LIMIT = 120
+LIMIT = 600
 
 
 def main_after(code: str, *words: str) -> list[str]:

@@ -68,7 +68,7 @@ def look_at_every_view(host: Any, panel: Any, composite: Any, nodes: Any) -> Non
     assert "Checkerboard" in shown[2] and shown[4] == nodes.jacobian.GetName()
     views.setCurrentIndex(3)
     first = composite.GetForegroundOpacity()
-    host.wait_until(lambda: composite.GetForegroundOpacity() != first, 5)
+    host.wait_until(lambda: composite.GetForegroundOpacity() != first)
     views.setCurrentIndex(0)
     host.let_qt_work()
     assert composite.GetForegroundOpacity() == 0.5
@@ -112,7 +112,7 @@ def comes_back_with_the_scene(host: Any, panel: Any, folder: Path) -> None:
 
 def begun(host: Any, panel: Any) -> None:
     """Wait until the work in the background tells of progress; on a busy machine that takes a while."""
-    host.wait_until(lambda: panel.ui.progressBar.value > 0, 300)
+    host.wait_until(lambda: panel.ui.progressBar.value > 0)
 
 
 def test_what_is_suggested_is_what_is_registered(opened_panel: tuple[Any, Any]) -> None:
@@ -163,7 +163,7 @@ def test_work_is_said_to_start_before_anything_is_copied(
         # The click alone: no turn of the event loop, which would copy the first piece.
         button.click()
         assert panel.ui.stageLabel.text == "Starting ..." and panel.ui.progressBar.visible and steps == []
-        host.wait_until(lambda: bool(steps), 60)
+        host.wait_until(lambda: bool(steps))
         assert not [step for step in steps if step.endswith("False")]
         button.click()
         assert "Cancelled" in panel.ui.stageLabel.text
@@ -181,7 +181,7 @@ def test_cancel_leaves_the_scene_as_it_was(opened_panel: tuple[Any, Any]) -> Non
         # One that can neither answer nor go by itself: whoever waited for it would wait forever.
         os.kill(task._child._process.pid, signal.SIGSTOP)
         host.click(button)
-        assert task._child._process.wait(60) == -signal.SIGKILL
+        assert task._child._process.wait(600) == -signal.SIGKILL
         assert task.ending.outcome == "cancelled" and not task.folder.parent.exists()
         assert "Cancelled" in panel.ui.stageLabel.text
         assert panel.ui.registerButton.enabled and panel.ui.suggestButton.enabled
@@ -223,7 +223,7 @@ def test_a_segmentation_that_is_moved_meanwhile_is_transformed_as_it_was(opened_
     panel.ui.movingSegmentationSelector.setCurrentNode(segmentations[1])
     register_at(host, panel)
     # What is done while the inputs are copied, in the first moments, counts as done before.
-    host.wait_until(lambda: panel.widget.panel.runner.task.given.start is not None, 60)
+    host.wait_until(lambda: panel.widget.panel.runner.task.given.start is not None)
     shift = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Shift")
     matrix = np.eye(4)
     matrix[0, 3] = 30.0

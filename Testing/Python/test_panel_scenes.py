@@ -127,7 +127,7 @@ def test_removing_the_only_set_makes_a_new_one(opened_panel: tuple[Any, Any]) ->
     host, panel = opened_panel
     choose_pair(host, panel)
     slicer.mrmlScene.RemoveNode(panel.ui.parameterSetSelector.currentNode())
-    host.wait_until(lambda: panel.ui.parameterSetSelector.currentNode() is not None, 5)
+    host.wait_until(lambda: panel.ui.parameterSetSelector.currentNode() is not None)
     choose_pair(host, panel)
     assert panel.ui.registerButton.enabled
 

@@ -321,7 +321,7 @@ def test_the_flicker_rests_while_the_user_is_elsewhere(opened_panel: tuple[Any, 
     for _ in range(2):
         before = opacities()
         assert set(before) <= {0.0, 1.0}
-        host.wait_until(lambda before=before: opacities() != before, 10)
+        host.wait_until(lambda before=before: opacities() != before)
         panel.leave()
         assert opacities() == [0.3, 0.7, 0.5] and not views._timer.active
         panel.enter()

@@ -243,7 +243,7 @@ def test_timer_runs_once_and_its_property_is_one(host: Host) -> None:
     timer.interval = 1
     timer.connect("timeout()", lambda: got.append("own"))
     timer.start()
-    host.wait_until(lambda: len(got) == 2, 5)
+    host.wait_until(lambda: len(got) == 2)
     assert timer.singleShot is True
     with pytest.raises(TimeoutError):
         host.wait_until(lambda: len(got) > 2, 0.05)

@@ -19,7 +19,7 @@ from HyperPredictRegLib.worker import Child, ChildEvent, new_workplace, process,
 from HyperPredictRegLib.worker.inbox import Inbox
 from worker_samples import is_alive, seconds_until, worker_that, write_small_job
 
-LIMIT = 60.0
+LIMIT = 600.0
 NOTHING_TO_DO = "pass"
 
 Start = Callable[..., Child]

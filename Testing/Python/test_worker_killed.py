@@ -13,7 +13,7 @@ import pytest
 from HyperPredictRegLib.worker import Child, new_workplace, process
 from worker_samples import digests, is_alive, kill_at_random_moments, seconds_until, worker_that, write_small_job
 
-LIMIT = 60.0
+LIMIT = 600.0
 MOMENTS = 8
 MOMENTS_AT_START = 2
 

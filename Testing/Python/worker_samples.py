@@ -20,7 +20,7 @@ from HyperPredictRegLib.results.job import Job
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.worker import Child, new_workplace, remove_workplace
 
-LIMIT = 60.0
+LIMIT = 600.0
 
 
 def write_small_job(folder: Path, out: Path, voxels: int = 24, **changes: object) -> Path:

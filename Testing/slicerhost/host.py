@@ -131,7 +131,7 @@ class Host:
         button.click()
         self.let_qt_work()
 
-    def wait_until(self, condition: Callable[[], object], timeout: float = 30.0) -> None:
+    def wait_until(self, condition: Callable[[], object], timeout: float = 300.0) -> None:
         """Let Qt work until a condition holds.
 
         Raises

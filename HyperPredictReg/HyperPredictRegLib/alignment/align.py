@@ -179,8 +179,7 @@ def align(  # noqa: PLR0913 - two images, what may belong to either, and what ev
     doubts, refusals = _result_warnings(pair, frame, matrix)
     if chosen is not None and (sentence := ambiguity(chosen)) is not None:
         doubts.append(sentence)
-    refusals = [*collapse, *refusals, *found.refusals]
-    traces += more
+    refusals, traces = [*collapse, *refusals, *found.refusals], [*traces, *more]
     progress(ProgressEvent("align", 1.0, "Aligned"))
     return Alignment(
         transform=frame.itk_transform(matrix), levels=tuple(traces), metric=metric if settings.stages else "none",
