@@ -92,7 +92,7 @@ def choose_similarity(
             return SimilarityChoice(
                 different,
                 f"Inside the anatomy the images differ in contrast in places: '{same}' and '{different}' pull in different "
-                f"directions (agreement {agreed:.2f}), and on a coarse grid '{different}' brought more (mutual information in "
+                f"directions (agreement {agreed:.2f}), and on a coarse grid '{different}' did better (mutual information in "
                 f"blocks held out {tried.different:+.3f}, '{same}' {tried.same:+.3f}): '{different}' compares them.",
             )
     unclear = "" if found.contrast == "same" else " as far as can be told"
