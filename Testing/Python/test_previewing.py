@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from HyperPredictRegLib.engines.diffeo import DiffeoEngine
 from HyperPredictRegLib.results.job import Job
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.worker.main import _looked_at
-from HyperPredictRegLib.worker.preview_files import Answered, Asked, answer, ask, image_name, read_answered, read_asked
+from HyperPredictRegLib.worker.preview_files import Answered, Asked, add_image, answer, ask, read_answered, read_asked
 from HyperPredictRegLib.workflow import Previewer, preview
 
 
@@ -73,12 +74,33 @@ def test_what_is_asked_for_last_is_found_and_what_is_half_written_is_not(tmp_pat
     for number in (1, 2, 3):
         ask(tmp_path, Asked(number, {"regularization_weight": float(number)}))
     assert read_asked(tmp_path) == Asked(3, {"regularization_weight": 3.0})
-    made = Answered(3, {"regularization_weight": 3.0}, image_name(3), "", 4.5, 0.2)
+    made = Answered(3, {"regularization_weight": 3.0}, "preview-3.nrrd", "", 4.5, 0.2)
     answer(tmp_path, made)
     assert read_answered(tmp_path) == made
     (tmp_path / "asked.json").write_text('{"number": 4')
     assert read_asked(tmp_path) is None
-    assert image_name(3) != image_name(4)
+
+
+def test_each_image_has_a_file_of_its_own_and_appears_whole(tmp_path: Path) -> None:
+    """A slider that moves leaves numbers out: 1, 3, 5 must not share a file, which would change while it is read."""
+
+    def write(text: str) -> Callable[[Path], None]:
+        def half_then_whole(path: Path) -> None:
+            path.write_text("half")
+            assert not any("half" in one.read_text() for one in tmp_path.glob("preview-*.nrrd"))
+            path.write_text(text)
+
+        return half_then_whole
+
+    names = [add_image(tmp_path, number, write(str(number))) for number in (1, 3, 9, 11)]
+    assert len(set(names)) == 4
+    # The newest, and the one before, which may be read just now.
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {names[2]: "9", names[3]: "11"}
+
+
+def test_a_full_disk_ends_no_preview(previewer: Previewer, tmp_path: Path) -> None:
+    lost = _looked_at(previewer, Asked(1, {"regularization_weight": 2.0}), tmp_path / "nowhere", never)
+    assert (lost.number, lost.image) == (1, "") and "room on the disk" in lost.sentence
 
 
 def test_a_setting_that_cannot_be_is_answered_by_a_sentence(previewer: Previewer, tmp_path: Path) -> None:
