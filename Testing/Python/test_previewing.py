@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,28 @@ def test_each_image_has_a_file_of_its_own_and_appears_whole(tmp_path: Path) -> N
 def test_a_full_disk_ends_no_preview(previewer: Previewer, tmp_path: Path) -> None:
     lost = _looked_at(previewer, Asked(1, {"regularization_weight": 2.0}), tmp_path / "nowhere", never)
     assert (lost.number, lost.image) == (1, "") and "room on the disk" in lost.sentence
+
+
+def test_an_answer_that_cannot_be_written_is_left_out_and_the_worker_goes_on(
+    previewer: Previewer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = importlib.import_module("HyperPredictRegLib.worker.main")
+    tried: list[Answered] = []
+
+    def full(folder: Path, answered: Answered) -> None:
+        tried.append(answered)
+        ask(tmp_path, Asked(answered.number + 1, {"regularization_weight": -1.0}))
+        if len(tried) == 1:
+            raise PermissionError(13, "in use")
+        answer(folder, answered)
+
+    monkeypatch.setattr(main, "answer", full)
+    monkeypatch.setattr(main, "_read_job", lambda path: previewer.plan.job)
+    monkeypatch.setattr(Previewer, "of", lambda *_, **__: previewer)
+    ask(tmp_path, Asked(1, {"regularization_weight": -1.0}))
+    with pytest.raises(Cancelled):
+        main._preview(tmp_path / "job.json", lambda event: None, lambda: len(tried) == 2)
+    assert [one.number for one in tried] == [1, 2] and read_answered(tmp_path) == tried[1]
 
 
 def test_a_setting_that_cannot_be_is_answered_by_a_sentence(previewer: Previewer, tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import SimpleITK as sitk
 import slicer
+import vtk
 
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.slicerbridge.request import Request, places_of
 from HyperPredictRegLib.slicerbridge.task import Task
 from HyperPredictRegLib.slicerbridge.together import keep_out_of_files
-from HyperPredictRegLib.slicerbridge.volumes import look_alike, to_volume_node, update_volume_node
+from HyperPredictRegLib.slicerbridge.volumes import look_alike, numpy_matrix, to_volume_node, update_volume_node
 from HyperPredictRegLib.worker.preview_files import Answered, Asked, ask, read_answered
 
 _OPACITY = 0.5
@@ -114,11 +115,46 @@ class PreviewVolume:
 
 
 def work_of(request: Request) -> str:
-    """Return in words what a preview depends on beside the setting; another text asks for another preview."""
-    nodes = {
-        role: node.GetID()
-        for role in ("fixed", "moving", "fixed_mask", "moving_mask", "initial_transform", "fixed_landmarks", "moving_landmarks")
-        if (node := getattr(getattr(request, role), "node", getattr(request, role))) is not None
-    }
+    """Return in words what a preview is of beside the setting: the nodes that are chosen, and options; another text ends it."""
+    nodes = {role: node.GetID() for role, node in _nodes(request).items()}
     options = {name: str(value) for name, value in request.options.items() if name not in ("setting", "criterion", "device")}
-    return json.dumps([nodes, options, places_of(request)])
+    return json.dumps([nodes, options])
+
+
+def content_of(request: Request) -> str:
+    """Return in words what the nodes hold: another text says that something was moved or edited, so that it begins anew.
+
+    Of voxels, and of what no more can be said of, only when they were last changed.
+    """
+    nodes = _nodes(request)
+    changed = {role: _changed(nodes[role]) for role in ("fixed", "moving") if role in nodes}
+    for role in ("fixed_mask", "moving_mask"):
+        if (node := nodes.get(role)) is not None:
+            above = node.GetParentTransformNode()
+            changed[role] = [*_changed(node), 0 if above is None else above.GetTransformToWorldMTime()]
+    if (start := nodes.get("initial_transform")) is not None:
+        changed["initial_transform"] = [start.GetTransformToWorldMTime()]
+    return json.dumps([places_of(request), changed])
+
+
+def _nodes(request: Request) -> dict[str, Any]:
+    """Return the nodes by the roles that count for a preview."""
+    chosen = {
+        "fixed": request.fixed, "moving": request.moving, "initial_transform": request.initial_transform,
+        "fixed_mask": request.fixed_mask and request.fixed_mask.node,
+        "moving_mask": request.moving_mask and request.moving_mask.node,
+        "fixed_landmarks": request.fixed_landmarks, "moving_landmarks": request.moving_landmarks,
+    }  # fmt: skip
+    return {role: node for role, node in chosen.items() if node is not None}
+
+
+def _changed(node: Any) -> list[Any]:
+    """Return when the voxels of a volume, or of each segment, were last changed, and where a volume's grid lies in its own space."""
+    if node.IsA("vtkMRMLSegmentationNode"):
+        segmentation = node.GetSegmentation()
+        kind = segmentation.GetSourceRepresentationName()
+        segments = {one: segmentation.GetSegment(one).GetRepresentation(kind) for one in segmentation.GetSegmentIDs()}
+        return [{one: None if held is None else held.GetMTime() for one, held in segments.items()}]
+    matrix, data = vtk.vtkMatrix4x4(), node.GetImageData()
+    node.GetIJKToRASMatrix(matrix)
+    return [None if data is None else data.GetMTime(), numpy_matrix(matrix).tolist()]

@@ -275,7 +275,10 @@ def _preview(path: Path, progress: Progress, cancelled: CancelCheck) -> Path:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             continue
         done = asked.number
-        answer(path.parent, _looked_at(previewer, asked, path.parent, cancelled))
+        found = _looked_at(previewer, asked, path.parent, cancelled)
+        with suppress(OSError):
+            # The next one may find room again, or a file that nobody holds.
+            answer(path.parent, found)
 
 
 def _looked_at(previewer: Previewer, asked: Asked, folder: Path, cancelled: CancelCheck) -> Answered:
