@@ -50,7 +50,8 @@ class QuickTask:
         if self._answered == len(self.asked):
             return None
         self._answered = len(self.asked)
-        return SimpleNamespace(setting=self.asked[-1], image="preview-0.nrrd", sentence="", spacing_mm=4.5, seconds=0.25)
+        said = "The processor computed."
+        return SimpleNamespace(setting=self.asked[-1], image="preview-0.nrrd", sentence=said, spacing_mm=4.5, seconds=0.25)
 
     def image(self, answered: Any) -> Any:
         return importlib.import_module("HyperPredictRegLib.slicerbridge.volumes").from_volume_node(self.request.fixed)
@@ -81,6 +82,7 @@ def test_the_preview_follows_the_slider_and_leaves_no_trace(quick: tuple[Any, An
     before, nodes = layers(), slicer.mrmlScene.GetNumberOfNodes()
     task = on()
     assert ui.previewLabel.text.startswith("Preview of λ = ") and "mm, after" in ui.previewLabel.text
+    assert ui.previewLabel.text.endswith("The processor computed.")
     (node,) = slicer.util.getNodes("Preview*").values()
     assert not node.GetSaveWithScene() and not node.GetDisplayNode().GetSaveWithScene()
     assert set(layers()) == {(fixed.GetID(), node.GetID(), 0.5)}
@@ -233,6 +235,35 @@ def test_a_setting_that_cannot_be_handed_on_ends_the_preview_with_a_sentence(
     panel.ui.weightSpinBox.setValue(1.5)
     assert task.closed and not panel.ui.previewCheckBox.checked and volumes() == []
     assert panel.ui.previewLabel.text.startswith("The setting could not be handed on")
+
+
+def test_a_preview_that_the_user_deletes_leaves_no_trace_either(quick: tuple[Any, Any, Callable[[], Any]]) -> None:
+    host, panel, on = quick
+    shown = add_ball("Shown before", (0.0, 0.0, 0.0), (20.0, 20.0, 20.0))
+    moving = panel.widget._parameterNode.movingVolume
+    slicer.util.setSliceViewerLayers(background=moving, foreground=shown, foregroundOpacity=0.25)
+    before, nodes = layers(), slicer.mrmlScene.GetNumberOfNodes()
+
+    def delete() -> None:
+        on()
+        (node,) = slicer.util.getNodes("Preview*").values()
+        slicer.mrmlScene.RemoveNode(node)
+
+    delete()
+    host.click(panel.ui.previewCheckBox)
+    assert layers() == before and slicer.mrmlScene.GetNumberOfNodes() == nodes
+    # With the next setting it is there again, once; and what was before it is not forgotten.
+    delete()
+    panel.ui.weightSpinBox.setValue(1.5)
+    host.wait_until(volumes)
+    assert len(volumes()) == 1
+    host.click(panel.ui.previewCheckBox)
+    assert layers() == before and slicer.mrmlScene.GetNumberOfNodes() == nodes
+    # What has left the scene meanwhile is not shown again.
+    on()
+    slicer.mrmlScene.RemoveNode(shown)
+    host.click(panel.ui.previewCheckBox)
+    assert {(background, foreground or None) for background, foreground, _opacity in layers()} == {(before[0][0], None)}
 
 
 def test_a_preview_is_offered_by_quick_methods_only(opened_panel: tuple[Any, Any]) -> None:

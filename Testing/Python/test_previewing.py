@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from conftest import job_of
 from HyperPredictRegLib.core.errors import Cancelled, InputError
 from HyperPredictRegLib.core.progress import never
 from HyperPredictRegLib.engines import engine_infos
+from HyperPredictRegLib.engines.base import Registration, RegistrationTask
 from HyperPredictRegLib.engines.diffeo import DiffeoEngine
 from HyperPredictRegLib.results.job import Job
 from HyperPredictRegLib.spatial.geometry import Geometry
@@ -133,3 +134,28 @@ def test_a_setting_that_cannot_be_is_answered_by_a_sentence(previewer: Previewer
     image = sitk.ReadImage(str(tmp_path / found.image))
     assert Geometry.of(image).matches(previewer.prepared.pair.grid) and not found.sentence
     assert found.spacing_mm > min(previewer.prepared.pair.grid.spacing) and found.seconds > 0
+
+
+def test_what_settings_share_is_worked_out_once_and_warnings_are_handed_on(
+    previewer: Previewer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[RegistrationTask] = []
+    for_pair = DiffeoEngine.for_pair
+
+    def counted(engine: DiffeoEngine, task: RegistrationTask) -> Callable[[Mapping[str, float]], Registration]:
+        made.append(task)
+        register = for_pair(engine, task)
+        return lambda setting: replace(register(setting), warnings=("There is no CUDA here: the processor computed.",))
+
+    monkeypatch.setattr(DiffeoEngine, "for_pair", counted)
+    fresh = Previewer(previewer.plan, previewer.prepared, previewer.coarse, previewer.moving)
+    # One that was cancelled leaves nothing behind that the next one would take for its own.
+    with pytest.raises(Cancelled):
+        fresh.at({"regularization_weight": 2.0}, cancelled=lambda: True)
+    found = _looked_at(fresh, Asked(1, {"regularization_weight": 2.0}), tmp_path, never)
+    other = fresh.at({"regularization_weight": 3.0})
+    assert len(made) == 1 and found.image and found.sentence == "There is no CUDA here: the processor computed."
+    assert other.warnings == (found.sentence,)
+    expected = previewer.at({"regularization_weight": 2.0})
+    image = sitk.ReadImage(str(tmp_path / found.image))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(expected.image))

@@ -128,7 +128,10 @@ class PreviewSection:
         answered = task.news()
         if answered is None:
             return
-        words = answered.sentence or preview_words(view.space, answered.setting, answered.spacing_mm, answered.seconds)
+        words = answered.sentence
+        if answered.image:
+            said = preview_words(view.space, answered.setting, answered.spacing_mm, answered.seconds)
+            words = f"{said} {words}".rstrip()
         try:
             if answered.image:
                 self.volume.show(task.image(answered), preview_name(view.space, answered.setting))

@@ -14,7 +14,7 @@ import vtk
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.slicerbridge.request import Request, places_of
 from HyperPredictRegLib.slicerbridge.task import Task
-from HyperPredictRegLib.slicerbridge.together import keep_out_of_files
+from HyperPredictRegLib.slicerbridge.together import forget_item, keep_out_of_files
 from HyperPredictRegLib.slicerbridge.volumes import look_alike, numpy_matrix, to_volume_node, update_volume_node
 from HyperPredictRegLib.worker.preview_files import Answered, Asked, ask, read_answered
 
@@ -73,6 +73,7 @@ class PreviewVolume:
     def __init__(self, scene: Any, fixed: Any, moving: Any) -> None:
         self._scene, self._fixed, self._moving = scene, fixed, moving
         self._node: Any = None
+        self._display: Any = None
         self._before: dict[str, tuple[Any, Any, float]] = {}
 
     @property
@@ -87,7 +88,10 @@ class PreviewVolume:
             update_volume_node(node, image)
             node.SetName(name)
             return
+        # The user may have deleted the one before.
+        self.remove()
         node = self._node = to_volume_node(image, self._scene, name)
+        self._display = node.GetDisplayNode()
         look_alike(node, self._moving)
         keep_out_of_files(node)
         self._before = {
@@ -97,21 +101,33 @@ class PreviewVolume:
         slicer.util.setSliceViewerLayers(background=self._fixed, foreground=node, foregroundOpacity=_OPACITY)
 
     def remove(self) -> None:
-        """Take the volume out of the scene, and show in the slice views again what they showed before."""
-        node, self._node = self.node, None
+        """Take the volume out of the scene, and show in the slice views again what they showed before.
+
+        If the user has deleted the volume, the rest of this is done all the same.
+        """
+        node, self._node = self._node, None
+        display, self._display = self._display, None
         if node is None:
             return
-        for identity, (background, foreground, opacity) in self._before.items():
+        for identity, layers in self._before.items():
             view = self._scene.GetNodeByID(identity)
-            if view is not None and view.GetForegroundVolumeID() == node.GetID():
-                view.SetBackgroundVolumeID(background)
-                view.SetForegroundVolumeID(foreground)
-                view.SetForegroundOpacity(opacity)
+            # None where the volume was deleted; anything else the user has turned to.
+            if view is not None and view.GetForegroundVolumeID() in (None, "", node.GetID()):
+                self._restore(view, *layers)
         self._before = {}
-        display = node.GetDisplayNode()
-        self._scene.RemoveNode(node)
-        if display is not None:
+        if node.GetScene() is not None:
+            forget_item(self._scene, node)
+            self._scene.RemoveNode(node)
+        if display is not None and display.GetScene() is not None:
             self._scene.RemoveNode(display)
+
+    def _restore(self, view: Any, background: str | None, foreground: str | None, opacity: float) -> None:
+        """Show in a slice view what it showed before, as far as that is still in the scene."""
+        if not background or self._scene.GetNodeByID(background) is not None:
+            view.SetBackgroundVolumeID(background)
+        still_there = foreground and self._scene.GetNodeByID(foreground) is not None
+        view.SetForegroundVolumeID(foreground if still_there else None)
+        view.SetForegroundOpacity(opacity)
 
 
 def work_of(request: Request) -> str:
@@ -149,7 +165,7 @@ def _nodes(request: Request) -> dict[str, Any]:
 
 
 def _changed(node: Any) -> list[Any]:
-    """Return when the voxels of a volume, or of each segment, were last changed, and where a volume's grid lies in its own space."""
+    """Return when voxels, of a volume or of each segment, were last changed; of a volume also the matrix from its indices."""
     if node.IsA("vtkMRMLSegmentationNode"):
         segmentation = node.GetSegmentation()
         kind = segmentation.GetSourceRepresentationName()

@@ -296,7 +296,7 @@ def _looked_at(previewer: Previewer, asked: Asked, folder: Path, cancelled: Canc
     except (OSError, RuntimeError):
         # RuntimeError is SimpleITK's way to say the same.
         return Answered(asked.number, look.setting, sentence="The preview could not be written: is there room on the disk?")
-    return Answered(asked.number, look.setting, image, "", look.spacing_mm, look.seconds)
+    return Answered(asked.number, look.setting, image, " ".join(look.warnings), look.spacing_mm, look.seconds)
 
 
 def _page(path: Path, progress: Progress, cancelled: CancelCheck) -> Path:
