@@ -50,8 +50,8 @@ class QuickTask:
         if self._answered == len(self.asked):
             return None
         self._answered = len(self.asked)
-        said = "The processor computed."
-        return SimpleNamespace(setting=self.asked[-1], image="preview-0.nrrd", sentence=said, spacing_mm=4.5, seconds=0.25)
+        warning = "The processor computed."
+        return SimpleNamespace(setting=self.asked[-1], image="preview-0.nrrd", sentence=warning, spacing_mm=4.5, seconds=0.25)
 
     def image(self, answered: Any) -> Any:
         return importlib.import_module("HyperPredictRegLib.slicerbridge.volumes").from_volume_node(self.request.fixed)
@@ -190,9 +190,9 @@ def test_what_a_preview_is_of_says_when_it_was_edited(opened_panel: tuple[Any, A
         fixed, moving, fixed_mask=asked.MaskChoice(mask), moving_mask=asked.MaskChoice(drawn), initial_transform=start,
         fixed_landmarks=points[0], moving_landmarks=points[1], options={"landmarks_for": "start"},
     )  # fmt: skip
-    work, said = bridge.work_of(request), [bridge.content_of(request)]
+    work, contents = bridge.work_of(request), [bridge.content_of(request)]
     asked.mask_image(request.moving_mask, volume_files.volume_geometry(fixed), "Ball")
-    assert bridge.content_of(request) == said[0]
+    assert bridge.content_of(request) == contents[0]
 
     def push(node: Any) -> None:
         matrix = vtk.vtkMatrix4x4()
@@ -217,8 +217,8 @@ def test_what_a_preview_is_of_says_when_it_was_edited(opened_panel: tuple[Any, A
     ]
     for edit in edits:
         edit()
-        said.append(bridge.content_of(request))
-    assert len(set(said)) == len(edits) + 1 and bridge.work_of(request) == work
+        contents.append(bridge.content_of(request))
+    assert len(set(contents)) == len(edits) + 1 and bridge.work_of(request) == work
 
 
 def test_a_setting_that_cannot_be_handed_on_ends_the_preview_with_a_sentence(

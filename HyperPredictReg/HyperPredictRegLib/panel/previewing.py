@@ -130,8 +130,8 @@ class PreviewSection:
             return
         words = answered.sentence
         if answered.image:
-            said = preview_words(view.space, answered.setting, answered.spacing_mm, answered.seconds)
-            words = f"{said} {words}".rstrip()
+            shown = preview_words(view.space, answered.setting, answered.spacing_mm, answered.seconds)
+            words = f"{shown} {words}".rstrip()
         try:
             if answered.image:
                 self.volume.show(task.image(answered), preview_name(view.space, answered.setting))
