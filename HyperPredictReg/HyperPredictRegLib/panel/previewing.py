@@ -14,7 +14,7 @@ from HyperPredictRegLib.panel.parameters import request_of
 from HyperPredictRegLib.panel.running import POLL_MILLISECONDS
 from HyperPredictRegLib.presentation.panel import PanelView
 from HyperPredictRegLib.presentation.preview import preview_name, preview_words
-from HyperPredictRegLib.slicerbridge.previewing import PreviewTask, PreviewVolume, work_of
+from HyperPredictRegLib.slicerbridge.previewing import PreviewTask, PreviewVolume, content_of, work_of
 
 
 class PreviewSection:
@@ -32,7 +32,7 @@ class PreviewSection:
         self.volume: PreviewVolume | None = None
         self._parameters = parameters
         self._view = view
-        self._work = ""
+        self._work = self._content = ""
         self._asked: Any = None
         self._offered: Any = None
         self._timer = qt.QTimer()
@@ -41,7 +41,7 @@ class PreviewSection:
         ui.previewCheckBox.connect("toggled(bool)", self._toggled)
 
     def refresh(self, view: PanelView) -> None:
-        """Follow what is chosen: ask for the setting of now, or end the preview if it is of something else."""
+        """Follow what is chosen: ask for the setting of now; begin anew if what is chosen was edited; end if it is another."""
         box = self.ui.previewCheckBox
         if view.preview != self._offered:
             self._offered = view.preview
@@ -49,10 +49,10 @@ class PreviewSection:
             box.setToolTip(view.preview.tooltip)
         if self.task is None:
             return
-        if not view.preview.enabled or work_of(self._request(view)) != self._work:
-            self.stop()
-        elif view.setting != self._asked:
-            self._ask(view)
+        try:
+            self._follow(view)
+        except InputError as error:
+            self.stop(str(error))
 
     def stop(self, sentence: str = "") -> None:
         """End the worker, take the preview out of the scene and untick the box; say why, if there is something to say."""
@@ -73,17 +73,33 @@ class PreviewSection:
     def _request(self, view: PanelView) -> Any:
         return request_of(self._parameters(), replace(view, manual=False))
 
+    def _follow(self, view: PanelView) -> None:
+        if not view.preview.enabled:
+            self.stop()
+            return
+        request = self._request(view)
+        if work_of(request) != self._work:
+            self.stop()
+        elif content_of(request) != self._content:
+            self._begin(view)
+        elif view.setting != self._asked:
+            self._ask(view)
+
     def _toggled(self, on: bool) -> None:
-        self.stop()
         view = self._view()
         if not on or view is None or self._parameters() is None:
-            return
+            self.stop()
+        else:
+            self._begin(view)
+
+    def _begin(self, view: PanelView) -> None:
+        self.stop()
         self.ui.previewCheckBox.blockSignals(True)
         self.ui.previewCheckBox.setChecked(True)
         self.ui.previewCheckBox.blockSignals(False)
         try:
             request = self._request(view)
-            self._work = work_of(request)
+            self._work, self._content = work_of(request), content_of(request)
             self.task = PreviewTask(request)
             self.volume = PreviewVolume(slicer.mrmlScene, request.fixed, request.moving)
             self._ask(view)
@@ -112,7 +128,10 @@ class PreviewSection:
         answered = task.news()
         if answered is None:
             return
-        words = answered.sentence or preview_words(view.space, answered.setting, answered.spacing_mm, answered.seconds)
+        words = answered.sentence
+        if answered.image:
+            shown = preview_words(view.space, answered.setting, answered.spacing_mm, answered.seconds)
+            words = f"{shown} {words}".rstrip()
         try:
             if answered.image:
                 self.volume.show(task.image(answered), preview_name(view.space, answered.setting))

@@ -102,6 +102,16 @@ def keep_out_of_files(node: Any) -> None:
         one.SetSaveWithScene(False)
 
 
+def forget_item(scene: Any, node: Any) -> None:
+    """Remove what the subject hierarchy lists of a node, if it does; the node stays."""
+    if scene.GetNumberOfNodesByClass("vtkMRMLSubjectHierarchyNode") == 0:
+        return
+    hierarchy = _hierarchy(scene)
+    item = hierarchy.GetItemByDataNode(node)
+    if item != hierarchy.GetInvalidItemID():
+        hierarchy.RemoveItem(item, False, False)
+
+
 def drop_items_without_node(scene: Any) -> int:
     """Remove what a loaded scene's hierarchy still lists of our runs' nodes that are not saved; return how many items."""
     if scene.GetNumberOfNodesByClass("vtkMRMLSubjectHierarchyNode") == 0:

@@ -35,7 +35,7 @@ from HyperPredictRegLib.core.files import read_text, sentence_of
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, stop_if
 from HyperPredictRegLib.core.staging import abandon_all
 from HyperPredictRegLib.worker import remove_workplace
-from HyperPredictRegLib.worker.preview_files import Answered, Asked, answer, image_name, read_asked
+from HyperPredictRegLib.worker.preview_files import Answered, Asked, add_image, answer, read_asked
 
 if TYPE_CHECKING:
     from HyperPredictRegLib.results.job import Job
@@ -275,7 +275,10 @@ def _preview(path: Path, progress: Progress, cancelled: CancelCheck) -> Path:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             continue
         done = asked.number
-        answer(path.parent, _looked_at(previewer, asked, path.parent, cancelled))
+        found = _looked_at(previewer, asked, path.parent, cancelled)
+        with suppress(OSError):
+            # The next one may find room again, or a file that nobody holds.
+            answer(path.parent, found)
 
 
 def _looked_at(previewer: Previewer, asked: Asked, folder: Path, cancelled: CancelCheck) -> Answered:
@@ -288,8 +291,12 @@ def _looked_at(previewer: Previewer, asked: Asked, folder: Path, cancelled: Canc
             raise
         # Another setting may do.
         return Answered(asked.number, asked.setting, sentence=str(error))
-    sitk.WriteImage(look.image, str(folder / image_name(asked.number)))
-    return Answered(asked.number, look.setting, image_name(asked.number), "", look.spacing_mm, look.seconds)
+    try:
+        image = add_image(folder, asked.number, lambda path: sitk.WriteImage(look.image, str(path)))
+    except (OSError, RuntimeError):
+        # RuntimeError is SimpleITK's way to say the same.
+        return Answered(asked.number, look.setting, sentence="The preview could not be written: is there room on the disk?")
+    return Answered(asked.number, look.setting, image, " ".join(look.warnings), look.spacing_mm, look.seconds)
 
 
 def _page(path: Path, progress: Progress, cancelled: CancelCheck) -> Path:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 _ASKED, _ANSWERED = "asked.json", "answered.json"
+_IMAGES, _IMAGE_PART = "preview-*.nrrd", "image.part.nrrd"
+_IMAGES_KEPT = 2  # the newest, and the one that may be read just now
 _ATTEMPTS = 5
 
 
@@ -34,7 +36,7 @@ class Answered:
     ----------
     number, setting : as asked.
     image : name of the file with the deformed moving image; "" where nothing came out.
-    sentence : why nothing came out, or "".
+    sentence : why nothing came out; beside an image, what to know of it; or "".
     spacing_mm : of the coarse grid.
     seconds : that it took.
     """
@@ -69,15 +71,38 @@ def read_answered(folder: Path) -> Answered | None:
     return None if found is None else Answered(**found)
 
 
-def image_name(number: int) -> str:
-    """Return the name of an answer's image: of two in turn, so that none is written while it is read."""
-    return f"preview-{number % 2}.nrrd"
+def add_image(folder: Path, number: int, write: Callable[[Path], None]) -> str:
+    """Let the image of an answer appear whole, remove those that nobody reads any more, and return its name.
+
+    Parameters
+    ----------
+    folder : of the job.
+    number : of the answer; each has a file of its own, so that none changes while it is read.
+    write : writes the image, NRRD, to the path that it is given.
+
+    Raises
+    ------
+    OSError : it could not be written.
+    """
+    name = _IMAGES.replace("*", str(number))
+    part = folder / _IMAGE_PART
+    write(part)
+    _replace(part, folder / name)
+    for old in sorted(folder.glob(_IMAGES), key=lambda path: int(path.stem.partition("-")[2]))[:-_IMAGES_KEPT]:
+        # On Windows not while it is read: then with the next one.
+        with suppress(OSError):
+            old.unlink()
+    return name
 
 
 def _write(path: Path, record: Mapping[str, object]) -> None:
-    """Write a file that appears whole; on Windows one that is just being read cannot be replaced, so try again."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(record), encoding="utf-8")
+    _replace(part, path)
+
+
+def _replace(part: Path, path: Path) -> None:
+    """Let a file appear whole; on Windows one that is just being read cannot be replaced, so try again."""
     for attempt in range(_ATTEMPTS):
         try:
             part.replace(path)

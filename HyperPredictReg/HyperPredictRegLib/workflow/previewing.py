@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import SimpleITK as sitk
 
@@ -13,7 +14,7 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, interruptible, never, silent
 from HyperPredictRegLib.core.resources import threads
 from HyperPredictRegLib.engines import engine_infos
-from HyperPredictRegLib.engines.base import RegistrationTask
+from HyperPredictRegLib.engines.base import Registration, RegistrationTask, for_pair
 from HyperPredictRegLib.preprocessing.working_grid import on_grid
 from HyperPredictRegLib.quality.benefit import coarse_grid
 from HyperPredictRegLib.quality.measurement import nearest
@@ -35,22 +36,35 @@ class Preview:
     setting : of every parameter of the engine.
     spacing_mm : of the coarse grid that was registered on.
     seconds : that it took, without reading and aligning.
+    warnings : sentences for the user, for example that the device cannot be used.
     """
 
     image: sitk.Image
     setting: dict[str, float]
     spacing_mm: float
     seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class _Stop:
+    """What the look of now asks whether to stop; each look brings its own."""
+
+    asked: CancelCheck = never
+
+    def __call__(self) -> bool:
+        return self.asked()
 
 
 @dataclass(frozen=True)
 class Previewer:
-    """A pair that is read and aligned, ready to be looked at with any setting; make one with `of`."""
+    """A pair that is read and aligned, ready to be looked at with any setting, one at a time; make one with `of`."""
 
     plan: Plan
     prepared: Prepared
     coarse: AlignedPair
     moving: sitk.Image
+    _stop: _Stop = field(default_factory=_Stop, repr=False)
 
     @classmethod
     def of(cls, job: Job, *, progress: Progress = silent, cancelled: CancelCheck = never) -> Previewer:
@@ -85,16 +99,23 @@ class Previewer:
         started = time.perf_counter()
         plan, pair, grid = self.plan, self.coarse, self.prepared.pair.grid
         with threads(1 if plan.job.reproducible else None):
-            task = RegistrationTask(
-                pair.fixed, pair.moving, setting, plan.engine_settings, plan.job.seed, pair.fixed_mask, pair.moving_mask,
-                view=pair.view, moving_smoothed=pair.moving_smoothed, device=plan.job.device, cancelled=cancelled,
-            )  # fmt: skip
-            found = plan.engine.register(task)
+            self._stop.asked = cancelled
+            found = self._register(setting)
             whole = interruptible(lambda: pair.whole_transform(found, self.prepared.affine), cancelled)
             # One look-up in place of a chain of transforms for each voxel.
             flat = interruptible(lambda: field_transform(displacement_field(whole, pair.grid)), cancelled)
             image = resampled(self.moving, grid, flat, cancelled=cancelled)
-        return Preview(image, dict(found.setting), pair.grid.spacing[0], time.perf_counter() - started)
+        return Preview(image, dict(found.setting), pair.grid.spacing[0], time.perf_counter() - started, found.warnings)
+
+    @cached_property
+    def _register(self) -> Callable[[Mapping[str, float]], Registration]:
+        """Return what registers the coarse pair; what all settings share is worked out once."""
+        plan, pair = self.plan, self.coarse
+        task = RegistrationTask(
+            pair.fixed, pair.moving, {}, plan.engine_settings, plan.job.seed, pair.fixed_mask, pair.moving_mask,
+            view=pair.view, moving_smoothed=pair.moving_smoothed, device=plan.job.device, cancelled=self._stop,
+        )  # fmt: skip
+        return for_pair(plan.engine, task)
 
 
 def preview(job: Job, setting: Mapping[str, float], *, progress: Progress = silent, cancelled: CancelCheck = never) -> Preview:
