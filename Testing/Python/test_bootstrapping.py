@@ -12,8 +12,10 @@ import pytest
 from conftest import job_of
 from HyperPredictRegLib import workflow
 from HyperPredictRegLib.core.errors import Cancelled, InputError, RegistrationError
-from HyperPredictRegLib.core.progress import ProgressEvent
-from HyperPredictRegLib.engines import get_engine
+from HyperPredictRegLib.core.progress import ProgressEvent, never, silent
+from HyperPredictRegLib.engines import diffeo, get_engine
+from HyperPredictRegLib.engines.base import engine_used
+from HyperPredictRegLib.engines.contrast import SimilarityChoice
 from HyperPredictRegLib.predictor.bootstrap import FACTOR
 from HyperPredictRegLib.predictor.bootstrap_surface import FEWEST_FOLDED, outlook_of, surface_of, untried, what_was_measured
 from HyperPredictRegLib.predictor.coarse_pair import coarse_settings
@@ -145,7 +147,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     asked: list[dict[str, Any]] = []
 
     def made(pair: Any, foreground: Any, moving: Any, engine: Any, settings: Any, **given: Any) -> PairEvidence:
-        asked.append(given)
+        asked.append({**given, "settings": settings})
         return evidence_of(engine.info.name)
 
     monkeypatch.setattr(bootstrapping, "pair_evidence", made)
@@ -211,6 +213,46 @@ def test_where_the_rule_cannot_serve_the_fixed_setting_is_taken_and_says_why(
     assert report.choice.by == "fixed" and str(error).rstrip(".")[4:] in report.choice.sentence
     with pytest.raises(InputError, match=str(error).rstrip(".")[4:]):
         workflow.compute_prediction(job)
+
+
+def test_trials_use_what_the_engine_chooses_on_the_working_grid(
+    files: Path, fake: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+
+    def choose_mind(fixed: Any, *_: Any) -> SimilarityChoice:
+        chosen.append(fixed.GetNumberOfPixels())
+        return SimilarityChoice("mind", "It was told to.")
+
+    monkeypatch.setattr(diffeo, "choose_similarity", choose_mind)
+    # No trained predictor fits these settings.
+    job = job_of(files, Path("unused"), engine="diffeo", predictor="bundled", engine_settings={"iterations": [2]})
+    prediction = workflow.compute_prediction(job)
+    assert prediction.choice.by == "bootstrap" and [one["settings"].similarity for one in fake] == ["mind"]
+    assert fake[0]["settings"].iterations == (2,) and len(chosen) == 1
+    # What it is a prediction of is told by the settings as given.
+    plan = choosing.Plan.of(job)
+    assert prediction.engine == engine_used(plan.engine, plan.engine_settings) and plan.engine_settings.similarity == "auto"
+
+
+@pytest.mark.parametrize("error", [InputError("The foreground is too small."), RegistrationError("A trial diverged.")])
+def test_evidence_that_failed_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    tried: list[int] = []
+
+    def fails(*_: Any) -> PairEvidence:
+        tried.append(1)
+        raise error
+
+    monkeypatch.setattr(choosing, "settled_settings", lambda *_: None)
+    monkeypatch.setattr(choosing, "found_evidence", fails)
+    looked = choosing._Looked(None, None, silent, never)  # type: ignore[arg-type]
+    for _ in range(3):
+        with pytest.raises(type(error), match=str(error)):
+            _ = looked.evidence
+    assert len(tried) == 1
+    monkeypatch.setattr(choosing, "found_evidence", lambda *_: evidence_of())
+    again = choosing._Looked(None, None, silent, never)  # type: ignore[arg-type]
+    assert again.evidence is again.evidence
 
 
 def test_the_rule_can_be_cancelled_and_then_writes_nothing(files: Path, tmp_path: Path) -> None:

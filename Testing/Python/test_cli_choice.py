@@ -22,7 +22,7 @@ from HyperPredictRegLib.core.json_records import to_json
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines import engine_infos, engine_names
 from HyperPredictRegLib.engines.demons import DemonsEngine
-from HyperPredictRegLib.results.job import Criterion, Job
+from HyperPredictRegLib.results.job import Criterion, Job, check_trials
 from loop_samples import write_bundle, write_rough_pair
 from reporting_samples import make_prediction
 from typer.testing import CliRunner, Result
@@ -185,6 +185,14 @@ def test_choices_that_cannot_be_made(asked: list[Job], pair: Path, bundle: Path,
     assert isinstance(done.exception, InputError)
     assert match in str(done.exception)
     assert not asked
+
+
+def test_trials_without_a_prediction_are_refused_before_any_work(pair: Path, tmp_path: Path) -> None:
+    done = command(*words_of(pair, "register", tmp_path / "out", "--predictor", "none", "--trials"))
+    assert isinstance(done.exception, InputError) and "(trials), but the predictor is 'none'" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+    check_trials(Job("f", "m", "o", predictor="none"))
+    check_trials(Job("f", "m", "o", trials=True))
 
 
 def test_the_users_names_of_structures_win(tmp_path: Path) -> None:

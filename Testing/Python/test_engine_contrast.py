@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import SimpleITK as sitk
 from HyperPredictRegLib.core.errors import RegistrationError
 from HyperPredictRegLib.engines import contrast
 from HyperPredictRegLib.engines.agreement import agreement
-from HyperPredictRegLib.engines.base import RegistrationTask
+from HyperPredictRegLib.engines.base import RegistrationTask, settled
 from HyperPredictRegLib.engines.contrast import choose_similarity, pulled_together
+from HyperPredictRegLib.engines.demons import DemonsEngine
 from HyperPredictRegLib.engines.diffeo import DiffeoEngine, DiffeoSettings, coarse_trial
 from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
 from HyperPredictRegLib.spatial.geometry import Geometry
@@ -112,6 +114,17 @@ def test_a_contrast_that_differs_in_one_half_is_registered_by_self_similarity_an
     found = DiffeoEngine().register(task)
     assert "'mind' compares them" in found.notes[0]
     assert "(mind)" in found.levels[0].metric
+
+
+def test_what_is_chosen_on_the_working_grid_can_be_had_without_registering() -> None:
+    auto = DiffeoSettings(iterations=(10,))
+    for moving, name in ((tissue(0.7), "lncc"), (in_places(tissue(0.7)), "mind")):
+        task = RegistrationTask(image(tissue()), image(moving), {}, auto, 1)
+        assert settled(DiffeoEngine(), task) == replace(auto, similarity=name)
+    given = replace(auto, similarity="lncc")
+    assert settled(DiffeoEngine(), replace(task, settings=given)) == given
+    # An engine that chooses nothing looks at no image.
+    assert settled(DemonsEngine(), replace(task, settings=DemonsEngine.settings_type())) == DemonsEngine.settings_type()
 
 
 @pytest.mark.data

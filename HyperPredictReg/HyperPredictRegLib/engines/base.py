@@ -203,6 +203,21 @@ def for_pair(engine: Engine, task: RegistrationTask) -> Callable[[Mapping[str, f
     return (lambda setting: engine.register(replace(task, setting=setting))) if own is None else own(task)
 
 
+def settled(engine: Engine, task: RegistrationTask) -> Any:
+    """Return a task's settings with all chosen for its first pair that the engine chooses for each pair, as `register` chooses.
+
+    For registrations of the same pair on coarser grids, where details are blurred by which it would choose otherwise. An engine
+    that chooses anything has a method `settled` of this kind; of others they are the settings of the task.
+
+    Raises
+    ------
+    InputError : an image cannot be registered.
+    Cancelled : the caller asked to stop.
+    """
+    own: Callable[[RegistrationTask], Any] | None = getattr(engine, "settled", None)
+    return task.settings if own is None else own(task)
+
+
 def settings_hash(engine: Engine, settings: Any) -> str:
     """Return a short hash that changes when the engine, its version or any of its settings changes.
 

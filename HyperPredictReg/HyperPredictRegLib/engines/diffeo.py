@@ -132,15 +132,21 @@ class DiffeoEngine:
 
     def for_pair(self, task: RegistrationTask) -> Callable[[Mapping[str, float]], Registration]:
         """Return what registers a pair with any setting; see `base.for_pair`. What all settings share is kept in memory."""
-        return PairOfArrays(task, {})
+        return PairOfArrays(task, SharedLevels())
+
+    def settled(self, task: RegistrationTask) -> DiffeoSettings:
+        """Return the settings with the similarity that is chosen for the first pair; see `base.settled`."""
+        if task.settings.similarity != AUTO:
+            return task.settings
+        return _chosen(task.settings, first_images(task), Geometry.of(task.fixed), coarse_trial(task))[0]
 
 
 @dataclass
 class PairOfArrays:
-    """A pair read once for all settings; the levels of its pyramid are kept where there is a dictionary for them."""
+    """A pair read once for all settings; the levels of its pyramid are kept where there is a place for them."""
 
     task: RegistrationTask
-    _shared: dict[int, PreparedLevel] | None = None
+    _shared: SharedLevels | None = None
     _read: tuple[DiffeoSettings, tuple[MaskedArray, MaskedArray], list[ArrayChannel], tuple[str, ...]] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -173,11 +179,7 @@ class PairOfArrays:
     ) -> tuple[DiffeoSettings, tuple[MaskedArray, MaskedArray], list[ArrayChannel], tuple[str, ...]]:
         """Return settings with a similarity for the first pair, its images, the further channels, and what to say of them."""
         task = self.task
-        seen = tuple(_both(mask, task.view) for mask in (task.fixed_mask, task.moving_mask))
-        images = (
-            MaskedArray.of(task.fixed, seen[0], "fixed"),
-            MaskedArray.of(task.moving, seen[1], "moving", task.moving_smoothed),
-        )
+        images = first_images(task)
         trial = coarse_trial(task)
         settings, notes = _chosen(task.settings, images, grid, trial)
         others = [ArrayChannel.of(one, number, task.settings, grid, trial) for number, one in enumerate(task.channels, start=2)]
@@ -242,6 +244,13 @@ class MaskedArray:
         if mask is not None:
             voxels, mask = fields.within(voxels, mask)
         return MaskedArray(voxels, mask, smoothed=True)
+
+
+def first_images(task: RegistrationTask) -> tuple[MaskedArray, MaskedArray]:
+    """Return both images of a task's first pair, within masks and view; errors are those of `MaskedArray.of`."""
+    seen = tuple(_both(mask, task.view) for mask in (task.fixed_mask, task.moving_mask))
+    fixed = MaskedArray.of(task.fixed, seen[0], "fixed")
+    return fixed, MaskedArray.of(task.moving, seen[1], "moving", task.moving_smoothed)
 
 
 def coarse_trial(task: RegistrationTask) -> Trial:
@@ -348,6 +357,22 @@ class PreparedLevel:
     similarities: tuple[str, ...]
 
 
+@dataclass
+class SharedLevels:
+    """Levels that are prepared when they are first asked for, and once for all threads; what may be asked for at once waits."""
+
+    _ready: dict[int, PreparedLevel] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, number: int, prepare: Callable[[], PreparedLevel]) -> PreparedLevel:
+        """Return the level of that number; where preparing it fails or is cancelled, the next thread prepares it."""
+        # Preparing asks whether to stop and never for another level, so that whoever waits here waits for work that ends.
+        with self._lock:
+            if number not in self._ready:
+                self._ready[number] = prepare()
+            return self._ready[number]
+
+
 @dataclass(frozen=True)
 class Scheme:
     """The algorithm on arrays.
@@ -358,7 +383,7 @@ class Scheme:
     elastic_sigma, fluid_sigma : in voxels of a level, along its finest axis; in millimeters the same along the others.
     spacing : voxel edges along k, j, i in mm.
     fields : on what arrays, and where, it computes.
-    shared : levels that were prepared for another setting, by number; what is not there is added. None: nothing is shared.
+    shared : levels that were prepared for another setting; what is not there is added. None: nothing is shared.
     """
 
     settings: DiffeoSettings
@@ -366,7 +391,7 @@ class Scheme:
     fluid_sigma: float
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
     fields: Fields = NUMPY
-    shared: dict[int, PreparedLevel] | None = None
+    shared: SharedLevels | None = None
 
     def levels(self, shape: tuple[int, ...]) -> list[Level]:
         """Return the pyramid for a grid of this shape, the coarsest level first."""
@@ -431,10 +456,8 @@ class Scheme:
         started = time.perf_counter()
         settings = self.settings
         # The memory of other devices is not for keeping.
-        levels = self.shared if self.shared is not None and self.fields is NUMPY else {}
-        if level.number not in levels:
-            levels[level.number] = self._prepared(level, channels, workers)
-        ready = levels[level.number]
+        levels = self.shared if self.shared is not None and self.fields is NUMPY else SharedLevels()
+        ready = levels.of(level.number, lambda: self._prepared(level, channels, workers))
         values: list[float] = []
         reason = ""
         for value in self._iterations(level, ready, field, workers):

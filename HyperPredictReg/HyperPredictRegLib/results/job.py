@@ -211,6 +211,15 @@ def check_paths(job: Job) -> None:
         checked_path(path, channel_role(role))
 
 
+def check_trials(job: Job) -> None:
+    """Raise `InputError` if trial registrations are asked for in a job that is not to predict."""
+    if job.trials and job.predictor == "none":
+        raise InputError(
+            "Trial registrations are to choose λ (trials), but the predictor is 'none', with which nothing is tried: leave out "
+            "the trials, or leave out the predictor 'none'."
+        )
+
+
 def channel_paths(job: Job) -> dict[str, str]:
     """Return the images of a job's channels by "fixed_channel_2", "moving_channel_2" and so on: the first pair is channel 1."""
     return {

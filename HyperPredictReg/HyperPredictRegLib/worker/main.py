@@ -243,7 +243,8 @@ def _register(path: Path, progress: Progress, cancelled: CancelCheck) -> Path:
     except OtherInputsError:
         # In a scene voxels may have been edited since: nothing was done yet, and what is there now is predicted anew.
         progress(ProgressEvent("predict", 0.0, "the prediction was of other images: predicting anew"))
-        workflow.run(replace(job, prediction=None, trials=True), writers=[write_rest], progress=progress, cancelled=cancelled)
+        again = replace(job, prediction=None, trials=job.predictor != "none")
+        workflow.run(again, writers=[write_rest], progress=progress, cancelled=cancelled)
     return Path(job.out)
 
 

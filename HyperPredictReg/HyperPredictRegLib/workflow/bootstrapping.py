@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent
 from HyperPredictRegLib.engines.base import engine_used
@@ -30,8 +31,12 @@ def counts_structures(criterion: Criterion) -> bool:
     return bool(criterion.structures) or criterion.combine != "mean"
 
 
-def found_evidence(plan: Plan, prepared: Prepared, progress: Progress, cancelled: CancelCheck) -> PairEvidence:
+def found_evidence(
+    plan: Plan, prepared: Prepared, settings: Any, progress: Progress, cancelled: CancelCheck
+) -> PairEvidence:
     """Find the evidence about a pair, and tell after each trial registration how many are done.
+
+    `settings` are those of `settled_settings`, so that what is tried is what the working grid would be registered by.
 
     Takes some five seconds of one core with the default engine, whatever the size of the images, and less of two.
 
@@ -54,7 +59,7 @@ def found_evidence(plan: Plan, prepared: Prepared, progress: Progress, cancelled
         nearest(inputs.fixed.foreground, pair.grid),
         nearest(inputs.moving.foreground, pair.grid, through),
         plan.engine,
-        plan.engine_settings,
+        settings,
         seed=plan.job.seed,
         progress=told,
         cancelled=cancelled,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.core.formatting import capitalized
@@ -19,11 +18,13 @@ from HyperPredictRegLib.predictor.evidence import PairEvidence, as_features
 from HyperPredictRegLib.results.prediction import Choice, Prediction
 from HyperPredictRegLib.workflow.bootstrapping import STRUCTURES_IDLE, counts_structures, found_evidence, predicted_by_bootstrap
 from HyperPredictRegLib.workflow.planning import Plan, bundle_folders, fitting_card, load_predictor, structure_names
-from HyperPredictRegLib.workflow.preparing import Prepared
+from HyperPredictRegLib.workflow.preparing import Prepared, settled_settings
 from HyperPredictRegLib.workflow.reusing import chosen_by
 
 if TYPE_CHECKING:
     from HyperPredictRegLib.predictor.features import PairFeatures
+
+_T = TypeVar("_T")
 
 NOT_AS_ALIGNED = "nothing can be predicted for this pair as it is aligned"
 """Why no prediction is used for a pair whose alignment is refused."""
@@ -95,10 +96,36 @@ class _Looked:
     prepared: Prepared
     progress: Progress
     cancelled: CancelCheck
+    _found: dict[str, Any] = field(default_factory=dict)
 
-    @cached_property
+    def _once(self, name: str, find: Callable[[], _T]) -> _T:
+        """Return what is found, or raise what kept it from being found; it is looked for once."""
+        if name not in self._found:
+            try:
+                self._found[name] = find()
+            except (InputError, RegistrationError) as error:
+                self._found[name] = error
+        found = self._found[name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    @property
+    def settings(self) -> Any:
+        """Return the engine's settings for coarser grids; errors are those of `settled_settings`."""
+        return self._once("settings", lambda: settled_settings(self.plan, self.prepared, self.cancelled))
+
+    @property
     def features(self) -> PairFeatures:
-        """Return its features; errors are those of `pair_features`."""
+        """Return its features; errors are those of `pair_features` and `settled_settings`."""
+        return self._once("features", self._features)
+
+    @property
+    def evidence(self) -> PairEvidence:
+        """Return the evidence about it; errors are those of `found_evidence` and `settled_settings`."""
+        return self._once("evidence", self._evidence)
+
+    def _features(self) -> PairFeatures:
         # Imported late: features need nothing that Slicer lacks, but whoever gives λ needs none of them.
         from HyperPredictRegLib.predictor.features import pair_features
 
@@ -106,14 +133,12 @@ class _Looked:
         self.progress(ProgressEvent("predict", 0.0, "describing the pair"))
         drawn = None if prepared.pull is None else prepared.pull.through
         return pair_features(
-            prepared.inputs, prepared.pair, prepared.affine, plan.engine, plan.engine_settings,
+            prepared.inputs, prepared.pair, prepared.affine, plan.engine, self.settings,
             seed=plan.job.seed, drawn=drawn, cancelled=self.cancelled,
         )  # fmt: skip
 
-    @cached_property
-    def evidence(self) -> PairEvidence:
-        """Return the evidence about it; errors are those of `found_evidence`."""
-        return found_evidence(self.plan, self.prepared, self.progress, self.cancelled)
+    def _evidence(self) -> PairEvidence:
+        return found_evidence(self.plan, self.prepared, self.settings, self.progress, self.cancelled)
 
 
 def _trained(plan: Plan, prepared: Prepared, looked: _Looked) -> tuple[Prediction | None, Card | None, str]:

@@ -8,7 +8,7 @@ from functools import partial
 
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, interruptible
 from HyperPredictRegLib.core.search_space import Setting
-from HyperPredictRegLib.engines.base import Registration, RegistrationTask
+from HyperPredictRegLib.engines.base import Registration
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.quality.metrics import folding_percent, jacobian_determinant, sd_log_jacobian
 from HyperPredictRegLib.results.prediction import Choice, Prediction
@@ -16,7 +16,7 @@ from HyperPredictRegLib.results.report import LandmarkPull, Trial
 from HyperPredictRegLib.selection import corrected, within_limit
 from HyperPredictRegLib.spatial.transforms import displacement_field
 from HyperPredictRegLib.workflow.planning import Plan
-from HyperPredictRegLib.workflow.preparing import Prepared
+from HyperPredictRegLib.workflow.preparing import Prepared, task_of
 
 
 @dataclass(frozen=True)
@@ -58,23 +58,7 @@ def _tried(
     """Register once, and measure folding as it is for the report: on the working grid, of the whole transform."""
     started = time.perf_counter()
     pair = prepared.pair
-    found = plan.engine.register(
-        RegistrationTask(
-            fixed=pair.fixed,
-            moving=pair.moving,
-            setting=setting,
-            settings=plan.engine_settings,
-            seed=plan.job.seed,
-            fixed_mask=pair.fixed_mask,
-            moving_mask=pair.moving_mask,
-            channels=pair.channels,
-            view=pair.view,
-            moving_smoothed=pair.moving_smoothed,
-            device=plan.job.device,
-            progress=progress,
-            cancelled=cancelled,
-        )
-    )
+    found = plan.engine.register(task_of(plan, prepared, setting, progress, cancelled))
     pull, drawing = None, prepared.pull
     if drawing is not None:
         found, pull = interruptible(partial(drawing.after, found, pair.grid), cancelled)

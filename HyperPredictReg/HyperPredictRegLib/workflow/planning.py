@@ -22,7 +22,7 @@ from HyperPredictRegLib.predictor.card import Card, all_bundled, read_card
 from HyperPredictRegLib.preprocessing.image_set import Inputs, input_paths
 from HyperPredictRegLib.preprocessing.working_grid import PRESETS
 from HyperPredictRegLib.results.exchange import prediction_file
-from HyperPredictRegLib.results.job import DEVICES, Job, check_landmarks, check_paths
+from HyperPredictRegLib.results.job import DEVICES, Job, check_landmarks, check_paths, check_trials
 from HyperPredictRegLib.results.prediction import Prediction
 from HyperPredictRegLib.workflow.reusing import reusable_prediction
 
@@ -69,6 +69,7 @@ class Plan:
         """
         check_paths(job)
         _check_numbers(job)
+        check_trials(job)
         check_landmarks(job.landmarks_for, job.fixed_landmarks, job.moving_landmarks, job.initial_transform)
         engine = get_engine(job.engine, job.engine_settings)
         engine.info.search_space.complete(job.setting, engine.info.name)

@@ -13,9 +13,10 @@ import SimpleITK as sitk
 from HyperPredictRegLib.alignment import align, stability
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.json_records import to_plain
-from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, interruptible, stop_if
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, interruptible, never, silent, stop_if
 from HyperPredictRegLib.core.resources import CHANNEL_BYTES_PER_VOXEL
-from HyperPredictRegLib.core.search_space import SearchSpace
+from HyperPredictRegLib.core.search_space import SearchSpace, Setting
+from HyperPredictRegLib.engines.base import RegistrationTask, settled
 from HyperPredictRegLib.preprocessing.image_set import Inputs, check_memory, read_inputs
 from HyperPredictRegLib.preprocessing.intensity import points_of
 from HyperPredictRegLib.preprocessing.working_grid import MARGIN_VOXELS, working_spacing
@@ -94,6 +95,36 @@ def prepare(plan: Plan, clock: Clock, progress: Progress, cancelled: CancelCheck
             lambda: AlignedPair.of(inputs, affine, plan.job.preset, plan.engine.info.extra_bytes, drawn), cancelled
         )
     return Prepared(inputs, alignment, affine, pair, plan.engine.search_space(pair.grid, plan.engine_settings), pull)
+
+
+def task_of(
+    plan: Plan, prepared: Prepared, setting: Setting, progress: Progress = silent, cancelled: CancelCheck = never
+) -> RegistrationTask:
+    """Return what the engine is asked to do on the working grid with a setting."""
+    pair = prepared.pair
+    return RegistrationTask(
+        fixed=pair.fixed,
+        moving=pair.moving,
+        setting=setting,
+        settings=plan.engine_settings,
+        seed=plan.job.seed,
+        fixed_mask=pair.fixed_mask,
+        moving_mask=pair.moving_mask,
+        channels=pair.channels,
+        view=pair.view,
+        moving_smoothed=pair.moving_smoothed,
+        device=plan.job.device,
+        progress=progress,
+        cancelled=cancelled,
+    )
+
+
+def settled_settings(plan: Plan, prepared: Prepared, cancelled: CancelCheck = never) -> Any:
+    """Return the engine's settings for registering the pair on coarser grids as on its own one; see `engines.base.settled`.
+
+    What names a prediction, a report or a bundle goes by the settings as they were given.
+    """
+    return settled(plan.engine, task_of(plan, prepared, {}, cancelled=cancelled))
 
 
 def _check_grid(plan: Plan, inputs: Inputs) -> None:
