@@ -143,7 +143,7 @@ def content_of(request: Request) -> str:
     Of voxels, and of what no more can be said of, only when they were last changed.
     """
     nodes = _nodes(request)
-    changed = {role: _changed(nodes[role]) for role in ("fixed", "moving") if role in nodes}
+    changed: dict[str, list[Any]] = {role: _changed(nodes[role]) for role in ("fixed", "moving") if role in nodes}
     for role in ("fixed_mask", "moving_mask"):
         if (node := nodes.get(role)) is not None:
             above = node.GetParentTransformNode()

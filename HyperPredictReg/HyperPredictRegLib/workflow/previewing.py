@@ -23,7 +23,7 @@ from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.slabs import resampled
 from HyperPredictRegLib.spatial.transforms import displacement_field, field_transform
 from HyperPredictRegLib.workflow.planning import Plan, working
-from HyperPredictRegLib.workflow.preparing import Clock, Prepared, prepare
+from HyperPredictRegLib.workflow.preparing import Clock, Prepared, prepare, settled_settings
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,10 @@ class Previewer:
     def _register(self) -> Callable[[Mapping[str, float]], Registration]:
         """Return what registers the coarse pair; what all settings share is worked out once."""
         plan, pair = self.plan, self.coarse
+        # What the engine chooses on the working grid: on the coarse one it might choose otherwise.
+        settings = settled_settings(plan, self.prepared, self._stop)
         task = RegistrationTask(
-            pair.fixed, pair.moving, {}, plan.engine_settings, plan.job.seed, pair.fixed_mask, pair.moving_mask,
+            pair.fixed, pair.moving, {}, settings, plan.job.seed, pair.fixed_mask, pair.moving_mask,
             view=pair.view, moving_smoothed=pair.moving_smoothed, device=plan.job.device, cancelled=self._stop,
         )  # fmt: skip
         return for_pair(plan.engine, task)
