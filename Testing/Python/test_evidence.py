@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
-from HyperPredictRegLib.core.errors import Cancelled, InputError, RegistrationError
+from HyperPredictRegLib.core.errors import Cancelled, InputError
 from HyperPredictRegLib.core.resources import threads
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines import diffeo, get_engine
@@ -19,7 +18,6 @@ from HyperPredictRegLib.predictor.bootstrap import bootstrap_choice, bootstrap_c
 from HyperPredictRegLib.predictor.coarse_pair import ALONG, MOST_VOXELS, CoarsePair, coarse_settings
 from HyperPredictRegLib.predictor.evidence import LENGTHS, TRUTHS, PairEvidence, as_features, pair_evidence
 from HyperPredictRegLib.predictor.known_truth import mirrored, with_known_truth
-from HyperPredictRegLib.predictor.trials import together
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import displacement_field, field_transform
 from scipy import ndimage
@@ -197,23 +195,6 @@ def test_trials_share_a_pair_and_threads_change_nothing(monkeypatch: pytest.Monk
     assert as_features(two) == as_features(tried(1)) == as_features(right)
     assert [event.fraction for event in told[:40]] == sorted(event.fraction for event in told[:40]) and told[39].fraction == 1
     assert told[0].message == "trial registration 1 of 32" and told[39].message == "trial registration 32 of 32"
-
-
-def test_what_runs_together_comes_in_order_and_stops_at_the_first_error() -> None:
-    done: list[int] = []
-    calls = [partial(pow, n, 2) for n in range(40)]
-    assert together(calls, 4, lambda: done.append(1)) == [n * n for n in range(40)] and len(done) == 40
-    begun: list[int] = []
-
-    def fail(number: int) -> int:
-        begun.append(number)
-        raise RegistrationError("It diverged.")
-
-    with pytest.raises(RegistrationError, match="diverged"):
-        together([partial(fail, n) for n in range(50)], 2, lambda: None)
-    assert len(begun) < 50
-    with pytest.raises(Cancelled):
-        together(calls, 2, lambda: None, lambda: True)
 
 
 def test_settings_are_tried_in_every_parameter() -> None:

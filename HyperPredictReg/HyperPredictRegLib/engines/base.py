@@ -40,7 +40,6 @@ class EngineInfo:
     masks : whether voxels outside of a mask are ignored.
     channels : whether several pairs of images, such as T1 and T2, may be registered together.
     deterministic : whether any number of threads gives the same result bit for bit; with one thread every engine does.
-    concurrent : whether several registrations may run at a time in threads of one process, with the results of one at a time.
     devices : on which it can compute, the default first: "cpu", "cuda".
     kind : "built-in", "program" (one that the user installs) or "network" (weights that the user provides).
     packages : Python packages that it needs beside those of this library, with the remedy where one is missing.
@@ -63,7 +62,6 @@ class EngineInfo:
     masks: bool = True
     channels: bool = False
     deterministic: bool = False
-    concurrent: bool = False
     devices: tuple[str, ...] = ("cpu",)
     kind: str = "built-in"
     packages: Mapping[str, str] | None = None

@@ -112,7 +112,6 @@ class DiffeoEngine:
         ),
         channels=True,
         deterministic=True,
-        concurrent=True,
         devices=("cpu", "cuda"),
         seconds_per_million_voxels=10.0,
         preview_voxels=70_000,

@@ -11,7 +11,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,11 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
-from HyperPredictRegLib.core.progress import CancelCheck, Progress, never, silent
+from HyperPredictRegLib.core.progress import CancelCheck, Progress, never, silent, stop_if
 from HyperPredictRegLib.engines.base import Engine
 from HyperPredictRegLib.predictor.coarse_pair import ALONG, CROSSED, CoarsePair, coarse_fields, coarse_settings
 from HyperPredictRegLib.predictor.known_truth import KnownTruth, with_known_truth
-from HyperPredictRegLib.predictor.trials import Steps, thread_count, together
+from HyperPredictRegLib.predictor.trials import Steps
 from HyperPredictRegLib.quality.benefit import Evidence, Undeformed
 from HyperPredictRegLib.quality.likeness import likeness
 from HyperPredictRegLib.quality.metrics import folding_percent, inverse_consistency, jacobian_determinant, sd_log_jacobian
@@ -115,8 +114,11 @@ def pair_evidence(
     truths = [with_known_truth(coarse, there[row]) for row in TRUTHS]
     tried = [_errors(truth, fields(truth.pair)) for truth in truths]
     start = Undeformed.of(coarse.fixed, coarse.moving, coarse.foreground, coarse.moving_foreground)
-    judge = [partial(start.evidence, field_transform(field)) for field in there]
-    found = together(judge, thread_count(), steps.step, cancelled)
+    found = []
+    for field in there:
+        stop_if(cancelled)
+        found.append(start.evidence(field_transform(field)))
+        steps.step()
     curves = {**_bootstrap_curves(tried), **_agreement_curves(found), **_field_curves(coarse, there, back)}
     numbers = {**_pair_numbers(coarse, pair, found[0]), **_truth_numbers(truths)}
     return PairEvidence(values, curves, numbers, _remarks(coarse, numbers))
