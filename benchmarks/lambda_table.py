@@ -150,7 +150,7 @@ def table(path: Path, like: Path | None) -> None:
         first = next(iter(by_weight.values()))
         affine = np.mean([float(row["dice_affine"]) for row in first])
         print(f"\n{path.stem}: {len(first)} {title}; mean Dice after the affine step {affine:.4f}")
-        print("  weight   Dice 1 mm   Dice 2 mm   fold fg %   fold grid %   over 0.5 %   SD log J   CPU s")
+        print("  weight   Dice own    Dice grid   fold fg %   fold grid %   over 0.5 %   SD log J   CPU s")
         for weight, runs in sorted(by_weight.items()):
             mean = {name: np.mean([float(row[name]) for row in runs]) for name in COLUMNS[3:]}
             over = sum(float(row["foreground"]) > 0.5 for row in runs)
