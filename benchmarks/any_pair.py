@@ -25,7 +25,7 @@ from helpfulness_cases import SEED, Made
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.engines import get_engine
-from HyperPredictRegLib.engines.base import RegistrationTask, settings_hash
+from HyperPredictRegLib.engines.base import RegistrationTask, settings_hash, settled
 from HyperPredictRegLib.predictor.evidence import PairEvidence, as_features, pair_evidence
 from HyperPredictRegLib.predictor.features import pair_features
 from HyperPredictRegLib.quality.benefit import coarse_grid
@@ -84,8 +84,9 @@ def measured(one: AnyCase, cache: Path, *, evidence: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if evidence:
         started = time.process_time()
+        chosen = settled(ENGINE, task_of(pair, {}))
         about = pair_evidence(
-            pair, foreground, nearest(made.inputs.moving.foreground, pair.grid, made.start), ENGINE, SETTINGS, seed=SEED
+            pair, foreground, nearest(made.inputs.moving.foreground, pair.grid, made.start), ENGINE, chosen, seed=SEED
         )
         seconds = time.process_time() - started
         blind = replace(
@@ -96,7 +97,7 @@ def measured(one: AnyCase, cache: Path, *, evidence: bool) -> dict[str, Any]:
             "curves": {name: curve.tolist() for name, curve in about.curves.items()},
             "numbers": about.numbers,
             "remarks": about.remarks,
-            "features": pair_features(blind, pair, made.start, ENGINE, SETTINGS, seed=SEED).pair,
+            "features": pair_features(blind, pair, made.start, ENGINE, chosen, seed=SEED).pair,
             "start": {
                 "misfit_voxels": misfit_voxels(case, made, cache), "label_overlap": label_overlap(made), "cpu_seconds": seconds
             },
@@ -115,13 +116,17 @@ def measured(one: AnyCase, cache: Path, *, evidence: bool) -> dict[str, Any]:
     return found
 
 
-def registered(truth: Truth, pair: AlignedPair, foreground: sitk.Image, setting: dict[str, float]) -> dict[str, float]:
-    """Register at one setting; return its row."""
-    task = RegistrationTask(
+def task_of(pair: AlignedPair, setting: dict[str, float]) -> RegistrationTask:
+    """Return the registration of a pair at a setting."""
+    return RegistrationTask(
         pair.fixed, pair.moving, setting, SETTINGS, SEED, view=pair.view, moving_smoothed=pair.moving_smoothed
     )
+
+
+def registered(truth: Truth, pair: AlignedPair, foreground: sitk.Image, setting: dict[str, float]) -> dict[str, float]:
+    """Register at one setting; return its row."""
     started = time.process_time()
-    result = ENGINE.register(task)
+    result = ENGINE.register(task_of(pair, setting))
     seconds = time.process_time() - started
     jacobian = jacobian_determinant(displacement_field(result.transform, pair.grid))
     folding = folding_percent(jacobian, foreground)

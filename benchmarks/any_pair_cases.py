@@ -33,52 +33,61 @@ MOST_VOXELS = 120_000
 
 DOMAINS = {  # folder of `helpfulness_cases.PATTERNS`; tuning; test: fixed, moving, what is done
     "brain": (
-        "brain", "1000 1001, 1002 1006, 1007 1000, 1006 1001 turned 20", "1008 1011, 1012 1015, 1017 1009, 1036 1013 shifted 12"
+        "brain", "1000 1001, 1002 1006, 1007 1000, 1006 1001 turned 20",
+        "1008 1011, 1012 1015, 1017 1009, 1009 1010, 1013 1014, 1015 1036, 1036 1013 shifted 12",
     ),
     "brain, other contrast": (
         "brain", "1001 1002 inverted, 1006 1007 folded, 1000 1002 tissues exchanged",
-        "1010 1014 inverted, 1013 1008 folded, 1009 1012 tissues exchanged, 1015 1036 hat",
+        "1010 1014 inverted, 1013 1008 folded, 1009 1012 tissues exchanged, 1011 1017 inverted, 1012 1008 folded, "
+        "1014 1036 tissues exchanged, 1015 1036 hat",
     ),
     "heart": (
         "heart", "p001_ed p001_es, p004_ed p004_es, p003_ed p012_ed, p006_es p015_ed, p008_ed p008_es shifted 10",
-        "p026_ed p026_es, p027_ed p027_es, p031_ed p031_es, p033_ed p045_ed, p028_es p038_ed turned 25",
+        "p026_ed p026_es, p027_ed p027_es, p031_ed p031_es, p033_ed p045_ed, p041_ed p041_es, p029_ed p029_es, p036_ed p047_ed, "
+        "p028_es p038_ed turned 25",
     ),
     "atrium": (
-        "atrium", "la01 la06, la03 la08, la08 la01, la06 la03 shifted 20", "la11 la13, la16 la18, la18 la11, la13 la16 turned 30"
+        "atrium", "la01 la06, la03 la08, la08 la01, la06 la03 shifted 20",
+        "la11 la13, la16 la18, la18 la11, la13 la18, la16 la11, la13 la16 turned 30"
     ),
     "hippocampus": (
-        "hippocampus", "001 004, 008 014, 020 024, 033 036 turned 30", "193 210, 244 252, 294 301, 332 338 shifted 20"
+        "hippocampus", "001 004, 008 014, 020 024, 033 036 turned 30",
+        "193 210, 244 252, 294 301, 349 356, 210 252, 301 338, 332 338 shifted 20"
     ),
     "mouse brain": (
         "mouse", "14_UT 18_TT, 15_WT 11_UT, 20_TT 16_UT, 21_TT 22_TT shifted 10",
-        "01_WT 05_UT, 04_WT 07_WT, 06_WT 10_UT, 03_UT 09_UT turned 15",
+        "01_WT 05_UT, 04_WT 07_WT, 06_WT 10_UT, 05_UT 09_UT, 10_UT 03_UT, 07_WT 01_WT, 03_UT 09_UT turned 15",
     ),
     "fetal brain": (
         "fetal", "ga21_notop ga24_notop, ga23_notop ga25_op, ga25_notop ga26_op, ga22_notop ga25_op shifted 15",
-        "ga27_op ga30_op, ga29_op ga32_op, ga31_op ga34_op, ga28_op ga33_op turned 30",
+        "ga27_op ga30_op, ga29_op ga32_op, ga31_op ga34_op, ga27_op ga29_op, ga33_op ga31_op, ga34_op ga28_op, "
+        "ga28_op ga33_op turned 30",
     ),
     "mouse skull": (
         "skull", "AKR_J SJL_J, FVB_NJ MRL_MPJ, SJL_J FVB_NJ, MRL_MPJ AKR_J turned 20",
-        "129S1_SVLMJ BALB_CJ, C3H_HEJ CBA_J, BALB_CBYJ 129X1_SVJ, CBA_CAJ BALB_CJ shifted 12",
+        "129S1_SVLMJ BALB_CJ, C3H_HEJ CBA_J, BALB_CBYJ 129X1_SVJ, C3H_HEOUJ CBA_CAJ, 129X1_SVJ C3H_HEJ, "
+        "CBA_CAJ BALB_CJ shifted 12",
     ),
     "MS follow-up": (
         "ms", "p01_v1_t1 p01_v2_t1 warp 3, p01_v1_flair p01_v2_flair warp 2, p01_v1_t1 p01_v2_flair warp 3, "
         "p01_v2_t1 p01_v2_t1 warp 0.5",
         "p12_v1_t1 p12_v2_t1 warp 3, p12_v1_flair p12_v2_flair warp 2, p12_v1_t1 p12_v2_flair warp 3, "
-        "p12_v2_t1 p12_v2_t1 warp 0.5",
+        "p12_v1_flair p12_v2_flair warp 1, p12_v1_t1 p12_v2_t1 warp 2, p12_v2_t1 p12_v2_t1 warp 0.5",
     ),
     "CT": (
         "ct", "ct-single/chest ct-single/chest warp 4, ct-single/chest ct-single/chest warp 8, "
         "ct-single/head_average ct-single/head_average warp 6",
-        "trunk-ct/trunk trunk-ct/trunk warp 4, trunk-ct/trunk trunk-ct/trunk warp 8, trunk-ct/trunk trunk-ct/trunk warp 1",
+        "trunk-ct/trunk trunk-ct/trunk warp 4, trunk-ct/trunk trunk-ct/trunk warp 8, "
+        "trunk-ct/trunk_upper trunk-ct/trunk_upper warp 3, trunk-ct/trunk trunk-ct/trunk warp 2, "
+        "trunk-ct/trunk trunk-ct/trunk warp 1",
     ),
     "average heads": (
         "heads", "t1 t1 warp 4, t1 t2 warp 4, t2 t1 warp 6, t1 t1 warp 0.3",
-        "pd pd warp 4, pd epi warp 4, epi pd warp 6, epi epi warp 1",
+        "pd pd warp 4, pd epi warp 4, epi pd warp 6, pd epi warp 2, epi pd warp 3, epi epi warp 1",
     ),
     "prostate MR-US": (
         "prostate", "c00_mr c00_us, c06_mr c06_us, c04_mr c08_mr, c02_mr c02_us turned 40",
-        "c14_mr c14_us, c20_mr c20_us, c16_mr c22_mr, c18_mr c18_us shifted 20",
+        "c14_mr c14_us, c20_mr c20_us, c16_mr c22_mr, c24_mr c24_us, c26_mr c26_us, c18_mr c18_us shifted 20",
     ),
 }  # fmt: skip
 

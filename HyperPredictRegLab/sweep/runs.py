@@ -16,7 +16,7 @@ from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.alignment.frame import check_seed
 from HyperPredictRegLib.core.errors import HyperPredictRegError, InputError
 from HyperPredictRegLib.engines import engine_settings, get_engine
-from HyperPredictRegLib.engines.base import Registration, RegistrationTask, for_pair, settings_hash
+from HyperPredictRegLib.engines.base import Engine, Registration, RegistrationTask, for_pair, settings_hash, settled
 from HyperPredictRegLib.predictor.card import read_record
 from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
 from HyperPredictRegLib.predictor.evidence import as_features, pair_evidence
@@ -125,13 +125,8 @@ def run_rows(prepared: PreparedPair, settings: SweepSettings, values: Sequence[M
         step (``affine_error_mm_...``), and how far that is from the best affine transform (``global_misfit_mm``); with all, the
         edge of the working grid's voxels, ``spacing_mm``.
     """
-    engine = get_engine(settings.engine, settings.engine_settings)
-    chosen = engine_settings(engine, settings.engine_settings)
-    pair, rows = prepared.pair, []
-    task = RegistrationTask(
-        pair.fixed, pair.moving, {}, chosen, settings.seed, view=pair.view, moving_smoothed=pair.moving_smoothed
-    )
-    register = for_pair(engine, task)
+    engine, rows = get_engine(settings.engine, settings.engine_settings), []
+    register = for_pair(engine, _task(prepared, engine, settings))
     for value in values:
         row: Row = dict(value) | prepared.columns
         started = time.perf_counter()
@@ -143,6 +138,14 @@ def run_rows(prepared: PreparedPair, settings: SweepSettings, values: Sequence[M
         seconds = time.perf_counter() - started
         rows.append(row | prepared.measured(found) | {"seconds": seconds, "error": ""})
     return rows
+
+
+def _task(prepared: PreparedPair, engine: Engine, settings: SweepSettings) -> RegistrationTask:
+    """Return the registration of a prepared pair, its setting still to be given."""
+    pair, chosen = prepared.pair, engine_settings(engine, settings.engine_settings)
+    return RegistrationTask(
+        pair.fixed, pair.moving, {}, chosen, settings.seed, view=pair.view, moving_smoothed=pair.moving_smoothed
+    )
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,6 @@ class PreparedPair:
             **{f"hd95_{label}": value for label, value in hd95.items()},
         }
 
-
     def _errors(self, transform: sitk.Transform) -> Row:
         if self.truth is None:
             return {}
@@ -242,29 +244,22 @@ def feature_rows(prepared: PreparedPair, settings: SweepSettings) -> list[Row]:
     engine = get_engine(settings.engine, settings.engine_settings)
     common: Row = {"features_version": FEATURES_VERSION, "error": "", "label": 0}
     try:
-        found = pair_features(
-            prepared.inputs,
-            prepared.pair,
-            prepared.alignment,
-            engine,
-            engine_settings(engine, settings.engine_settings),
-            seed=settings.seed,
-        )
+        # As in a job: what the engine chooses for the pair it chooses on the working grid.
+        chosen = settled(engine, _task(prepared, engine, settings))
+        found = pair_features(prepared.inputs, prepared.pair, prepared.alignment, engine, chosen, seed=settings.seed)
     except HyperPredictRegError as error:
         return [common | {"error": str(error)}]
-    rows = [common | {f"pair_{name}": value for name, value in found.pair.items()} | _evidence_columns(prepared, settings)]
+    evidence = _evidence_columns(prepared, engine, chosen, settings) if settings.evidence else {}
+    rows = [common | {f"pair_{name}": value for name, value in found.pair.items()} | evidence]
     return rows + [
         common | {"label": label} | {f"token_{name}": value for name, value in token.items()}
         for label, token in found.tokens.items()
     ]
 
 
-def _evidence_columns(prepared: PreparedPair, settings: SweepSettings) -> Row:
-    """Return the evidence about a pair as ``evidence_<name>``, where it is asked for, or why there is none."""
-    if not settings.evidence:
-        return {}
-    engine, pair = get_engine(settings.engine), prepared.pair
-    chosen = engine_settings(engine, settings.engine_settings)
+def _evidence_columns(prepared: PreparedPair, engine: Engine, chosen: Any, settings: SweepSettings) -> Row:
+    """Return the evidence about a pair as ``evidence_<name>``, or why there is none; `chosen` are the engine's settings."""
+    pair = prepared.pair
     moving = nearest(prepared.inputs.moving.foreground, pair.grid, prepared.alignment)
     common: Row = {"evidence_version": EVIDENCE_VERSION, "evidence_error": ""}
     try:

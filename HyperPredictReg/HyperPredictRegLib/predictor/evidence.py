@@ -1,8 +1,8 @@
 """Evidence about one pair that needs no labels and no training: what the engine itself makes of it, coarsely, at a few settings.
 
 Four kinds, which share their registrations: a parametric bootstrap (`known_truth`), agreement in blocks that were held out
-(`quality.benefit`), consistency there and back and between neighboring settings, and folding. None assumes a kind of anatomy.
-`docs/evidence.md` tells how far each leads when it is judged alone.
+(`quality.benefit`), consistency between neighboring settings and, at one of them, there and back, and folding. None assumes a
+kind of anatomy. `docs/evidence.md` tells how far each leads when it is judged alone.
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ from HyperPredictRegLib.quality.likeness import likeness
 from HyperPredictRegLib.quality.metrics import folding_percent, inverse_consistency, jacobian_determinant, sd_log_jacobian
 from HyperPredictRegLib.spatial.transforms import field_transform
 
-VERSION = "1"
+VERSION = "2"
 """Changes with the meaning of any number here; apart from that of `features`, so that older bundles stay valid."""
 
 TRUTHS = (0, 2)
 """Which of `ALONG` the truths of the bootstrap are made with: two, because its pick leans toward the setting of its truth."""
 
+RETURNED = 2
+"""Which of `ALONG` is also registered back, with the images exchanged: how far there and back misses chooses no setting."""
+
 LENGTHS = (
     "bootstrap_error", "bootstrap_error_95", "bootstrap_edge_error", "bootstrap_error_weak", "bootstrap_error_strong",
-    "inverse_error", "neighbor_distance", "displacement",
+    "neighbor_distance", "displacement",
 )  # fmt: skip
 """Curves in mm."""
 
@@ -60,12 +63,13 @@ class PairEvidence:
     values : the settings that were tried, shape (n, h); see `coarse_settings`.
     curves : one number per setting, shape (n,), by name. In mm: `bootstrap_error` (median over the foreground; mean of the two
         truths, which are `bootstrap_error_weak` and `_strong`), `bootstrap_error_95`, `bootstrap_edge_error` (across edges),
-        `inverse_error` (there and back), `neighbor_distance`, `displacement` (median length). `held_out` is the normalized
-        mutual information with blocks held out less that of the affine step, `held_out_share` the share of the blocks whose
-        edges agree better, `information` the gain without holding out, `correlation` the squared correlation in small windows,
-        `foreground_overlap` Dice of the foregrounds; `folding` percent of the foreground, `sd_log_jacobian`.
+        `neighbor_distance`, `displacement` (median length). `held_out` is the normalized mutual information with blocks held
+        out less that of the affine step, `held_out_share` the share of the blocks whose edges agree better, `information` the
+        gain without holding out, `correlation` the squared correlation in small windows, `foreground_overlap` Dice of the
+        foregrounds; `folding` percent of the foreground, `sd_log_jacobian`.
     numbers : by name. In mm: `bootstrap_nothing` (error of doing nothing, mean of the truths; `_weak`, `_strong`, `_edge`),
-        `spacing_mm` (of the coarse grid). `correlation`, `information`, `explained`, `foreground_overlap` are of the affine step.
+        `inverse_error` (there and back at the setting `RETURNED`), `spacing_mm` (of the coarse grid). `correlation`,
+        `information`, `explained`, `foreground_overlap` are of the affine step.
     remarks : sentences for the user.
     """
 
@@ -104,13 +108,13 @@ def pair_evidence(
     coarse = CoarsePair.of(pair, foreground, moving_foreground)
     values = coarse_settings(engine.search_space(coarse.grid, settings))
 
-    # There, back and of each truth; then the fields there are judged.
-    steps = Steps((2 + len(TRUTHS)) * len(values), len(values), progress)
+    # There and of each truth, and back once; then the fields there are judged.
+    steps = Steps((1 + len(TRUTHS)) * len(values) + 1, len(values), progress)
 
-    def fields(of: CoarsePair) -> list[sitk.Image]:
-        return coarse_fields(of, engine, settings, values, seed=seed, done=steps.step, cancelled=cancelled)
+    def fields(of: CoarsePair, at: np.ndarray = values) -> list[sitk.Image]:
+        return coarse_fields(of, engine, settings, at, seed=seed, done=steps.step, cancelled=cancelled)
 
-    there, back = fields(coarse), fields(coarse.turned_round())
+    there, back = fields(coarse), fields(coarse.turned_round(), values[[RETURNED]])[0]
     truths = [with_known_truth(coarse, there[row]) for row in TRUTHS]
     tried = [_errors(truth, fields(truth.pair)) for truth in truths]
     start = Undeformed.of(coarse.fixed, coarse.moving, coarse.foreground, coarse.moving_foreground)
@@ -119,8 +123,9 @@ def pair_evidence(
         stop_if(cancelled)
         found.append(start.evidence(field_transform(field)))
         steps.step()
-    curves = {**_bootstrap_curves(tried), **_agreement_curves(found), **_field_curves(coarse, there, back)}
-    numbers = {**_pair_numbers(coarse, pair, found[0]), **_truth_numbers(truths)}
+    curves = {**_bootstrap_curves(tried), **_agreement_curves(found), **_field_curves(coarse, there)}
+    returned = inverse_consistency(field_transform(there[RETURNED]), field_transform(back), coarse.foreground).mean
+    numbers = {**_pair_numbers(coarse, pair, found[0]), **_truth_numbers(truths), "inverse_error": returned}
     return PairEvidence(values, curves, numbers, _remarks(coarse, numbers))
 
 
@@ -132,7 +137,7 @@ def as_features(found: PairEvidence) -> dict[str, float]:
     voxel = found.numbers["spacing_mm"]
     flat: dict[str, float] = {"log_spacing_mm": math.log(voxel)}
     for name, value in found.numbers.items():
-        if name.startswith("bootstrap_nothing"):
+        if name.startswith("bootstrap_nothing") or name == "inverse_error":
             flat[name] = _log_voxels(value / voxel)
         elif name in ("voxel_count", "foreground_voxels"):
             flat[name] = math.log(max(value, 1.0))
@@ -199,7 +204,7 @@ def _agreement_curves(found: Sequence[Evidence]) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in named.items()}
 
 
-def _field_curves(pair: CoarsePair, there: Sequence[sitk.Image], back: Sequence[sitk.Image]) -> dict[str, np.ndarray]:
+def _field_curves(pair: CoarsePair, there: Sequence[sitk.Image]) -> dict[str, np.ndarray]:
     inside = pair.inside
     vectors = [sitk.GetArrayViewFromImage(field)[inside] for field in there]
 
@@ -211,15 +216,11 @@ def _field_curves(pair: CoarsePair, there: Sequence[sitk.Image], back: Sequence[
     neighbors = [steps[0], *(0.5 * (a + b) for a, b in itertools.pairwise(steps)), steps[-1]]
     jacobians = [jacobian_determinant(field) for field in there]
     return {
-        "inverse_error": np.array([
-            inverse_consistency(field_transform(one), field_transform(other), pair.foreground).mean
-            for one, other in zip(there, back, strict=True)
-        ]),
         "neighbor_distance": np.array([*neighbors, *(apart(row, CROSSED) for row in range(last + 1, len(there)))]),
         "displacement": np.array([float(np.median(np.linalg.norm(one, axis=-1))) for one in vectors]),
         "folding": np.array([folding_percent(one, pair.foreground).foreground for one in jacobians]),
         "sd_log_jacobian": np.array([sd_log_jacobian(one, pair.foreground) for one in jacobians]),
-    }  # fmt: skip
+    }
 
 
 def _pair_numbers(coarse: CoarsePair, pair: AlignedPair, start: Evidence) -> dict[str, float]:

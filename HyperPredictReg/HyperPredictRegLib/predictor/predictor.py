@@ -224,6 +224,12 @@ class Predictor:
         """Tell whether it needs the evidence about a pair, which takes longer to find than features."""
         return bool(self.bundle.card.evidence_version)
 
+    def reads_features(self, segmented: bool) -> bool:
+        """Tell whether it needs the features of a pair, or of the structures of its moving segmentation if it is `segmented`."""
+        reading = self.bundle.ensemble.reading
+        told = (*reading.features, *self.bundle.ood.features)
+        return (segmented and bool(reading.tokens)) or not all(name.startswith(EVIDENCE) for name in told)
+
     def _named(self, features: PairFeatures, evidence: Mapping[str, float] | None) -> dict[str, float]:
         """Return features and evidence by the names under which they were learned."""
         if self.reads_evidence and evidence is None:

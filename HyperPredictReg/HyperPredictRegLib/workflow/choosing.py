@@ -23,6 +23,7 @@ from HyperPredictRegLib.workflow.reusing import chosen_by
 
 if TYPE_CHECKING:
     from HyperPredictRegLib.predictor.features import PairFeatures
+    from HyperPredictRegLib.predictor.predictor import Predictor
 
 _T = TypeVar("_T")
 
@@ -125,6 +126,14 @@ class _Looked:
         """Return the evidence about it; errors are those of `found_evidence` and `settled_settings`."""
         return self._once("evidence", self._evidence)
 
+    def told(self, predictor: Predictor) -> tuple[PairFeatures, dict[str, float] | None]:
+        """Return features and evidence as far as a predictor reads them; errors are those of either."""
+        from HyperPredictRegLib.predictor.features import PairFeatures
+
+        segmented = self.prepared.inputs.moving.labels is not None
+        features = self.features if predictor.reads_features(segmented) else PairFeatures({}, {})
+        return features, as_features(self.evidence) if predictor.reads_evidence else None
+
     def _features(self) -> PairFeatures:
         # Imported late: features need nothing that Slicer lacks, but whoever gives λ needs none of them.
         from HyperPredictRegLib.predictor.features import pair_features
@@ -191,8 +200,7 @@ def _predicted(
         raise _NotPredictable(error, fitting_card(folder, engine, settings)) from error
     card = predictor.bundle.card
     try:
-        features = looked.features
-        evidence = as_features(looked.evidence) if predictor.reads_evidence else None
+        features, evidence = looked.told(predictor)
     except (InputError, RegistrationError) as error:
         raise _NotPredictable(error, card) from error
     try:
