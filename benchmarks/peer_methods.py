@@ -18,13 +18,18 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from HyperPredictRegLib.engines.base import RegistrationTask
+
 SEED = 20240901
+ANY_PAIR = Path(__file__).resolve().parents[1] / "HyperPredictReg" / "Resources" / "Models" / "diffeo-any"
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1"
 )
@@ -66,8 +71,8 @@ class Usage:
         Path("usage.json").write_text(json.dumps({"cpu_seconds": seconds, "peak_mb": max(peaks) / 1024}), encoding="ascii")
 
 
-def by_engine(name: str, **given: object) -> None:
-    """Register by an engine of this library, by default settings but those that are given."""
+def by_engine(name: str, suggested: bool = False, **given: object) -> None:
+    """Register by an engine of this library, by default settings but those that are given, or at λ as it is `suggested`."""
     import SimpleITK as sitk
     from HyperPredictRegLib import engines
     from HyperPredictRegLib.engines.base import RegistrationTask
@@ -79,11 +84,43 @@ def by_engine(name: str, **given: object) -> None:
     smoothed = json.loads(Path("pair.json").read_text(encoding="ascii"))["moving_smoothed"]
     engine = engines.get_engine(name)
     settings = engines.engine_settings(engine, given)
+    if suggested:
+        import torch
+
+        torch.set_num_threads(1)
     usage = Usage()
-    found = engine.register(RegistrationTask(fixed, moving, {}, settings, SEED, view=view, moving_smoothed=smoothed))
+    task = RegistrationTask(fixed, moving, {}, settings, SEED, view=view, moving_smoothed=smoothed)
+    if suggested:
+        task = replace(task, setting=suggestion(task))
+    found = engine.register(task)
     field = displacement_field(found.transform, Geometry.of(fixed))
     usage.write()
     sitk.WriteImage(field, "field.nrrd")
+
+
+def suggestion(task: RegistrationTask) -> dict[str, float]:
+    """Return the setting that the predictor for any pair suggests by the default criterion, from trials of this very pair."""
+    from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
+    from HyperPredictRegLib.engines import get_engine
+    from HyperPredictRegLib.engines.base import settled
+    from HyperPredictRegLib.predictor.bundle import load_bundle
+    from HyperPredictRegLib.predictor.evidence import as_features, pair_evidence
+    from HyperPredictRegLib.predictor.features import PairFeatures
+    from HyperPredictRegLib.predictor.predictor import Predictor
+    from HyperPredictRegLib.preprocessing.intensity import foreground
+    from HyperPredictRegLib.results.job import Criterion
+    from HyperPredictRegLib.selection import choose
+    from HyperPredictRegLib.spatial.geometry import Geometry
+
+    engine, bundle = get_engine("diffeo"), load_bundle(ANY_PAIR)
+    pair = AlignedPair(
+        Geometry.of(task.fixed), task.fixed, task.moving, None, None, view=task.view, moving_smoothed=task.moving_smoothed
+    )
+    masks = foreground(task.fixed), foreground(task.moving)
+    evidence = as_features(pair_evidence(pair, *masks, engine, settled(engine, task), seed=task.seed))
+    within = engine.search_space(pair.grid, task.settings)
+    surface, *_ = Predictor(bundle).predict(PairFeatures({}, {}), evidence=evidence, within=within)
+    return choose(surface, Criterion()).setting
 
 
 def by_greedy(metric: str) -> None:
@@ -172,6 +209,7 @@ class Method:
     distribution : that holds the package.
     install : what gives that package.
     engine : our own by its name, or "".
+    bundle : folder of the predictor that it asks, or None.
     ras : whether its field is in RAS.
     """
 
@@ -181,6 +219,7 @@ class Method:
     distribution: str = ""
     install: str = ""
     engine: str = ""
+    bundle: Path | None = None
     ras: bool = False
 
     @property
@@ -189,7 +228,11 @@ class Method:
         if self.engine:
             from HyperPredictRegLib.engines import get_engine
 
-            return str(get_engine(self.engine).info.version)
+            version = str(get_engine(self.engine).info.version)
+            if self.bundle is None:
+                return version
+            card = json.loads((self.bundle / "card.json").read_text(encoding="utf-8"))
+            return f"{version}, {card['name']} {card['version']}"
         return metadata.version(self.distribution) if self.distribution else ""
 
     @property
@@ -220,6 +263,12 @@ def ours(name: str) -> Method:
 METHODS = {
     "affine": Method("affine step alone"),
     "diffeo": ours("diffeo"),
+    "diffeo-suggested": Method(
+        "ours, λ as Suggest takes it for any pair (`diffeo-any`), its trial registrations included",
+        lambda: by_engine("diffeo", suggested=True),
+        engine="diffeo",
+        bundle=ANY_PAIR,
+    ),
     "diffeo-mind": Method('ours, `similarity` "mind"', lambda: by_engine("diffeo", similarity="mind"), engine="diffeo"),
     "demons": ours("demons"),
     "bspline": ours("bspline"),

@@ -32,11 +32,12 @@ from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples
 from HyperPredictRegLab.training.outcomes import Outcomes
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
 
-AFFINE, FIXED, EXPERT, RULE, ORACLE = (
-    "affine only", "one fixed λ", "expert: fixed λ per domain", "bootstrap rule", "oracle"
+AFFINE, FIXED, EXPERT, MEASURED, RULE, ORACLE = (
+    "affine only", "one fixed λ", "expert: fixed λ per domain", "weakest λ whose folding keeps the limit", "bootstrap rule",
+    "oracle",
 )  # fmt: skip
 MAXIMUM, PLATEAU, GAIN, ADVISED = "network, maximum", "network, plateau", "network by gain", "network, affine where advised"
-METHODS = (AFFINE, FIXED, EXPERT, RULE, MAXIMUM, PLATEAU, GAIN, ADVISED)
+METHODS = (AFFINE, FIXED, EXPERT, MEASURED, RULE, MAXIMUM, PLATEAU, GAIN, ADVISED)
 
 TUNE, TEST = "tune", "test"
 GRID = 61
@@ -241,7 +242,8 @@ def _columns(
 ) -> dict[str, np.ndarray]:
     """Return by method where each case is registered."""
     outcomes = true.outcomes
-    chosen: dict[str, np.ndarray] = {AFFINE: np.full(len(surfaces), -1)}
+    # The closed loop from the weakest λ on is what a search by measuring, by bisection or step by step, ends at.
+    chosen: dict[str, np.ndarray] = {AFFINE: np.full(len(surfaces), -1), MEASURED: np.zeros(len(surfaces), dtype=int)}
     tuning = (outcomes.uses == TUNE) & ~true.spoiled
     chosen[FIXED], chosen[EXPERT] = (np.zeros(len(surfaces), dtype=int) for _ in range(2))
     for domain in np.unique(outcomes.domains):
