@@ -115,7 +115,8 @@ def rows(name: str, threads: int, path: Path, checkouts: dict[str, Path], runs: 
         print(f"| {name} | {threads} | {part} | {numbers} | {ratio} |", flush=True)
     if "before" in found:
         one, other = (found[of][0]["values"] for of in ("before", "now"))
-        print(f"  largest difference of a number: {max(abs(one[key] - other[key]) for key in one):.2g}", flush=True)
+        largest = max(abs(one[key] - other[key]) for key in one.keys() & other.keys())
+        print(f"  largest difference of a number: {largest:.2g}", flush=True)
 
 
 if __name__ == "__main__":

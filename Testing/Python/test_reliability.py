@@ -15,9 +15,10 @@ from HyperPredictRegLib.alignment.align import _result_warnings
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.alignment.frame import make_frame, make_item
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
+from HyperPredictRegLib.core.progress import never, silent
 from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING
-from HyperPredictRegLib.predictor.features import PairFeatures
-from HyperPredictRegLib.predictor.ood import at_most, broken_rules
+from HyperPredictRegLib.predictor.features import Described, PairFeatures
+from HyperPredictRegLib.predictor.ood import at_most, broken_rules, ood_of
 from HyperPredictRegLib.predictor.predictor import LEAST_DICE_REACH, Predictor
 from HyperPredictRegLib.preprocessing.image_set import Inputs, Side
 from HyperPredictRegLib.results.job import Job
@@ -118,6 +119,42 @@ def test_odd_training_pairs_do_not_make_everything_known(predictor: Predictor) -
     assert detector.reliability(features().pair).level == "reliable"
 
 
+def test_what_some_features_rule_out_all_of_them_rule_out(predictor: Predictor) -> None:
+    """Correlated features: the distance over some of them is that of their own joint distribution, and never the longer one."""
+    random = np.random.default_rng(5)
+    mixed = random.standard_normal((200, 6)) @ random.standard_normal((6, 6))
+    detector = replace(
+        ood_of(mixed, tuple("abcdef"), random.integers(0, 4, (200, 1)).repeat(2, axis=1)), uncertain=1.0, unreliable=1.5
+    )
+    told = 0
+    for row in 3 * random.standard_normal((300, 6)) @ random.standard_normal((6, 6)):
+        named = dict(zip("abcdef", row.tolist(), strict=True))
+        some = {name: named[name] for name in "ace"}
+        told += detector.surely_unlike(some)
+        assert not detector.surely_unlike(some) or detector.reliability(named).level == "unreliable"
+        assert detector.surely_unlike(named) == (detector.reliability(named).level == "unreliable")
+    assert 50 < told
+    assert not detector.surely_unlike({}) and not detector.surely_unlike({"other": 1e9})
+    assert detector.surely_unlike({"foreground_overlap": 0.1, "a": 0.0})
+    assert not replace(detector, precision=np.full((6, 6), np.nan)).surely_unlike(named)
+
+
+def test_a_pair_unlike_all_others_is_not_probed(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    probed: list[str] = []
+    far = Described(PAIR | {"hard": 1e6}, None, None, None, None)  # type: ignore[arg-type]
+    monkeypatch.setattr("HyperPredictRegLib.predictor.features.described", lambda *_: far)
+    monkeypatch.setattr("HyperPredictRegLib.predictor.features.probed", lambda *_, **__: probed.append("probed"))
+    image = blob_image(Geometry((8, 8, 8), (2.0, 2.0, 2.0)))
+    side = Side(image, image, image, None, None, None)
+    plan = Plan.of(Job("f", "m", "o"))
+    pair = AlignedPair(Geometry.of(image), image, image, None, None)
+    inputs = Inputs(side, side, label_names={}, initial_transform=None, used=())
+    prepared = Prepared(inputs, an_alignment(), sitk.AffineTransform(3), pair, plan.engine.info.search_space)
+    with pytest.raises(InputError, match="knows no pairs that are anything like this one"):
+        choosing._Looked(plan, prepared, silent, never).told(predictor)
+    assert not probed
+
+
 def an_alignment(**changed: Any) -> AlignmentUsed:
     return replace(AlignmentUsed({}, "correlation", (), (), 1, contrast="same"), **changed)
 
@@ -135,7 +172,9 @@ def test_what_speaks_against_the_alignment_speaks_against_the_prediction(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, alignment: AlignmentUsed, level: str, by: str, message: str
 ) -> None:
     plan = Plan.of(Job("f", "m", "o"))
-    monkeypatch.setattr("HyperPredictRegLib.predictor.features.pair_features", lambda *_, **__: features())
+    known = Described(PAIR, None, None, None, None)  # type: ignore[arg-type]
+    monkeypatch.setattr("HyperPredictRegLib.predictor.features.described", lambda *_: known)
+    monkeypatch.setattr("HyperPredictRegLib.predictor.features.probed", lambda *_, **__: features())
     monkeypatch.setattr(choosing, "load_predictor", lambda *_: predictor)
     image = blob_image(Geometry((8, 8, 8), (2.0, 2.0, 2.0)))
     side = Side(image, image, image, None, None, None)

@@ -87,7 +87,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         (workflow.choosing, "load_predictor"),
     ):
         monkeypatch.setattr(module, name, fail)
-    monkeypatch.setattr("HyperPredictRegLib.predictor.features.pair_features", fail)
+    monkeypatch.setattr("HyperPredictRegLib.predictor.features.described", fail)
 
 
 def with_prediction(job: Job, prediction: Prediction, **changes: Any) -> Job:

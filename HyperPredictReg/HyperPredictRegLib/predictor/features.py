@@ -43,31 +43,40 @@ class PairFeatures:
     tokens: dict[int, dict[str, float]]
 
 
-def pair_features(
-    inputs: Inputs,
-    pair: AlignedPair,
-    alignment: sitk.Transform,
-    engine: Engine,
-    settings: Any,
-    *,
-    seed: int,
-    drawn: sitk.Transform | None = None,
-    cancelled: CancelCheck = never,
-) -> PairFeatures:
-    """Describe a pair after the affine step; labels of the fixed image are never looked at.
+@dataclass(frozen=True)
+class Described:
+    """What a pair shows before anything is registered.
+
+    Attributes
+    ----------
+    features : by name, a part of those of `PairFeatures.pair`.
+    pair : on its working grid.
+    half : the same at half resolution.
+    foreground : of the fixed image on the pair's grid, uint8.
+    labels : of the moving image there, or None.
+    """
+
+    features: dict[str, float]
+    pair: AlignedPair
+    half: HalfPair
+    foreground: sitk.Image
+    labels: sitk.Image | None
+
+
+def described(inputs: Inputs, pair: AlignedPair, alignment: sitk.Transform, drawn: sitk.Transform | None = None) -> Described:
+    """Describe a pair after the affine step as far as that needs no trial registrations.
+
+    Labels of the fixed image are never looked at.
 
     Parameters
     ----------
     inputs, pair : the images, as read and on the working grid.
     alignment : fixed to moving points, LPS mm.
-    engine, settings, seed : for the probes.
     drawn : by what the pair's moving image was sampled, if that is more than the alignment; see `AlignedPair.of`.
 
     Raises
     ------
     InputError : the foreground is too small to describe.
-    RegistrationError : a probe diverged.
-    Cancelled : the caller asked to stop.
     """
     fixed_foreground = nearest(inputs.fixed.foreground, pair.grid)
     through = alignment if drawn is None else drawn
@@ -78,20 +87,51 @@ def pair_features(
             f"The foreground of the fixed image has {int(half.foreground.sum())} voxels at half resolution, which is too small "
             f"to predict from ({LEAST_FOREGROUND_VOXELS} are needed): choose a finer preset, or give the setting yourself."
         )
-    tried = probe_settings(engine.search_space(half.grid, settings))
-    probes = run_probes(engine, settings, half, tried, seed=seed, cancelled=cancelled)
     named = {
         **_geometry(inputs, pair, alignment, fixed_foreground, moving_foreground),
         **_image("fixed", pair.fixed, fixed_foreground),
         **_image("moving", pair.moving, moving_foreground),
         **_agreement("start", half, sitk.GetArrayViewFromImage(half.moving)),
-        **_probe_features(half, probes),
     }
     labels = inputs.moving.labels
+    moved = None if labels is None else nearest(labels, pair.grid, through)
+    return Described({name: float(value) for name, value in named.items()}, pair, half, fixed_foreground, moved)
+
+
+def pair_features(
+    inputs: Inputs,
+    pair: AlignedPair,
+    alignment: sitk.Transform,
+    engine: Engine,
+    settings: Any,
+    *,
+    seed: int,
+    cancelled: CancelCheck = never,
+) -> PairFeatures:
+    """Describe a pair after the affine step, see `described` and `probed`."""
+    return probed(described(inputs, pair, alignment), engine, settings, seed=seed, cancelled=cancelled)
+
+
+def probed(known: Described, engine: Engine, settings: Any, *, seed: int, cancelled: CancelCheck = never) -> PairFeatures:
+    """Add to a pair's description what trial registrations show.
+
+    Parameters
+    ----------
+    engine, settings, seed : for the trials.
+
+    Raises
+    ------
+    RegistrationError : one of them diverged.
+    Cancelled : the caller asked to stop.
+    """
+    half = known.half
+    tried = probe_settings(engine.search_space(half.grid, settings))
+    probes = run_probes(engine, settings, half, tried, seed=seed, cancelled=cancelled)
+    shown = {name: float(value) for name, value in _probe_features(half, probes).items()}
     tokens: dict[int, dict[str, float]] = {}
-    if labels is not None:
-        tokens = structure_tokens(nearest(labels, pair.grid, through), pair, fixed_foreground, half, probes)
-    return PairFeatures({name: float(value) for name, value in named.items()}, tokens)
+    if known.labels is not None:
+        tokens = structure_tokens(known.labels, known.pair, known.foreground, half, probes)
+    return PairFeatures(known.features | shown, tokens)
 
 
 def _geometry(

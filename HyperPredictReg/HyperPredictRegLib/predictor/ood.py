@@ -117,6 +117,24 @@ class OodDetector:
         standard = np.nan_to_num((features - self.mean) / self.sd)
         return np.sqrt(np.einsum("pf,fg,pg->p", standard, self.precision, standard).clip(0) / len(self.features))
 
+    @property
+    def farthest(self) -> float:
+        """Return the distance from which a pair is unlike anything: a few odd training pairs must not stretch what is known."""
+        return min(self.unreliable, FARTHEST * self.uncertain)
+
+    def surely_unlike(self, named: Mapping[str, float]) -> bool:
+        """Tell whether a pair is unreliable by some of its features, whatever the others are.
+
+        The Mahalanobis distance over some features never exceeds that over all.
+        """
+        seen = [n for n, name in enumerate(self.features) if np.isfinite(named.get(name, np.nan))]
+        if not self.usable or not seen:
+            return False
+        standard = ((named_row(named, tuple(self.features[n] for n in seen)) - self.mean[seen]) / self.sd[seen])
+        covariance = np.linalg.inv(self.precision)[np.ix_(seen, seen)]
+        squared = float(standard @ np.linalg.solve(covariance, standard))
+        return bool(broken_rules(named)) or squared / len(self.features) >= self.farthest**2
+
     def reliability(self, named: Mapping[str, float], *, unlike_is_uncertain: bool = False) -> Reliability:
         """Judge a pair by its features; unreliable where these, or what they are compared with, are not numbers.
 
@@ -141,9 +159,7 @@ class OodDetector:
             return Reliability("uncertain", rules)
         standard = np.nan_to_num((row - self.mean) / self.sd)
         unusual = [feature_words(self.features[n], standard[n]) for n in np.argsort(-np.abs(standard))[:3]]
-        # A few odd training pairs must not stretch what counts as known.
-        farthest = min(self.unreliable, FARTHEST * self.uncertain)
-        usable = unlike_is_uncertain or (distance < farthest and not rules)
+        usable = unlike_is_uncertain or (distance < self.farthest and not rules)
         level = "uncertain" if usable else "unreliable"
         judged = "unlike anything" if level == "unreliable" else "unlike most of what"
         numbers = f"distance {distance:.2f}, usual is below {self.uncertain:.2f}"

@@ -230,6 +230,10 @@ class Predictor:
         told = (*reading.features, *self.bundle.ood.features)
         return (segmented and bool(reading.tokens)) or not all(name.startswith(EVIDENCE) for name in told)
 
+    def knows_nothing_like(self, features: Mapping[str, float]) -> bool:
+        """Tell whether a pair is unreliable to predict by some of its features already, whatever the others are."""
+        return self.bundle.widths.outlook is None and self.bundle.ood.surely_unlike(features)
+
     def _named(self, features: PairFeatures, evidence: Mapping[str, float] | None) -> dict[str, float]:
         """Return features and evidence by the names under which they were learned."""
         if self.reads_evidence and evidence is None:

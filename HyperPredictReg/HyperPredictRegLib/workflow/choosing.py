@@ -22,7 +22,7 @@ from HyperPredictRegLib.workflow.preparing import Prepared, settled_settings
 from HyperPredictRegLib.workflow.reusing import chosen_by
 
 if TYPE_CHECKING:
-    from HyperPredictRegLib.predictor.features import PairFeatures
+    from HyperPredictRegLib.predictor.features import Described, PairFeatures
     from HyperPredictRegLib.predictor.predictor import Predictor
 
 _T = TypeVar("_T")
@@ -117,8 +117,13 @@ class _Looked:
         return self._once("settings", lambda: settled_settings(self.plan, self.prepared, self.cancelled))
 
     @property
+    def described(self) -> Described:
+        """Return what it shows before any trial registration; errors are those of `features.described`."""
+        return self._once("described", self._described)
+
+    @property
     def features(self) -> PairFeatures:
-        """Return its features; errors are those of `pair_features` and `settled_settings`."""
+        """Return its features; errors are those of `described`, `probed` and `settled_settings`."""
         return self._once("features", self._features)
 
     @property
@@ -127,24 +132,36 @@ class _Looked:
         return self._once("evidence", self._evidence)
 
     def told(self, predictor: Predictor) -> tuple[PairFeatures, dict[str, float] | None]:
-        """Return features and evidence as far as a predictor reads them; errors are those of either."""
+        """Return features and evidence as far as a predictor reads them.
+
+        Raises
+        ------
+        InputError : the pair cannot be described, or is unlike anything that the predictor knows.
+        RegistrationError : a trial registration diverged.
+        """
         from HyperPredictRegLib.predictor.features import PairFeatures
 
-        segmented = self.prepared.inputs.moving.labels is not None
-        features = self.features if predictor.reads_features(segmented) else PairFeatures({}, {})
+        features = PairFeatures({}, {})
+        if predictor.reads_features(self.prepared.inputs.moving.labels is not None):
+            if predictor.knows_nothing_like(self.described.features):
+                raise InputError(f"The trained predictor {predictor.name} knows no pairs that are anything like this one.")
+            features = self.features
         return features, as_features(self.evidence) if predictor.reads_evidence else None
 
-    def _features(self) -> PairFeatures:
+    def _described(self) -> Described:
         # Imported late: features need nothing that Slicer lacks, but whoever gives λ needs none of them.
-        from HyperPredictRegLib.predictor.features import pair_features
+        from HyperPredictRegLib.predictor.features import described
 
-        plan, prepared = self.plan, self.prepared
+        prepared = self.prepared
         self.progress(ProgressEvent("predict", 0.0, "describing the pair"))
         drawn = None if prepared.pull is None else prepared.pull.through
-        return pair_features(
-            prepared.inputs, prepared.pair, prepared.affine, plan.engine, self.settings,
-            seed=plan.job.seed, drawn=drawn, cancelled=self.cancelled,
-        )  # fmt: skip
+        return described(prepared.inputs, prepared.pair, prepared.affine, drawn)
+
+    def _features(self) -> PairFeatures:
+        from HyperPredictRegLib.predictor.features import probed
+
+        plan = self.plan
+        return probed(self.described, plan.engine, self.settings, seed=plan.job.seed, cancelled=self.cancelled)
 
     def _evidence(self) -> PairEvidence:
         return found_evidence(self.plan, self.prepared, self.settings, self.progress, self.cancelled)
