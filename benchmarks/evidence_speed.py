@@ -1,10 +1,10 @@
-"""What the evidence about a pair and its features cost, in CPU and in wall-clock seconds, of this code and of another checkout.
+"""What a suggestion after the alignment costs, and the evidence and features in it, of this code and of another checkout.
 
     python benchmarks/evidence_speed.py [--other CHECKOUT] [--runs N] [--keep FOLDER]
 
-A brain pair (1000, 1001) and a heart (p001, two phases) are aligned at Fast and kept; then processes of their own find evidence
-and features with one thread and with two, those of both checkouts in turn, so that a busy machine slows both alike. Told is the
-least of the runs, and by how much the numbers differ. Needs the data (HYPERPREDICTREG_DATA or ../shared/data).
+A brain pair (1000, 1001) and a heart (p001, two phases) are aligned at Fast and kept; then processes of their own find evidence,
+features and a setting, as *Suggest λ* does, with one thread and with two, those of both checkouts in turn, so that a busy
+machine slows both alike. Told is the least of the runs, and by how much the numbers of both differ. Needs the data (HYPERPREDICTREG_DATA or ../shared/data).
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ THREADS = (1, 2)
 def prepare(folder: Path) -> None:
     """Align what is not there yet."""
     from HyperPredictRegLib.core.progress import never, silent
-    from HyperPredictRegLib.quality.measurement import nearest
     from HyperPredictRegLib.results.job import Job
     from HyperPredictRegLib.workflow import preparing
     from HyperPredictRegLib.workflow.planning import Plan
@@ -40,27 +39,34 @@ def prepare(folder: Path) -> None:
         if (folder / f"{name}.pkl").exists():
             continue
         fixed, moving, labels = (str(DATA / file) for file in files)
-        made = preparing.prepare(Plan.of(Job(fixed, moving, "", moving_labels=labels)), preparing.Clock(), silent, never)
-        inputs, grid = made.inputs, made.pair.grid
-        masks = nearest(inputs.fixed.foreground, grid), nearest(inputs.moving.foreground, grid, made.affine)
-        (folder / f"{name}.pkl").write_bytes(pickle.dumps((made.pair, *masks, inputs, made.affine)))
+        job = Job(fixed, moving, "", moving_labels=labels)
+        made = preparing.prepare(Plan.of(job), preparing.Clock(), silent, never)
+        (folder / f"{name}.pkl").write_bytes(pickle.dumps((job, made)))
 
 
 def child(path: Path, threads: int) -> None:
     """Print what one pair costs as JSON; runs in a process of its own, on whichever checkout it finds."""
     import SimpleITK as sitk
-    from HyperPredictRegLib.engines import get_engine
+    import torch
+    from HyperPredictRegLib.core.progress import never
     from HyperPredictRegLib.predictor.evidence import as_features, pair_evidence
     from HyperPredictRegLib.predictor.features import pair_features
+    from HyperPredictRegLib.quality.measurement import nearest
+    from HyperPredictRegLib.workflow.choosing import choose_setting
+    from HyperPredictRegLib.workflow.planning import Plan
+    from HyperPredictRegLib.workflow.preparing import settled_settings
 
+    torch.set_num_threads(threads)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-    pair, *masks, inputs, affine = pickle.loads(path.read_bytes())
-    engine = get_engine("diffeo")
-    settings = engine.settings_type()
+    job, made = pickle.loads(path.read_bytes())
+    plan, inputs, pair = Plan.of(job), made.inputs, made.pair
+    settings = settled_settings(plan, made, never)
+    masks = nearest(inputs.fixed.foreground, pair.grid), nearest(inputs.moving.foreground, pair.grid, made.affine)
     seconds, values = {}, {}
     for name, work in (
-        ("evidence", lambda: as_features(pair_evidence(pair, *masks, engine, settings, seed=1))),
-        ("features", lambda: pair_features(inputs, pair, affine, engine, settings, seed=1).pair),
+        ("evidence", lambda: as_features(pair_evidence(pair, *masks, plan.engine, settings, seed=1))),
+        ("features", lambda: pair_features(inputs, pair, made.affine, plan.engine, settings, seed=1).pair),
+        ("suggestion", lambda: choose_setting(plan, made)[0].setting),
     ):
         cpu, wall = time.process_time(), time.perf_counter()
         values |= work()
@@ -108,7 +114,7 @@ def rows(name: str, threads: int, path: Path, checkouts: dict[str, Path], runs: 
     for _ in range(runs):
         for of, checkout in checkouts.items():
             found[of].append(measured(checkout, path, threads))
-    for part in ("evidence", "features"):
+    for part in ("evidence", "features", "suggestion"):
         least = {of: [min(run["seconds"][part][n] for run in some) for n in (0, 1)] for of, some in found.items()}
         numbers = " | ".join(f"{cpu:.2f} | {wall:.2f}" for cpu, wall in least.values())
         ratio = f"{least['now'][0] / least['before'][0]:.2f}" if "before" in least else ""

@@ -20,6 +20,7 @@ import torch
 from HyperPredictRegLib.core.progress import never, silent
 from HyperPredictRegLib.core.resources import threads
 from HyperPredictRegLib.engines import engine_settings, get_engine
+from HyperPredictRegLib.engines.base import RegistrationTask, settled
 from HyperPredictRegLib.predictor.evidence import as_features, pair_evidence
 from HyperPredictRegLib.predictor.features import PairFeatures, pair_features
 from HyperPredictRegLib.predictor.predictor import Predictor
@@ -115,7 +116,8 @@ def found_evidence(predictor: Predictor, prepared: Prepared) -> dict[str, float]
         return None
     inputs, pair, engine = prepared.inputs, prepared.pair, get_engine(predictor.bundle.card.engine)
     foregrounds = nearest(inputs.fixed.foreground, pair.grid), nearest(inputs.moving.foreground, pair.grid, prepared.affine)
-    return as_features(pair_evidence(pair, *foregrounds, engine, engine_settings(engine, {}), seed=1))
+    task = RegistrationTask(pair.fixed, pair.moving, {}, engine_settings(engine, {}), 1, view=pair.view)
+    return as_features(pair_evidence(pair, *foregrounds, engine, settled(engine, task), seed=1))
 
 
 if __name__ == "__main__":
