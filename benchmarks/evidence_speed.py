@@ -4,7 +4,8 @@
 
 A brain pair (1000, 1001) and a heart (p001, two phases) are aligned at Fast and kept; then processes of their own find evidence,
 features and a setting, as *Suggest λ* does, with one thread and with two, those of both checkouts in turn, so that a busy
-machine slows both alike. Told is the least of the runs, and by how much the numbers of both differ. Needs the data (HYPERPREDICTREG_DATA or ../shared/data).
+machine slows both alike. Told is the least of the runs, and by how much the numbers of both differ. Needs the data
+(HYPERPREDICTREG_DATA or ../shared/data).
 """
 
 from __future__ import annotations
