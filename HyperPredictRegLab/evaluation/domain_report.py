@@ -100,7 +100,7 @@ def evaluate_domains(
     tables = [choosing_table(study), domain_table(study), error_table(study), chance_table(study), coverage_table(study)]
     if not quick:
         tables.append(ablation_table(train, cases, progress, cancelled))
-    figures = {"choosing": choosing_figure(study), "errors": error_figure(study), "chances": chance_figure(study)}
+    figures = {name: draw(study) for name, draw in FIGURES.items()}
     stop_if(cancelled)
     with writing_into(out, "files", ""):
         folder = out / FOLDER
@@ -345,6 +345,30 @@ def choosing_figure(study: Study) -> Any:
     return figure
 
 
+def curves_figure(study: Study) -> Any:
+    """Draw by domain what each case's registration wins over the first parameter, where the network chooses and what is best."""
+    true, rows = study.true, np.flatnonzero(study.test & ~study.true.spoiled)
+    best, ours = best_columns(true), study.told.columns[MAXIMUM]
+    domains = np.unique(true.outcomes.domains[rows]).tolist()
+    figure, axes = new_figure(9, 2.0 * -(-len(domains) // 4) + 0.5, -(-len(domains) // 4), 4, sharex=True)
+    for axis, domain in zip(axes.ravel(), domains, strict=False):
+        for row in rows[true.outcomes.domains[rows] == domain]:
+            axis.plot(true.values, true.quality[row], color=GRAY, lw=1)
+            for columns, mark, color in ((best, "o", GREEN), (ours, "x", BLUE)):
+                if columns[row] >= 0:
+                    axis.plot(true.values[columns[row]], true.quality[row, columns[row]], mark, color=color, ms=5, mfc="none")
+        axis.axhline(0, color=SOFT, lw=0.8, zorder=0)
+        axis.set_xscale("log")
+        axis.set_xticks((0.3, 0.5, 1, 2), ("0.3", "0.5", "1", "2"))
+        axis.set_xticks((), minor=True)
+        axis.set_title(domain, fontsize=9, loc="left", weight="bold")
+    for axis in axes.ravel()[len(domains) :]:
+        axis.set_visible(False)
+    figure.supxlabel(f"{true.examples.space.first.symbol}: o is best, x the network's choice", fontsize=9)
+    figure.supylabel("won: share of what the affine step left", fontsize=9)
+    return figure
+
+
 def error_figure(study: Study) -> Any:
     """Draw predicted against true errors in mm, with their bands, by domain."""
     e, domains = _errors(study), study.true.outcomes.domains[study.test]
@@ -392,6 +416,11 @@ def chance_figure(study: Study) -> Any:
     return figure
 
 
+FIGURES: Mapping[str, Callable[[Study], Any]] = {
+    "choosing": choosing_figure, "curves": curves_figure, "errors": error_figure, "chances": chance_figure
+}  # fmt: skip
+
+
 def _page(study: Study, tables: Sequence[Table]) -> str:
     card, outcomes = study.bundle.card, study.true.outcomes
     tuned = int((outcomes.uses == TUNE).sum())
@@ -407,6 +436,6 @@ def _page(study: Study, tables: Sequence[Table]) -> str:
         "tuning cases of all *other* domains.",
         *(table.markdown() for table in tables),
         "## Figures",
-        *(f"![{name}]({FOLDER}/{name}.png)" for name in ("choosing", "errors", "chances")),
+        *(f"![{name}]({FOLDER}/{name}.png)" for name in FIGURES),
     ]
     return "\n\n".join(parts) + "\n"
