@@ -349,6 +349,8 @@ def curves_figure(study: Study) -> Any:
     """Draw by domain what each case's registration wins over the first parameter, where the network chooses and what is best."""
     true, rows = study.true, np.flatnonzero(study.test & ~study.true.spoiled)
     best, ours = best_columns(true), study.told.columns[MAXIMUM]
+    first = true.examples.space.first
+    ticks = first.from_unit(np.linspace(0, 1, 4))
     domains = np.unique(true.outcomes.domains[rows]).tolist()
     figure, axes = new_figure(9, 2.0 * -(-len(domains) // 4) + 0.5, -(-len(domains) // 4), 4, sharex=True)
     for axis, domain in zip(axes.ravel(), domains, strict=False):
@@ -358,13 +360,13 @@ def curves_figure(study: Study) -> Any:
                 if columns[row] >= 0:
                     axis.plot(true.values[columns[row]], true.quality[row, columns[row]], mark, color=color, ms=5, mfc="none")
         axis.axhline(0, color=SOFT, lw=0.8, zorder=0)
-        axis.set_xscale("log")
-        axis.set_xticks((0.3, 0.5, 1, 2), ("0.3", "0.5", "1", "2"))
+        axis.set_xscale(first.scale)
+        axis.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
         axis.set_xticks((), minor=True)
         axis.set_title(domain, fontsize=9, loc="left", weight="bold")
     for axis in axes.ravel()[len(domains) :]:
         axis.set_visible(False)
-    figure.supxlabel(f"{true.examples.space.first.symbol}: o is best, x the network's choice", fontsize=9)
+    figure.supxlabel(f"{first.symbol}: o is best, x the network's choice", fontsize=9)
     figure.supylabel("won: share of what the affine step left", fontsize=9)
     return figure
 
