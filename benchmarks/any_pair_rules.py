@@ -28,6 +28,8 @@ SHARES = np.linspace(0, 1, 101)
 SPECIFICITY = 0.9
 LEAST_DICE_GAIN, LEAST_GAIN_VOXELS = 0.02, 0.1
 _LEAST_VOXELS, _LEAST_FOLDING = 0.01, 0.01
+BOTH = "both"
+"""Median error over the foreground and error across edges together."""
 
 
 def to_share(weight: np.ndarray | float) -> np.ndarray:
@@ -71,7 +73,9 @@ class Judged:
     row: pd.Series
 
     def curve(self, name: str) -> np.ndarray:
-        """Return a curve of the evidence over `SHARES`, lengths in mm."""
+        """Return a curve of the evidence over `SHARES`, lengths in mm; `BOTH` is the geometric mean of the two errors."""
+        if name == BOTH:
+            return np.asarray(np.sqrt(self.curve("bootstrap_error") * self.curve("bootstrap_edge_error")))
         values = np.array([self.row[f"evidence_{name}_{n}"] for n in range(len(ALONG))], float)
         if name in LENGTHS:
             values = np.maximum(np.exp(values) - _LEAST_VOXELS, 1e-4) * self.coarse_mm
@@ -85,9 +89,9 @@ class Judged:
         return float(np.exp(self.row["evidence_log_spacing_mm"]))
 
     def number(self, name: str) -> float:
-        """Return a number of the evidence; bootstrap errors of doing nothing are in mm."""
+        """Return a number of the evidence; lengths are in mm."""
         value = float(self.row[f"evidence_{name}"])
-        if name.startswith("bootstrap_nothing"):
+        if name.startswith("bootstrap_nothing") or name == "inverse_error":
             value = (np.exp(value) - _LEAST_VOXELS) * self.coarse_mm
         return value
 
@@ -184,9 +188,9 @@ FAMILIES: dict[str, tuple[Callable[[float], Pick], Sequence[float]]] = {
     "bootstrap error": (lambda s: least("bootstrap_error", s), SHIFTS),
     "bootstrap error, weak truth": (lambda s: least("bootstrap_error_weak", s), SHIFTS),
     "bootstrap error across edges": (lambda s: least("bootstrap_edge_error", s), SHIFTS),
+    "geometric mean of both errors": (lambda s: least(BOTH, s), SHIFTS),
     "held-out mutual information": (lambda s: least("held_out", s, -1.0), SHIFTS),
     "held-out blocks that gain": (lambda s: least("held_out_share", s, -1.0), SHIFTS),
-    "inverse consistency over displacement": (lambda t: reaching("inverse_error", t, "displacement"), LEVELS),
     "neighbor distance over displacement": (lambda t: reaching("neighbor_distance", t, "displacement"), LEVELS),
     "SD log-Jacobian": (lambda t: reaching("sd_log_jacobian", t), LEVELS),
 }
@@ -249,7 +253,7 @@ FAILURE: dict[str, Callable[[Judged], float]] = {
     "held-out mutual information, best": lambda o: -float(np.max(o.curve("held_out"))),
     "held-out blocks that gain, best": lambda o: -float(np.max(o.curve("held_out_share"))),
     "mutual information, affine": lambda o: -o.number("information"),
-    "inverse consistency over displacement": lambda o: float((o.curve("inverse_error") / o.curve("displacement"))[36]),
+    "inverse consistency over displacement": lambda o: o.number("inverse_error") / float(o.curve("displacement")[36]),
     "neighbor distance over displacement": lambda o: float((o.curve("neighbor_distance") / o.curve("displacement"))[36]),
     "SD log-Jacobian": lambda o: float(o.curve("sd_log_jacobian")[18]),
     "overlap of the foregrounds": lambda o: -o.number("foreground_overlap"),

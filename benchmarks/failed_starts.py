@@ -11,7 +11,7 @@ time; the columns of the test subjects were looked at once, for the rules below.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ RULES: tuple[tuple[str, tuple[str, ...], float, float], ...] = (
 )
 """Name, numbers (none: all of the evidence), weight of a synthesized pair, penalty."""
 
+CHOSEN = "shell, and synthesized pairs"
+"""The rule that is `bootstrap.FAILED`, and whose threshold is `bootstrap_surface.DOUBTED`."""
+
 Row = Any
-Score = Callable[[np.ndarray], np.ndarray]
 
 
 def numbers(row: Row) -> dict[str, float]:
@@ -51,16 +53,15 @@ def numbers(row: Row) -> dict[str, float]:
         "overlap": overlap,
         "nothing": math.exp(told("bootstrap_nothing")),
         "nothing, log": told("bootstrap_nothing"),
-        "unexplained, log": math.log(max(1 - explained, 1e-3)),
-        # A compact body that is off by t voxels leaves a share of about t / length of itself uncovered.
-        "shell, log": math.log(max(1 - overlap, 1e-3)) + told("foreground_voxels") / 3,
+        "unexplained, log": told("unexplained"),
+        "shell, log": told("shell"),
         "explained gained": max(told(f"explained_{n}") for n in ALONG) - explained,
         "roughness": told("sd_log_jacobian_5"),
     }
 
 
-def fitted(x: np.ndarray, failed: np.ndarray, weight: np.ndarray, penalty: float) -> Score:
-    """Fit a logistic rule to standardized numbers, shape (n, h); return its score."""
+def fitted(x: np.ndarray, failed: np.ndarray, weight: np.ndarray, penalty: float) -> np.ndarray:
+    """Fit a logistic rule to numbers of shape (n, h), which are penalized as standardized ones; return intercept and weights."""
     middle, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
     whole = weight * np.where(failed, 0.5 / weight[failed].sum(), 0.5 / weight[~failed].sum()) * weight.sum()
 
@@ -75,7 +76,13 @@ def fitted(x: np.ndarray, failed: np.ndarray, weight: np.ndarray, penalty: float
         return float((whole * np.logaddexp(0, np.where(failed, -score, score))).sum() + penalty * (free**2).sum()), slope
 
     found = minimize(loss, np.zeros(z.shape[1]), jac=True, method="L-BFGS-B").x
-    return lambda given: np.asarray(design(given) @ found)
+    weights = found[1:] / spread
+    return np.r_[found[0] - weights @ middle, weights]
+
+
+def scored(rule: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the score of a rule for numbers of shape (n, h): above 0 where failure is more likely than not."""
+    return np.asarray(rule[0] + x @ rule[1:])
 
 
 def synthesized() -> tuple[pd.DataFrame, np.ndarray]:
@@ -107,13 +114,16 @@ def main() -> None:
         left_out = np.zeros(len(tune))
         for one in np.unique(domain):
             used = np.r_[domain != one, np.full(len(more), share > 0)]
-            left_out[domain == one] = fitted(*(part[used] for part in whole), penalty)(tune[domain == one])
+            left_out[domain == one] = scored(fitted(*(part[used] for part in whole), penalty), tune[domain == one])
         used = np.r_[np.full(len(tune), True), np.full(len(more), share > 0)]
-        score = fitted(*(part[used] for part in whole), penalty)
-        level, told = _level(score(tune), failed["tune"]), score(test)
+        rule = fitted(*(part[used] for part in whole), penalty)
+        level, told = _level(scored(rule, tune), failed["tune"]), scored(rule, test)
+        if name == CHOSEN:
+            chosen_rule = f"intercept and weights {rule.round(2).tolist()}, doubted from a chance of {1 / (1 + math.exp(-level)):.2f}"
         own = f"{_area(left_out, failed['tune']):.3f} | {_rates(left_out, failed['tune'], _level(left_out, failed['tune']))}"
         others = f"{_area(told, failed['test']):.3f} | {_rates(told, failed['test'], level)}"
         print(f"| {name} | {own} | {others} | {_rates(told[known], failed['test'][known], level)} |")
+    print(f"\n{CHOSEN}: {chosen_rule}")
 
 
 def _table(rows: list[Row], names: Sequence[str]) -> np.ndarray:

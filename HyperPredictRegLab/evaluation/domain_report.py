@@ -13,6 +13,7 @@ import numpy as np
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.files import writing_into
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
+from HyperPredictRegLib.predictor.bootstrap_surface import DOUBTED
 from HyperPredictRegLib.predictor.bundle import Bundle, load_bundle
 from HyperPredictRegLib.predictor.predictor import EVIDENCE
 from scipy.stats import rankdata
@@ -235,7 +236,7 @@ def chance_table(study: Study) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for what, chance, truth, limit, among in (
         ("the alignment has failed", failed, outcomes.failed, limits, np.isfinite(outcomes.failed)),
-        ("the same, bootstrap rule", by_rule, outcomes.failed, np.full(len(helps), 0.5), np.isfinite(outcomes.failed)),
+        ("the same, bootstrap rule", by_rule, outcomes.failed, np.full(len(helps), DOUBTED), np.isfinite(outcomes.failed)),
         ("deforming does not help", 1 - helps, 1 - outcomes.helps, np.full(len(helps), 0.5), ~study.true.spoiled),
     ):
         mine = study.test & np.isfinite(truth) & among

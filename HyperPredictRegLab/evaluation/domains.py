@@ -14,7 +14,7 @@ import numpy as np
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines import get_engine
-from HyperPredictRegLib.predictor.bootstrap import bootstrap_choice, bootstrap_curve, chance_failed
+from HyperPredictRegLib.predictor.bootstrap import ERRORS, bootstrap_choice, bootstrap_curve, chance_failed
 from HyperPredictRegLib.predictor.bundle import BandWidths, Bundle
 from HyperPredictRegLib.predictor.coarse_pair import coarse_settings
 from HyperPredictRegLib.predictor.evidence import PairEvidence
@@ -230,11 +230,10 @@ def evidence_of(features: Mapping[str, float], space: SearchSpace) -> PairEviden
     values, voxel = coarse_settings(space), math.exp(features["log_spacing_mm"])
     curves = {
         name: np.array([scale * (math.exp(features[f"{name}_{n}"]) - 0.01) for n in range(len(values))])
-        for name, scale in (("bootstrap_error", voxel), ("folding", 1.0))
+        for name, scale in (*((name, voxel) for name in ERRORS), ("folding", 1.0))
     }
-    nothing = voxel * (math.exp(features["bootstrap_nothing"]) - 0.01)
-    numbers = {name: features.get(name, 0.0) for name in ("explained", "foreground_overlap")}
-    return PairEvidence(values, curves, numbers | {"spacing_mm": voxel, "bootstrap_nothing": nothing})
+    numbers = {"explained": features.get("explained", 0.0), "shell": math.exp(features.get("shell", 0.0))}
+    return PairEvidence(values, curves, numbers)
 
 
 def _columns(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -132,7 +133,7 @@ def train(
                 dropout=settings.dropout,
                 axes=axes if len(axes) > 1 else (),
                 outlook=examples.outcomes is not None,
-                leveled=examples.outcomes is not None and set(probe_names(len(axes))) <= set(names),
+                leveled=examples.outcomes is not None and set(chain(*probe_names(len(axes)))) <= set(names),
             )
         )
         _start_from_means(network, targets, weights, examples.numbers)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from HyperPredictRegLib.core.search_space import SearchSpace
-from HyperPredictRegLib.predictor.bootstrap import FAILED
+from HyperPredictRegLib.predictor.bootstrap import ERRORS, FAILED
 from HyperPredictRegLib.predictor.coarse_pair import ACROSS, ALONG, CROSSED
 from HyperPredictRegLib.predictor.network import OUTLOOK_CURVES, Ensemble, OutlookCoefficients, OutlookHeads
 from HyperPredictRegLib.predictor.predictor import EVIDENCE
@@ -140,15 +140,15 @@ def _levels(left: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     return (left[:, 0] * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
 
-def probe_names(parameters: int) -> list[str]:
-    """Return the names of the features that hold the bootstrap's errors, in the order of its settings."""
-    return [f"{EVIDENCE}bootstrap_error_{n}" for n in range(len(ALONG) + len(ACROSS) * (parameters - 1))]
+def probe_names(parameters: int) -> list[tuple[str, ...]]:
+    """Return the names of the features that hold the bootstrap's `ERRORS`, by setting."""
+    return [tuple(f"{EVIDENCE}{name}_{n}" for name in ERRORS) for n in range(len(ALONG) + len(ACROSS) * (parameters - 1))]
 
 
 def _take_bootstrap(heads: OutlookHeads, ensemble: Ensemble) -> None:
     """Set the weights by which the evidence becomes the first curve, the affine error and the chance of a failed alignment.
 
-    The last as in `bootstrap.chance_failed`, with the error of doing nothing straightened at two voxels.
+    The last as in `bootstrap.chance_failed`.
     """
     reading = ensemble.reading
     spread = torch.as_tensor(reading.feature_sd, dtype=torch.float32)
@@ -156,10 +156,12 @@ def _take_bootstrap(heads: OutlookHeads, ensemble: Ensemble) -> None:
     if heads.base is not None and heads.base_at_means is not None:
         means = torch.as_tensor(reading.feature_mean, dtype=torch.float32)
         turned = torch.as_tensor(probes_to_coefficients(ensemble.space, ensemble.knots), dtype=torch.float32)
-        for column, name in enumerate(probe_names(len(ensemble.space))):
-            heads.base[:, places[name]] = spread[:, places[name], None] * turned[:, column]
-            heads.base_at_means[:, 0] += means[:, places[name], None] * turned[:, column]
-    failing = zip(("explained", "foreground_overlap", "bootstrap_nothing"), (*FAILED[1:3], 2 * FAILED[3]), strict=True)
+        for column, names in enumerate(probe_names(len(ensemble.space))):
+            for name in names:
+                share = turned[:, column] / len(names)
+                heads.base[:, places[name]] = spread[:, places[name], None] * share
+                heads.base_at_means[:, 0] += means[:, places[name], None] * share
+    failing = zip(("unexplained", "shell"), FAILED[1:], strict=True)
     for number, known in ((0, [("bootstrap_nothing", 1.0)]), (1, list(failing))):
         for name, weight in known:
             place = places.get(f"{EVIDENCE}{name}")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.engines.base import settings_hash
+from HyperPredictRegLib.predictor.bootstrap import ERRORS
 from HyperPredictRegLib.predictor.coarse_pair import coarse_settings
 from HyperPredictRegLib.predictor.features import VERSION
 
@@ -47,7 +48,7 @@ def planted_tables(domains: int = 6, pairs: int = 10, seed: int = 5, spoiled: fl
             affine = level * 3
             # The bootstrap takes every error for a fifth too small.
             told = 0.8 * error_voxels(probes, best, level) * np.exp(random.normal(scale=0.05, size=len(probes)))
-            evidence = {f"evidence_bootstrap_error_{n}": np.log(value) for n, value in enumerate(told)}
+            evidence = {f"evidence_{error}_{n}": np.log(value) for error in ERRORS for n, value in enumerate(told)}
             evidence |= {f"evidence_folding_{n}": np.log(folding_percent(row) + 0.01) for n, row in enumerate(probes)}
             evidence |= {"evidence_bootstrap_nothing": np.log(0.8 * affine), "evidence_log_spacing_mm": np.log(UNIT_MM)}
             evidence |= {"evidence_correlation": float(not failed) * 0.5 + random.normal(scale=0.1)}

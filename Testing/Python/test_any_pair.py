@@ -12,7 +12,7 @@ from any_pair_samples import ENGINE, QUICK, UNIT_MM, planted_cases, planted_exam
 from HyperPredictRegLib.alignment import AlignmentSettings
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.engines import engine_settings, get_engine
-from HyperPredictRegLib.predictor.bootstrap import evidence_curve
+from HyperPredictRegLib.predictor.bootstrap import ERRORS, evidence_curve
 from HyperPredictRegLib.predictor.bundle import load_bundle, save_bundle
 from HyperPredictRegLib.predictor.card import all_bundled
 from HyperPredictRegLib.predictor.coarse_pair import coarse_settings
@@ -73,12 +73,12 @@ def test_coefficients_that_fall_make_surfaces_that_fall_along_each_parameter() -
 def test_the_network_starts_from_what_the_bootstrap_rule_says() -> None:
     probes = coarse_settings(SPACE)
     curve = 1 + 0.3 * np.log(probes[:, 0] / 0.6) ** 2 + 0.1 * np.log(probes[:, 1])
-    found = PairEvidence(probes, {"bootstrap_error": np.exp(curve)}, {})
+    found = PairEvidence(probes, dict.fromkeys(ERRORS, np.exp(curve)), {})
     knots = tuple(knots_for(p.strength(p.from_unit(np.linspace(0, 1, 30))), 6) for p in SPACE)
     grid = SPACE.grid(15)
     strengths = np.stack([p.strength(grid[:, n]) for n, p in enumerate(SPACE)], axis=1)
     told = tensor_basis(strengths, knots) @ probes_to_coefficients(SPACE, knots) @ curve
-    rule = np.log(evidence_curve(found, SPACE, grid, "bootstrap_error"))
+    rule = np.log(evidence_curve(found, SPACE, grid, *ERRORS))
     assert np.abs(told - rule).max() < 0.12
     assert np.abs(told - rule).mean() < 0.02
 

@@ -40,11 +40,12 @@ def evidence_of(engine: str = "demons", **numbers: float) -> PairEvidence:
     error = 0.8 + 2.0 * (share - BEST) ** 2
     given = {
         "bootstrap_nothing": 2.0, "coarsening": 2.0, "difference": 0.3, "explained": 0.6, "foreground_overlap": 0.9,
-        "anisotropy": 1.2, "foreground_voxels": 9000.0, "spacing_mm": 4.0,
+        "anisotropy": 1.2, "foreground_voxels": 9000.0, "spacing_mm": 4.0, "shell": 1.0, "bootstrap_nothing_edge": 2.0,
     }  # fmt: skip
     curves = {
         "bootstrap_error": error,
         "bootstrap_error_95": 3 * error,
+        "bootstrap_edge_error": error,
         "sd_log_jacobian": 0.3 * np.exp(-share),
         "folding": np.where(share < 0.1, 4.0, 0.0),
         "held_out_share": np.full(len(values), 0.8),
@@ -130,11 +131,11 @@ def test_only_what_was_measured_makes_a_prediction_unreliable() -> None:
     told = what_was_measured(nothing, (), (), "Why.")
     assert told.level == "unreliable" and "10 % of the other's variation" in told.reasons[0] and told.reasons[-1] == "Why."
     assert what_was_measured(found, ("Doubt.",), (), "Why.").level == "uncertain"
-    # Little is explained, little overlaps, and doing nothing leaves six voxels: the alignment has most likely failed.
-    apart = evidence_of(explained=0.2, foreground_overlap=0.5, bootstrap_nothing=24.0)
+    # Little is explained, and as little overlaps as if one image were ten voxels off: the alignment has most likely failed.
+    apart = evidence_of(explained=0.1, foreground_overlap=0.5, shell=10.0)
     assert what_was_measured(apart, (), (), "Why.").level == "unreliable"
     assert "chance of a failed alignment is 9" in what_was_measured(apart, (), (), "Why.").reasons[0]
-    assert reliability_of(explained=0.3, foreground_overlap=0.7, bootstrap_nothing=6.0) == "uncertain"
+    assert reliability_of(explained=0.5, foreground_overlap=0.7, shell=4.0) == "uncertain"
     assert what_was_measured(found, (), ("Refused.",), "Why.").level == "unreliable"
 
 

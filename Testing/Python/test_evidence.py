@@ -14,7 +14,14 @@ from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines import diffeo, get_engine
 from HyperPredictRegLib.engines.base import Engine
 from HyperPredictRegLib.engines.contrast import choose_similarity
-from HyperPredictRegLib.predictor.bootstrap import bootstrap_choice, bootstrap_curve, chance_failed, evidence_curve
+from HyperPredictRegLib.predictor.bootstrap import (
+    ERRORS,
+    FACTOR,
+    bootstrap_choice,
+    bootstrap_curve,
+    chance_failed,
+    evidence_curve,
+)
 from HyperPredictRegLib.predictor.coarse_pair import ALONG, MOST_VOXELS, CoarsePair, coarse_settings
 from HyperPredictRegLib.predictor.evidence import LENGTHS, TRUTHS, PairEvidence, as_features, pair_evidence
 from HyperPredictRegLib.predictor.known_truth import mirrored, with_known_truth
@@ -210,20 +217,22 @@ def test_settings_are_tried_in_every_parameter() -> None:
 
 
 def test_unrelated_images_and_little_overlap_speak_for_a_failed_start(right: PairEvidence, wrong: PairEvidence) -> None:
-    assert chance_failed(right) < 0.5 < chance_failed(replace(wrong, numbers={**wrong.numbers, "foreground_overlap": 0.6}))
+    assert chance_failed(right) < 0.5 < chance_failed(replace(wrong, numbers={**wrong.numbers, "shell": 6.0}))
     assert chance_failed(right) < chance_failed(wrong)
 
 
 def test_the_rule_reads_the_curve_where_it_was_measured(right: PairEvidence) -> None:
     space = engine()[0].search_space(GRID, engine()[1])
     assert np.allclose(evidence_curve(right, space, right.values, "bootstrap_error"), right.curves["bootstrap_error"])
+    both = np.sqrt(right.curves["bootstrap_error"] * right.curves["bootstrap_edge_error"])
+    assert np.allclose(bootstrap_curve(right, space, right.values).value, FACTOR * both)
 
 
 def test_the_rule_chooses_the_least_error_within_the_limit(right: PairEvidence) -> None:
     space = engine()[0].search_space(GRID, engine()[1])
     curve = np.array([3.0, 2.0, 1.0, 2.0, 3.0, 4.0, 2.5, 2.2])
     folding = np.array([5.0, 2.0, 1.0, 0.1, 0.0, 0.0, 2.0, 2.0])
-    made = replace(right, curves={**right.curves, "bootstrap_error": curve, "folding": folding})
+    made = replace(right, curves={**right.curves, **dict.fromkeys(ERRORS, curve), "folding": folding})
     chosen = bootstrap_choice(made, space)
     assert space.first.to_unit(chosen["regularization_weight"]) == pytest.approx(ALONG[2], abs=0.03)
     assert chosen["fluid_sigma"] == pytest.approx(space.defaults["fluid_sigma"], rel=0.05)

@@ -13,8 +13,12 @@ from scipy.interpolate import PchipInterpolator
 
 from HyperPredictRegLib.core.search_space import SearchSpace, Setting
 from HyperPredictRegLib.predictor.coarse_pair import ACROSS, ALONG, CROSSED
-from HyperPredictRegLib.predictor.evidence import PairEvidence
+from HyperPredictRegLib.predictor.evidence import PairEvidence, log_shell, log_unexplained
 from HyperPredictRegLib.results.prediction import Band
+
+ERRORS, NOTHING = ("bootstrap_error", "bootstrap_edge_error"), ("bootstrap_nothing", "bootstrap_nothing_edge")
+"""Of a setting, and of doing nothing: what the rule's error is the geometric mean of. The median over the foreground alone asks
+for more regularization than labels do, the error across edges alone for less than known warps do."""
 
 FACTOR = 0.89
 """True error over the bootstrap's, geometric mean over the tuning pairs with a known warp or landmarks."""
@@ -22,16 +26,16 @@ FACTOR = 0.89
 LOWER, UPPER = 0.41, 2.04
 """Factors between which nine of ten true errors of kinds of images lie that `FACTOR` was not taken from."""
 
-FAILED = (6.25, -3.09, -6.68, 0.59)
-"""Of a logistic rule for a start that is more than two voxels off: intercept, then the weights of the share of variance that one
-image explains of the other, of the overlap of the foregrounds, both of the affine step, and of the bootstrap's error of doing
-nothing in voxels of the coarse grid. Failed and good starts weigh the same."""
+FAILED = (-3.0, 2.0, 2.0)
+"""Of a logistic rule for a start that is more than two voxels off: intercept, then the weights of the logarithms of the variance
+that is left unexplained and of the shell that the foregrounds leave uncovered, both after the affine step. Failed and good starts
+weigh the same. `benchmarks/failed_starts.py` fits it and compares it with others."""
 
 _GRID = 101
 _LEAST = 1e-6
 
 
-def evidence_curve(evidence: PairEvidence, space: SearchSpace, values: np.ndarray, name: str) -> np.ndarray:
+def evidence_curve(evidence: PairEvidence, space: SearchSpace, values: np.ndarray, *names: str) -> np.ndarray:
     """Return a curve of the evidence that is above 0 at any settings: geometric interpolation along the first parameter.
 
     A further parameter adds what it did where it was tried, linearly between the tries and the value that it had else. Values of
@@ -42,10 +46,10 @@ def evidence_curve(evidence: PairEvidence, space: SearchSpace, values: np.ndarra
     ----------
     space : of the engine.
     values : shape (m, h).
-    name : of the curve.
+    names : of the curve, or of several of which the geometric mean is wanted.
     """
     values = np.asarray(values, dtype=float).reshape(-1, len(space))
-    curve = np.log(np.maximum(evidence.curves[name], _LEAST))
+    curve = np.mean([np.log(np.maximum(evidence.curves[name], _LEAST)) for name in names], axis=0)
     tried = space.first.strength(evidence.values[: len(ALONG), 0])
     asked = np.clip(space.first.strength(values[:, 0]), tried[0], tried[-1])
     found = PchipInterpolator(tried, curve[: len(ALONG)])(asked)
@@ -59,8 +63,8 @@ def evidence_curve(evidence: PairEvidence, space: SearchSpace, values: np.ndarra
 
 
 def bootstrap_curve(evidence: PairEvidence, space: SearchSpace, values: np.ndarray) -> Band:
-    """Return the error in mm (median over the foreground) that registration is expected to leave at settings (m, h)."""
-    middle = FACTOR * evidence_curve(evidence, space, values, "bootstrap_error")
+    """Return the error in mm over the foreground that registration is expected to leave at settings (m, h)."""
+    middle = FACTOR * evidence_curve(evidence, space, values, *ERRORS)
     return Band(middle, LOWER * middle, UPPER * middle)
 
 
@@ -81,12 +85,16 @@ def bootstrap_choice(evidence: PairEvidence, space: SearchSpace, folding_limit: 
     return space.setting(values[int(np.argmin(error))])
 
 
+def doing_nothing(evidence: PairEvidence) -> float:
+    """Return the error in mm that the affine step alone is expected to leave, by the same factor as that of `bootstrap_curve`."""
+    return FACTOR * math.sqrt(math.prod(max(evidence.numbers[name], _LEAST) for name in NOTHING))
+
+
 def chance_failed(evidence: PairEvidence) -> float:
     """Return how likely the alignment is more than two voxels off, 0 to 1, where every other alignment is.
 
     Whether the deformable step can make up for that is another question: its error is that of `bootstrap_curve`.
     """
-    numbers = evidence.numbers
-    told = numbers["explained"], numbers["foreground_overlap"], numbers["bootstrap_nothing"] / numbers["spacing_mm"]
+    told = log_unexplained(evidence.numbers), log_shell(evidence.numbers)
     score = FAILED[0] + sum(weight * value for weight, value in zip(FAILED[1:], told, strict=True))
     return 1 / (1 + math.exp(-score))

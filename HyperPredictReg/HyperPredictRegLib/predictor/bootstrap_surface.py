@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from HyperPredictRegLib.core.search_space import SearchSpace
-from HyperPredictRegLib.predictor.bootstrap import FACTOR, LOWER, UPPER, bootstrap_curve, chance_failed, evidence_curve
+from HyperPredictRegLib.predictor.bootstrap import LOWER, UPPER, bootstrap_curve, chance_failed, doing_nothing, evidence_curve
 from HyperPredictRegLib.predictor.coarse_pair import ALONG
 from HyperPredictRegLib.predictor.evidence import IDENTICAL, LITTLE_OVERLAP, PairEvidence
 from HyperPredictRegLib.quality.benefit import UNRELATED, chance_helped
@@ -112,8 +112,7 @@ def outlook_of(evidence: PairEvidence, surface: PredictionSurface, suited: bool)
     `suited` : see `quality.benefit.judged_alone`.
     """
     error = surface.quality
-    # By the same factor as the error that is left, so that the gain is what the trials themselves found.
-    nothing, row = FACTOR * evidence.numbers["bootstrap_nothing"], int(error.value.argmin())
+    nothing, row = doing_nothing(evidence), int(error.value.argmin())
     best = int(evidence.curves["bootstrap_error"][: len(ALONG)].argmin())
     helps = chance_helped(float(evidence.curves["held_out_share"][best]), float(evidence.curves["information"][best]), suited)
     least, lower, upper = (float(part[row]) for part in (error.value, error.lower, error.upper))

@@ -46,6 +46,7 @@ LENGTHS = (
 _LEAST_VOXELS = 0.01
 """Of a length, before its logarithm is taken."""
 _LEAST_FOLDING = 0.01
+_LEAST_UNEXPLAINED = 1e-3
 LITTLE_OVERLAP = 0.3
 """Dice of the foregrounds below which a sentence says so."""
 IDENTICAL = 1e-4
@@ -69,7 +70,8 @@ class PairEvidence:
         foregrounds; `folding` percent of the foreground, `sd_log_jacobian`.
     numbers : by name. In mm: `bootstrap_nothing` (error of doing nothing, mean of the truths; `_weak`, `_strong`, `_edge`),
         `inverse_error` (there and back at the setting `RETURNED`), `spacing_mm` (of the coarse grid). `correlation`,
-        `information`, `explained`, `foreground_overlap` are of the affine step.
+        `information`, `explained`, `foreground_overlap` are of the affine step. `shell` : how many voxels a compact body would
+        be off for that overlap.
     remarks : sentences for the user.
     """
 
@@ -141,6 +143,8 @@ def as_features(found: PairEvidence) -> dict[str, float]:
             flat[name] = _log_voxels(value / voxel)
         elif name in ("voxel_count", "foreground_voxels"):
             flat[name] = math.log(max(value, 1.0))
+        elif name == "shell":
+            flat[name] = log_shell(found.numbers)
         elif name != "spacing_mm":
             flat[name] = value
     for name, curve in found.curves.items():
@@ -151,6 +155,7 @@ def as_features(found: PairEvidence) -> dict[str, float]:
                 flat[f"{name}_{row}"] = math.log(value + _LEAST_FOLDING)
             else:
                 flat[f"{name}_{row}"] = float(value)
+    flat["unexplained"] = log_unexplained(found.numbers)
     along = np.array([flat[f"bootstrap_error_{row}"] for row in range(len(ALONG))])
     flat["bootstrap_least"] = float(along.min())
     flat["bootstrap_best_share"] = ALONG[int(along.argmin())]
@@ -158,6 +163,16 @@ def as_features(found: PairEvidence) -> dict[str, float]:
     flat["bootstrap_first_over_nothing"] = float(along[0]) - flat["bootstrap_nothing"]
     flat["held_out_best_share"] = ALONG[int(np.argmax(found.curves["held_out"][: len(ALONG)]))]
     return flat
+
+
+def log_shell(numbers: Mapping[str, float]) -> float:
+    """Return the logarithm of the number `shell`."""
+    return math.log(max(numbers["shell"], _LEAST_VOXELS))
+
+
+def log_unexplained(numbers: Mapping[str, float]) -> float:
+    """Return the logarithm of the share of the variance that neither image explains of the other after the affine step."""
+    return math.log(max(1 - numbers["explained"], _LEAST_UNEXPLAINED))
 
 
 def _log_voxels(voxels: float) -> float:
@@ -234,6 +249,8 @@ def _pair_numbers(coarse: CoarsePair, pair: AlignedPair, start: Evidence) -> dic
         "voxel_count": float(pair.grid.voxel_count),
         "foreground_voxels": float(inside.sum()),
         "foreground_overlap": start.foreground_before,
+        # Off by t voxels, a compact body leaves a share of about t over its length of itself uncovered.
+        "shell": (1 - start.foreground_before) * float(np.cbrt(inside.sum())),
         "volume_ratio": float(np.log(other.sum() / inside.sum())),
         "information": start.information_before,
         "correlation": start.correlation_before,
