@@ -89,7 +89,9 @@ class Judged:
         return float(np.exp(self.row["evidence_log_spacing_mm"]))
 
     def number(self, name: str) -> float:
-        """Return a number of the evidence; lengths are in mm."""
+        """Return a number of the evidence, lengths in mm; `BOTH` is the geometric mean of the two errors of doing nothing."""
+        if name == BOTH:
+            return float(np.sqrt(self.number("bootstrap_nothing") * self.number("bootstrap_nothing_edge")))
         value = float(self.row[f"evidence_{name}"])
         if name.startswith("bootstrap_nothing") or name == "inverse_error":
             value = (np.exp(value) - _LEAST_VOXELS) * self.coarse_mm
@@ -339,9 +341,9 @@ def error_table(pairs: Sequence[Judged]) -> list[str]:
         ("test, start not failed", [o for o in known if o.use == "test" and not o.failed]),
     ):
         true = np.array([o.loss[_AT_DEFAULT] for o in some])
-        told = np.array([o.curve("bootstrap_error")[_AT_DEFAULT] for o in some])
+        told = np.array([o.curve(BOTH)[_AT_DEFAULT] for o in some])
         voxel = np.array([o.spacing for o in some])
-        nothing = [np.array(v) for v in ([o.affine for o in some], [o.number("bootstrap_nothing") for o in some])]
+        nothing = [np.array(v) for v in ([o.affine for o in some], [o.number(BOTH) for o in some])]
         ratio = np.quantile(true / told, (0.05, 0.5, 0.95))
         lines.append(
             f"| {what} | {len(some)} | {spearmanr(true, told)[0]:.2f} | {spearmanr(true / voxel, told / voxel)[0]:.2f} | "
@@ -362,7 +364,7 @@ def calibration(pairs: Sequence[Judged]) -> str:
         some = [o for o in known if o.use == use]
         found: dict[str, list[np.ndarray]] = {}
         for one in some:
-            found.setdefault(one.domain, []).append(np.log(one.loss[rows] / one.curve("bootstrap_error")[rows]))
+            found.setdefault(one.domain, []).append(np.log(one.loss[rows] / one.curve(BOTH)[rows]))
         return {domain: np.concatenate(logs) for domain, logs in found.items()}
 
     tune, test = ratios("tune"), np.concatenate(list(ratios("test").values()))
@@ -393,10 +395,10 @@ def draw(pairs: Sequence[Judged], path: Path) -> None:
     for color, domain in enumerate(domains):
         for one in [o for o in known if o.domain == domain and o.use == "test" and not o.failed][:1]:
             curves.loglog(weights, one.loss, color=f"C{color}")
-            curves.loglog(weights, one.curve("bootstrap_error"), "--", color=f"C{color}")
+            curves.loglog(weights, one.curve(BOTH), "--", color=f"C{color}")
         for failed, mark in ((False, "o"), (True, "x")):
             some = [o for o in known if o.domain == domain and o.failed == failed]
-            told = [o.curve("bootstrap_error")[_AT_DEFAULT] for o in some]
+            told = [o.curve(BOTH)[_AT_DEFAULT] for o in some]
             errors.loglog(told, [o.loss[_AT_DEFAULT] for o in some], mark, color=f"C{color}", label=None if failed else domain)
     curves.set(xlabel="λ", ylabel="error, mm", title="true (lines) and bootstrap (dashes): one test pair each")
     ends = np.array(errors.get_xlim())

@@ -123,7 +123,7 @@ def rows(name: str, threads: int, path: Path, checkouts: dict[str, Path], runs: 
     if "before" in found:
         one, other = (found[of][0]["values"] for of in ("before", "now"))
         largest = max(abs(one[key] - other[key]) for key in one.keys() & other.keys())
-        print(f"  largest difference of a number: {largest:.2g}", flush=True)
+        print(f"  largest difference of a number that both have: {largest:.2g}", flush=True)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,8 @@ def main() -> None:
         rule = fitted(*(part[used] for part in whole), penalty)
         level, told = _level(scored(rule, tune), failed["tune"]), scored(rule, test)
         if name == CHOSEN:
-            chosen_rule = f"intercept and weights {rule.round(2).tolist()}, doubted from a chance of {1 / (1 + math.exp(-level)):.2f}"
+            doubted = 1 / (1 + math.exp(-level))
+            chosen_rule = f"intercept and weights {rule.round(2).tolist()}, doubted from a chance of {doubted:.2f}"
         own = f"{_area(left_out, failed['tune']):.3f} | {_rates(left_out, failed['tune'], _level(left_out, failed['tune']))}"
         others = f"{_area(told, failed['test']):.3f} | {_rates(told, failed['test'], level)}"
         print(f"| {name} | {own} | {others} | {_rates(told[known], failed['test'][known], level)} |")

@@ -99,7 +99,12 @@ def by_engine(name: str, suggested: bool = False, **given: object) -> None:
 
 
 def suggestion(task: RegistrationTask) -> dict[str, float]:
-    """Return the setting that the predictor for any pair suggests by the default criterion, from trials of this very pair."""
+    """Return the setting that the predictor for any pair suggests by the default criterion, from trials of this very pair.
+
+    As the product does, it takes the fixed setting where what was measured speaks against the prediction. Foregrounds are those of
+    the images on the working grid.
+    """
+    from HyperPredictRegLib.alignment import AlignmentSettings
     from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
     from HyperPredictRegLib.engines import get_engine
     from HyperPredictRegLib.engines.base import settled
@@ -118,9 +123,11 @@ def suggestion(task: RegistrationTask) -> dict[str, float]:
     )
     masks = foreground(task.fixed), foreground(task.moving)
     evidence = as_features(pair_evidence(pair, *masks, engine, settled(engine, task), seed=task.seed))
-    within = engine.search_space(pair.grid, task.settings)
-    surface, *_ = Predictor(bundle).predict(PairFeatures({}, {}), evidence=evidence, within=within)
-    return choose(surface, Criterion()).setting
+    within, predictor = engine.search_space(pair.grid, task.settings), Predictor(bundle)
+    predictor.check(engine, task.settings, "fast", AlignmentSettings(**bundle.card.alignment))
+    features = PairFeatures({"log_voxel_mm": float(np.log(pair.grid.spacing[0]))}, {})
+    surface, reliability, _ = predictor.predict(features, evidence=evidence, within=within)
+    return dict(bundle.card.fixed) if reliability.level == "unreliable" else choose(surface, Criterion()).setting
 
 
 def by_greedy(metric: str) -> None:

@@ -103,7 +103,10 @@ def measure(folder: Path, prepared: Prepared | None) -> None:
         with threads(workers):
 
             def whole() -> None:
-                found = pair_features(prepared.inputs, prepared.pair, prepared.affine, engine, settings, seed=1)
+                # As a job asks: only for what the bundle reads.
+                found = features
+                if predictor.reads_features or predictor.reads_tokens:
+                    found = pair_features(prepared.inputs, prepared.pair, prepared.affine, engine, settings, seed=1)
                 about = found_evidence(predictor, prepared)
                 choose(predictor.predict(found, evidence=about)[0], Job("", "", "").criterion)
 
@@ -116,7 +119,9 @@ def found_evidence(predictor: Predictor, prepared: Prepared) -> dict[str, float]
         return None
     inputs, pair, engine = prepared.inputs, prepared.pair, get_engine(predictor.bundle.card.engine)
     foregrounds = nearest(inputs.fixed.foreground, pair.grid), nearest(inputs.moving.foreground, pair.grid, prepared.affine)
-    task = RegistrationTask(pair.fixed, pair.moving, {}, engine_settings(engine, {}), 1, view=pair.view)
+    task = RegistrationTask(
+        pair.fixed, pair.moving, {}, engine_settings(engine, {}), 1, view=pair.view, moving_smoothed=pair.moving_smoothed
+    )
     return as_features(pair_evidence(pair, *foregrounds, engine, settled(engine, task), seed=1))
 
 

@@ -232,7 +232,7 @@ def evidence_of(features: Mapping[str, float], space: SearchSpace) -> PairEviden
         name: np.array([scale * (math.exp(features[f"{name}_{n}"]) - 0.01) for n in range(len(values))])
         for name, scale in (*((name, voxel) for name in ERRORS), ("folding", 1.0))
     }
-    numbers = {"explained": features.get("explained", 0.0), "shell": math.exp(features.get("shell", 0.0))}
+    numbers = {"explained": features["explained"], "shell": math.exp(features["shell"])}
     return PairEvidence(values, curves, numbers)
 
 

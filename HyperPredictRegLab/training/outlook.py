@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from HyperPredictRegLib.core.search_space import SearchSpace
-from HyperPredictRegLib.predictor.bootstrap import ERRORS, FAILED
+from HyperPredictRegLib.predictor.bootstrap import ERRORS, FAILED, NOTHING
 from HyperPredictRegLib.predictor.coarse_pair import ACROSS, ALONG, CROSSED
 from HyperPredictRegLib.predictor.network import OUTLOOK_CURVES, Ensemble, OutlookCoefficients, OutlookHeads
 from HyperPredictRegLib.predictor.predictor import EVIDENCE
@@ -162,7 +162,8 @@ def _take_bootstrap(heads: OutlookHeads, ensemble: Ensemble) -> None:
                 heads.base[:, places[name]] = spread[:, places[name], None] * share
                 heads.base_at_means[:, 0] += means[:, places[name], None] * share
     failing = zip(("unexplained", "shell"), FAILED[1:], strict=True)
-    for number, known in ((0, [("bootstrap_nothing", 1.0)]), (1, list(failing))):
+    nothing = [(name, 1 / len(NOTHING)) for name in NOTHING]
+    for number, known in ((0, nothing), (1, list(failing))):
         for name, weight in known:
             place = places.get(f"{EVIDENCE}{name}")
             if place is not None:

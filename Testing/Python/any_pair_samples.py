@@ -48,9 +48,13 @@ def planted_tables(domains: int = 6, pairs: int = 10, seed: int = 5, spoiled: fl
             affine = level * 3
             # The bootstrap takes every error for a fifth too small.
             told = 0.8 * error_voxels(probes, best, level) * np.exp(random.normal(scale=0.05, size=len(probes)))
-            evidence = {f"evidence_{error}_{n}": np.log(value) for error in ERRORS for n, value in enumerate(told)}
+            # Of the two errors that it goes by, one lies above and one below what it takes them for together.
+            both = zip(ERRORS, (1.25, 0.8), strict=True)
+            evidence = {f"evidence_{error}_{n}": np.log(share * value) for error, share in both for n, value in enumerate(told)}
             evidence |= {f"evidence_folding_{n}": np.log(folding_percent(row) + 0.01) for n, row in enumerate(probes)}
             evidence |= {"evidence_bootstrap_nothing": np.log(0.8 * affine), "evidence_log_spacing_mm": np.log(UNIT_MM)}
+            evidence |= {"evidence_bootstrap_nothing_edge": np.log(0.8 * affine), "evidence_explained": 0.6 - 0.4 * failed}
+            evidence |= {"evidence_unexplained": np.log(0.4 + 0.4 * failed), "evidence_shell": 0.5 + 1.5 * failed}
             evidence |= {"evidence_correlation": float(not failed) * 0.5 + random.normal(scale=0.1)}
             evidence |= {"pair_log_voxel_mm": np.log(2.0), "pair_foreground_overlap": 0.9, "pair_idle": random.normal()}
             blank = {"pair": name, "features_version": VERSION, "error": ""}

@@ -73,7 +73,8 @@ def test_coefficients_that_fall_make_surfaces_that_fall_along_each_parameter() -
 def test_the_network_starts_from_what_the_bootstrap_rule_says() -> None:
     probes = coarse_settings(SPACE)
     curve = 1 + 0.3 * np.log(probes[:, 0] / 0.6) ** 2 + 0.1 * np.log(probes[:, 1])
-    found = PairEvidence(probes, dict.fromkeys(ERRORS, np.exp(curve)), {})
+    tilt = 0.3 * np.log(probes[:, 0])
+    found = PairEvidence(probes, dict(zip(ERRORS, (np.exp(curve + tilt), np.exp(curve - tilt)), strict=True)), {})
     knots = tuple(knots_for(p.strength(p.from_unit(np.linspace(0, 1, 30))), 6) for p in SPACE)
     grid = SPACE.grid(15)
     strengths = np.stack([p.strength(grid[:, n]) for n, p in enumerate(SPACE)], axis=1)
@@ -183,6 +184,21 @@ def test_structures_are_told_by_their_shape_without_names(predictor: Predictor) 
     assert surface.structures == ("tumor", "label 2") and warnings == ()
     assert surface.mean_dice is not None and surface.error_mm is not None
     assert surface.dice.value[1].mean() > surface.dice.value[0].mean()
+
+
+def test_evidence_and_geometry_are_all_that_a_bundle_of_evidence_reads(predictor: Predictor) -> None:
+    """So nothing else has to be found for it, and nothing that it says changes."""
+    assert predictor.reads_evidence and predictor.reads_tokens and not predictor.reads_features
+    features, evidence, _ = pair(failed=False)
+    geometry = replace(features, pair={name: value for name, value in features.pair.items() if name != "idle"})
+    assert geometry != features
+    values = predictor.bundle.card.space.grid(20)
+    whole, bare = (predictor.predict(one, values, evidence=evidence) for one in (features, geometry))
+    assert whole[1:] == bare[1:] and whole[0].voxel_mm == bare[0].voxel_mm == pytest.approx(2.0)
+    for name, band in whole[0].bands.items():
+        assert np.array_equal(band.value, bare[0].bands[name].value)
+    apart = replace(geometry, pair=geometry.pair | {"foreground_overlap": 0.3})
+    assert predictor.predict(apart, values, evidence=evidence)[1].level == "uncertain"
 
 
 def test_a_pair_unlike_all_others_is_uncertain_and_no_more(predictor: Predictor) -> None:

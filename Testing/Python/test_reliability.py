@@ -72,6 +72,7 @@ def test_a_feature_that_is_no_number_makes_a_prediction_unreliable(predictor: Pr
         {"uncertain": np.nan}, {"unreliable": np.nan}, {"uncertain": np.inf, "unreliable": np.inf},
         {"uncertain": 3.0, "unreliable": 2.0}, {"uncertain": -1.0},
         {"mean": np.full(3, np.nan)}, {"sd": np.zeros(3)}, {"sd": np.full(3, np.inf)}, {"precision": np.full((3, 3), np.nan)},
+        {"precision": np.zeros((3, 3))}, {"precision": np.diag([1.0, -1.0, 1.0])}, {"precision": np.triu(np.ones((3, 3)))},
     ],
 )  # fmt: skip
 def test_limits_that_are_no_numbers_make_a_prediction_unreliable(predictor: Predictor, damage: dict) -> None:
@@ -143,16 +144,27 @@ def test_a_pair_unlike_all_others_is_not_probed(predictor: Predictor, monkeypatc
     probed: list[str] = []
     far = Described(PAIR | {"hard": 1e6}, None, None, None, None)  # type: ignore[arg-type]
     monkeypatch.setattr("HyperPredictRegLib.predictor.features.described", lambda *_: far)
-    monkeypatch.setattr("HyperPredictRegLib.predictor.features.probed", lambda *_, **__: probed.append("probed"))
+    monkeypatch.setattr("HyperPredictRegLib.predictor.features.geometry", lambda *_: {})
+    monkeypatch.setattr(
+        "HyperPredictRegLib.predictor.features.probed", lambda *_, **__: probed.append("probed") or features(hard=1e6)
+    )
+    monkeypatch.setattr(choosing, "load_predictor", lambda *_: predictor)
+    monkeypatch.setattr(choosing, "bundle_folders", lambda _: [Path("unused")])
     image = blob_image(Geometry((8, 8, 8), (2.0, 2.0, 2.0)))
     side = Side(image, image, image, None, None, None)
     plan = Plan.of(Job("f", "m", "o"))
     pair = AlignedPair(Geometry.of(image), image, image, None, None)
     inputs = Inputs(side, side, label_names={}, initial_transform=None, used=())
-    prepared = Prepared(inputs, an_alignment(), sitk.AffineTransform(3), pair, plan.engine.info.search_space)
-    with pytest.raises(InputError, match="knows no pairs that are anything like this one"):
-        choosing._Looked(plan, prepared, silent, never).told(predictor)
+    refused = an_alignment(refusals=("Refused.",))
+    prepared = Prepared(inputs, refused, sitk.AffineTransform(3), pair, plan.engine.info.search_space)
+    looked = choosing._Looked(plan, prepared, silent, never)
+    with pytest.raises(choosing._UnlikeAll):
+        choosing._predicted(plan, prepared, Path("unused"), {}, looked, at_any_cost=False)
     assert not probed
+    # Where no other predictor answers it says why it does not know the pair.
+    choice, prediction = choosing.choose_setting(plan, prepared)
+    assert probed and prediction is not None and choice.by == "fixed"
+    assert "unlike anything the predictor was trained on" in " ".join(prediction.reliability.reasons)
 
 
 def an_alignment(**changed: Any) -> AlignmentUsed:
@@ -173,6 +185,7 @@ def test_what_speaks_against_the_alignment_speaks_against_the_prediction(
 ) -> None:
     plan = Plan.of(Job("f", "m", "o"))
     known = Described(PAIR, None, None, None, None)  # type: ignore[arg-type]
+    monkeypatch.setattr("HyperPredictRegLib.predictor.features.geometry", lambda *_: {})
     monkeypatch.setattr("HyperPredictRegLib.predictor.features.described", lambda *_: known)
     monkeypatch.setattr("HyperPredictRegLib.predictor.features.probed", lambda *_, **__: features())
     monkeypatch.setattr(choosing, "load_predictor", lambda *_: predictor)

@@ -21,7 +21,8 @@ ERRORS, NOTHING = ("bootstrap_error", "bootstrap_edge_error"), ("bootstrap_nothi
 for more regularization than labels do, the error across edges alone for less than known warps do."""
 
 FACTOR = 0.89
-"""True error over the bootstrap's, geometric mean over the tuning pairs with a known warp or landmarks."""
+"""True error (median over the foreground, or mean over landmarks) over that of the bootstrap by both `ERRORS`, geometric mean over
+the tuning pairs with a known warp or landmarks."""
 
 LOWER, UPPER = 0.41, 2.04
 """Factors between which nine of ten true errors of kinds of images lie that `FACTOR` was not taken from."""

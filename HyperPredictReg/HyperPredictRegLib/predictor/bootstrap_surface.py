@@ -17,7 +17,15 @@ from dataclasses import replace
 import numpy as np
 
 from HyperPredictRegLib.core.search_space import SearchSpace
-from HyperPredictRegLib.predictor.bootstrap import LOWER, UPPER, bootstrap_curve, chance_failed, doing_nothing, evidence_curve
+from HyperPredictRegLib.predictor.bootstrap import (
+    ERRORS,
+    LOWER,
+    UPPER,
+    bootstrap_curve,
+    chance_failed,
+    doing_nothing,
+    evidence_curve,
+)
 from HyperPredictRegLib.predictor.coarse_pair import ALONG
 from HyperPredictRegLib.predictor.evidence import IDENTICAL, LITTLE_OVERLAP, PairEvidence
 from HyperPredictRegLib.quality.benefit import UNRELATED, chance_helped
@@ -113,7 +121,7 @@ def outlook_of(evidence: PairEvidence, surface: PredictionSurface, suited: bool)
     """
     error = surface.quality
     nothing, row = doing_nothing(evidence), int(error.value.argmin())
-    best = int(evidence.curves["bootstrap_error"][: len(ALONG)].argmin())
+    best = int(np.prod([evidence.curves[name][: len(ALONG)] for name in ERRORS], axis=0).argmin())
     helps = chance_helped(float(evidence.curves["held_out_share"][best]), float(evidence.curves["information"][best]), suited)
     least, lower, upper = (float(part[row]) for part in (error.value, error.lower, error.upper))
     return Outlook(
@@ -145,7 +153,7 @@ def what_was_measured(
             "the same, or they are noise."
         )
     told = (
-        "By how much the images explain of each other, overlap and move, the chance of a failed alignment is "
+        "By how much the images explain of each other and how far they overlap, the chance of a failed alignment is "
         f"{min(100 * failed, MOST_CERTAIN):.0f} %."
     )
     if failed >= REFUSED:

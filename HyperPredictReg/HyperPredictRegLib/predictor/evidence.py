@@ -134,7 +134,7 @@ def pair_evidence(
 def as_features(found: PairEvidence) -> dict[str, float]:
     """Return evidence as flat features, in a fixed order; lengths as logarithms of voxels of its grid, but for `spacing_mm`.
 
-    A curve's values are numbered as the settings are; beside them stand what the rules read off them.
+    A curve's values are numbered as the settings are; beside them stands where some of them are best.
     """
     voxel = found.numbers["spacing_mm"]
     flat: dict[str, float] = {"log_spacing_mm": math.log(voxel)}

@@ -78,9 +78,8 @@ def described(inputs: Inputs, pair: AlignedPair, alignment: sitk.Transform, draw
     ------
     InputError : the foreground is too small to describe.
     """
-    fixed_foreground = nearest(inputs.fixed.foreground, pair.grid)
     through = alignment if drawn is None else drawn
-    moving_foreground = nearest(inputs.moving.foreground, pair.grid, through)
+    fixed_foreground, moving_foreground = _foregrounds(inputs, pair, through)
     half = HalfPair.of(pair, fixed_foreground)
     if half.foreground.sum() < LEAST_FOREGROUND_VOXELS:
         raise InputError(
@@ -132,6 +131,20 @@ def probed(known: Described, engine: Engine, settings: Any, *, seed: int, cancel
     if known.labels is not None:
         tokens = structure_tokens(known.labels, known.pair, known.foreground, half, probes)
     return PairFeatures(known.features | shown, tokens)
+
+
+def geometry(
+    inputs: Inputs, pair: AlignedPair, alignment: sitk.Transform, drawn: sitk.Transform | None = None
+) -> dict[str, float]:
+    """Return the features that tell where a pair lies and how it is sampled; parameters are those of `described`."""
+    masks = _foregrounds(inputs, pair, alignment if drawn is None else drawn)
+    if not sitk.GetArrayViewFromImage(masks[0]).any():
+        return {"log_voxel_mm": float(np.log(pair.grid.spacing[0]))}
+    return {name: float(value) for name, value in _geometry(inputs, pair, alignment, *masks).items()}
+
+
+def _foregrounds(inputs: Inputs, pair: AlignedPair, through: sitk.Transform) -> tuple[sitk.Image, sitk.Image]:
+    return nearest(inputs.fixed.foreground, pair.grid), nearest(inputs.moving.foreground, pair.grid, through)
 
 
 def _geometry(

@@ -130,7 +130,7 @@ class OodDetector:
         seen = [n for n, name in enumerate(self.features) if np.isfinite(named.get(name, np.nan))]
         if not self.usable or not seen:
             return False
-        standard = ((named_row(named, tuple(self.features[n] for n in seen)) - self.mean[seen]) / self.sd[seen])
+        standard = (named_row(named, tuple(self.features[n] for n in seen)) - self.mean[seen]) / self.sd[seen]
         covariance = np.linalg.inv(self.precision)[np.ix_(seen, seen)]
         squared = float(standard @ np.linalg.solve(covariance, standard))
         return bool(broken_rules(named)) or squared / len(self.features) >= self.farthest**2
@@ -168,10 +168,12 @@ class OodDetector:
 
     @property
     def usable(self) -> bool:
-        """Tell whether mean, spread and limits are finite numbers that make sense."""
+        """Tell whether mean, spread and limits are finite numbers that make sense, and the precision one of distances."""
         known = (self.mean, self.sd, self.precision, np.array([self.uncertain, self.unreliable]))
-        finite = all(bool(np.isfinite(part).all()) for part in known)
-        return finite and bool((self.sd > 0).all()) and 0 < self.uncertain <= self.unreliable
+        if not all(bool(np.isfinite(part).all()) for part in known):
+            return False
+        distances = bool(np.allclose(self.precision, self.precision.T) and (np.linalg.eigvalsh(self.precision) > 0).all())
+        return distances and bool((self.sd > 0).all()) and 0 < self.uncertain <= self.unreliable
 
 
 def at_most(reliability: Reliability, doubts: Sequence[str] = (), refusals: Sequence[str] = ()) -> Reliability:

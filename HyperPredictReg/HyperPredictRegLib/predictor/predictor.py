@@ -224,11 +224,17 @@ class Predictor:
         """Tell whether it needs the evidence about a pair, which takes longer to find than features."""
         return bool(self.bundle.card.evidence_version)
 
-    def reads_features(self, segmented: bool) -> bool:
-        """Tell whether it needs the features of a pair, or of the structures of its moving segmentation if it is `segmented`."""
-        reading = self.bundle.ensemble.reading
-        told = (*reading.features, *self.bundle.ood.features)
-        return (segmented and bool(reading.tokens)) or not all(name.startswith(EVIDENCE) for name in told)
+    @property
+    def reads_features(self) -> bool:
+        """Tell whether it needs features of the pair beside its evidence and its geometry."""
+        bundle = self.bundle
+        told = {*bundle.ensemble.reading.features, *bundle.ood.features} - bundle.card.assumed.keys()
+        return not all(name.startswith(EVIDENCE) for name in told)
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Tell whether it tells structures apart by their features."""
+        return bool(self.bundle.ensemble.reading.tokens)
 
     def knows_nothing_like(self, features: Mapping[str, float]) -> bool:
         """Tell whether a pair is unreliable to predict by some of its features already, whatever the others are."""

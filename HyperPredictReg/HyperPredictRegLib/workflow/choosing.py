@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +24,8 @@ from HyperPredictRegLib.workflow.preparing import Prepared, settled_settings
 from HyperPredictRegLib.workflow.reusing import chosen_by
 
 if TYPE_CHECKING:
+    import SimpleITK as sitk
+
     from HyperPredictRegLib.predictor.features import Described, PairFeatures
     from HyperPredictRegLib.predictor.predictor import Predictor
 
@@ -117,6 +121,14 @@ class _Looked:
         return self._once("settings", lambda: settled_settings(self.plan, self.prepared, self.cancelled))
 
     @property
+    def geometry(self) -> dict[str, float]:
+        """Return the features that tell where it lies and how it is sampled."""
+        from HyperPredictRegLib.predictor.features import geometry
+
+        prepared = self.prepared
+        return self._once("geometry", lambda: geometry(prepared.inputs, prepared.pair, prepared.affine, self._drawn))
+
+    @property
     def described(self) -> Described:
         """Return what it shows before any trial registration; errors are those of `features.described`."""
         return self._once("described", self._described)
@@ -132,21 +144,22 @@ class _Looked:
         return self._once("evidence", self._evidence)
 
     def told(self, predictor: Predictor) -> tuple[PairFeatures, dict[str, float] | None]:
-        """Return features and evidence as far as a predictor reads them.
-
-        Raises
-        ------
-        InputError : the pair cannot be described, or is unlike anything that the predictor knows.
-        RegistrationError : a trial registration diverged.
-        """
+        """Return features and evidence as far as a predictor reads them; errors are those of either."""
         from HyperPredictRegLib.predictor.features import PairFeatures
 
-        features = PairFeatures({}, {})
-        if predictor.reads_features(self.prepared.inputs.moving.labels is not None):
-            if predictor.knows_nothing_like(self.described.features):
-                raise InputError(f"The trained predictor {predictor.name} knows no pairs that are anything like this one.")
+        features = PairFeatures(self.geometry, {})
+        if predictor.reads_features:
             features = self.features
+        elif predictor.reads_tokens and self.prepared.inputs.moving.labels is not None:
+            # Without them structures are not told apart, but all else is.
+            with contextlib.suppress(InputError, RegistrationError):
+                features = self.features
         return features, as_features(self.evidence) if predictor.reads_evidence else None
+
+    @property
+    def _drawn(self) -> sitk.Transform | None:
+        """Return by what the moving image was sampled, if that is more than the alignment."""
+        return None if self.prepared.pull is None else self.prepared.pull.through
 
     def _described(self) -> Described:
         # Imported late: features need nothing that Slicer lacks, but whoever gives λ needs none of them.
@@ -154,8 +167,7 @@ class _Looked:
 
         prepared = self.prepared
         self.progress(ProgressEvent("predict", 0.0, "describing the pair"))
-        drawn = None if prepared.pull is None else prepared.pull.through
-        return described(prepared.inputs, prepared.pair, prepared.affine, drawn)
+        return described(prepared.inputs, prepared.pair, prepared.affine, self._drawn)
 
     def _features(self) -> PairFeatures:
         from HyperPredictRegLib.predictor.features import probed
@@ -181,9 +193,15 @@ def _trained(plan: Plan, prepared: Prepared, looked: _Looked) -> tuple[Predictio
     names = structure_names(folders[0], prepared.inputs)
     found: list[tuple[Prediction, Card]] = []
     failed: _NotPredictable | None = None
-    for folder in folders:
+    later: list[Path] = []
+    # One that is sure not to know the pair is asked only where no other one answers: its features cost trial registrations.
+    for folder, asked_last in itertools.chain(((folder, False) for folder in folders), ((folder, True) for folder in later)):
+        if asked_last and found:
+            break
         try:
-            found.append(_predicted(plan, prepared, folder, names, looked))
+            found.append(_predicted(plan, prepared, folder, names, looked, asked_last))
+        except _UnlikeAll:
+            later.append(folder)
         except _NotPredictable as error:
             failed = failed or error
     if not found:
@@ -196,6 +214,10 @@ def _trained(plan: Plan, prepared: Prepared, looked: _Looked) -> tuple[Predictio
     return prediction, card, f"{unknown}: {reasons[0].rstrip('.')}" if reasons else unknown
 
 
+class _UnlikeAll(Exception):  # noqa: N818 - named for what was found; it is not a fault
+    """A pair is unlike all that a predictor knows, whatever trial registrations would show."""
+
+
 class _NotPredictable(Exception):  # noqa: N818 - named for what was found; it is not a fault
     """Nothing can be predicted for a pair: why, and the card whose fixed setting suits it nevertheless."""
 
@@ -205,8 +227,9 @@ class _NotPredictable(Exception):  # noqa: N818 - named for what was found; it i
 
 
 def _predicted(
-    plan: Plan, prepared: Prepared, folder: Path, names: Mapping[int, str], looked: _Looked
+    plan: Plan, prepared: Prepared, folder: Path, names: Mapping[int, str], looked: _Looked, at_any_cost: bool
 ) -> tuple[Prediction, Card]:
+    """Return what a bundle predicts; raise `_UnlikeAll` where it is sure to know nothing, unless asked `at_any_cost`."""
     job, engine, settings, inputs, alignment = plan.job, plan.engine, plan.engine_settings, prepared.inputs, prepared.alignment
     bundled = job.predictor == "bundled"
     try:
@@ -217,6 +240,8 @@ def _predicted(
         raise _NotPredictable(error, fitting_card(folder, engine, settings)) from error
     card = predictor.bundle.card
     try:
+        if not at_any_cost and predictor.reads_features and predictor.knows_nothing_like(looked.described.features):
+            raise _UnlikeAll
         features, evidence = looked.told(predictor)
     except (InputError, RegistrationError) as error:
         raise _NotPredictable(error, card) from error
