@@ -400,7 +400,7 @@ def draw(pairs: Sequence[Judged], path: Path) -> None:
             some = [o for o in known if o.domain == domain and o.failed == failed]
             told = [o.curve(BOTH)[_AT_DEFAULT] for o in some]
             errors.loglog(told, [o.loss[_AT_DEFAULT] for o in some], mark, color=f"C{color}", label=None if failed else domain)
-    curves.set(xlabel="λ", ylabel="error, mm", title="true (lines) and bootstrap (dashes): one test pair each")
+    curves.set(xlabel="λ", ylabel="error, mm", title="true (lines), bootstrap (dashes)")
     ends = np.array(errors.get_xlim())
     errors.loglog(ends, ends, color="gray", lw=0.8)
     errors.set(xlabel="error by the bootstrap, mm", ylabel="true error, mm", title="λ = .4, all pairs (x: start failed)")

@@ -101,8 +101,8 @@ def by_engine(name: str, suggested: bool = False, **given: object) -> None:
 def suggestion(task: RegistrationTask) -> dict[str, float]:
     """Return the setting that the predictor for any pair suggests by the default criterion, from trials of this very pair.
 
-    As the product does, it takes the fixed setting where what was measured speaks against the prediction. Foregrounds are those of
-    the images on the working grid.
+    As the product does, it takes the fixed setting where what was measured speaks against the prediction. Foregrounds are those
+    of the images on the working grid.
     """
     from HyperPredictRegLib.alignment import AlignmentSettings
     from HyperPredictRegLib.alignment.aligned_pair import AlignedPair

@@ -132,8 +132,8 @@ def test_only_what_was_measured_makes_a_prediction_unreliable() -> None:
     told = what_was_measured(nothing, (), (), "Why.")
     assert told.level == "unreliable" and "10 % of the other's variation" in told.reasons[0] and told.reasons[-1] == "Why."
     assert what_was_measured(found, ("Doubt.",), (), "Why.").level == "uncertain"
-    # Little is explained, and as little overlaps as if one image were ten voxels off: the alignment has most likely failed.
-    apart = evidence_of(explained=0.1, foreground_overlap=0.5, shell=10.0)
+    # Little is explained, and as little overlaps as if one image were fourteen voxels off: the alignment has most likely failed.
+    apart = evidence_of(explained=0.1, foreground_overlap=0.5, shell=14.0)
     assert what_was_measured(apart, (), (), "Why.").level == "unreliable"
     assert "chance of a failed alignment is 9" in what_was_measured(apart, (), (), "Why.").reasons[0]
     assert reliability_of(explained=0.5, foreground_overlap=0.7, shell=4.0) == "uncertain"
