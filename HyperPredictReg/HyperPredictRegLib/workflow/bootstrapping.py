@@ -38,7 +38,7 @@ def found_evidence(
 
     `settings` are those of `settled_settings`, so that what is tried is what the working grid would be registered by.
 
-    Takes some five seconds of one core with the default engine, whatever the size of the images, and less of two.
+    Takes some four seconds of one core with the default engine, whatever the size of the images.
 
     Raises
     ------
