@@ -13,7 +13,7 @@ import numpy as np
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.files import writing_into
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, never, silent, stop_if
-from HyperPredictRegLib.predictor.bootstrap_surface import DOUBTED
+from HyperPredictRegLib.predictor.bootstrap import DOUBTED
 from HyperPredictRegLib.predictor.bundle import Bundle, load_bundle
 from HyperPredictRegLib.predictor.predictor import EVIDENCE
 from scipy.stats import rankdata
@@ -237,13 +237,16 @@ def chance_table(study: Study) -> Table:
     for what, chance, truth, limit, among in (
         ("the alignment has failed", failed, outcomes.failed, limits, np.isfinite(outcomes.failed)),
         ("the same, bootstrap rule", by_rule, outcomes.failed, np.full(len(helps), DOUBTED), np.isfinite(outcomes.failed)),
+        ("either of the two, as the product says", np.maximum(failed / limits, by_rule / DOUBTED), outcomes.failed,
+         np.ones(len(helps)), np.isfinite(outcomes.failed)),
         ("deforming does not help", 1 - helps, 1 - outcomes.helps, np.full(len(helps), 0.5), ~study.true.spoiled),
     ):
         mine = study.test & np.isfinite(truth) & among
         yes, no = mine & (truth == 1), mine & (truth == 0)
         above = chance >= limit
         rates = [float(found.mean()) if found.size else float("nan") for found in (above[yes], ~above[no])]
-        brier = float(np.mean((chance[mine] - truth[mine]) ** 2)) if mine.any() else float("nan")
+        of_chances = mine.any() and chance.max() <= 1
+        brier = float(np.mean((chance[mine] - truth[mine]) ** 2)) if of_chances else float("nan")
         rows.append((what, int(yes.sum()), int(no.sum()), *rates, area(chance[yes], chance[no]), brier))
     columns = ("what", "true in", "false in", "sensitivity", "specificity", "area under the ROC curve", "Brier score")
     note = "At the limit that was calibrated without the case's domain; failed: over two voxels off in a way that is global."
@@ -308,7 +311,7 @@ def ablation_table(train: Examples, cases: Examples, progress: Progress, cancell
             study = study_of(bundle, _trained(some, Path(made), cancelled)[1], some, cases)
             chances = chance_table(study).rows
             errors = error_table(study).rows[0]
-            rows.append((name, study.levels.mean(regrets(study)[MAXIMUM]), errors[2], errors[3], chances[0][5], chances[2][5]))
+            rows.append((name, study.levels.mean(regrets(study)[MAXIMUM]), errors[2], errors[3], chances[0][5], chances[-1][5]))
     columns_shown = (
         "what the network sees", "regret, maximum", "rank correlation of errors, mm", "in voxels", "failed: area",
         "does not help: area",

@@ -178,6 +178,16 @@ def test_a_failed_alignment_is_told_and_makes_a_prediction_unreliable(predictor:
     assert chances[0] < 0.3 and chances[1] > 0.7
 
 
+def test_a_start_that_the_rule_doubts_is_doubted_whatever_the_network_says(predictor: Predictor) -> None:
+    features, evidence, _ = pair(failed=False)
+    values = predictor.bundle.card.space.grid(3)
+    assert predictor.predict(features, values, evidence=evidence)[1].level == "reliable"
+    apart = evidence | {"shell": 3.0}
+    reliability = predictor.predict(features, values, evidence=apart)[1]
+    assert reliability.level != "reliable"
+    assert any("how far they overlap, the chance of a failed alignment is" in reason for reason in reliability.reasons)
+
+
 def test_structures_are_told_by_their_shape_without_names(predictor: Predictor) -> None:
     features, evidence, _ = pair(failed=False, tokens=2)
     surface, _, warnings = predictor.predict(features, names={1: "tumor"}, evidence=evidence)

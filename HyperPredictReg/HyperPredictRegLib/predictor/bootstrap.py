@@ -32,6 +32,12 @@ FAILED = (-0.11, 1.13, 1.07)
 that is left unexplained and of the shell that the foregrounds leave uncovered, both after the affine step. Failed and good starts
 weigh the same. `benchmarks/failed_starts.py` fits it and compares it with others."""
 
+DOUBTED, REFUSED = 0.5, 0.9
+"""Chances that the alignment has failed from which a prediction is uncertain, and unreliable."""
+
+MOST_CERTAIN = 99.0
+"""Percent: no chance of a failed alignment is told as higher."""
+
 _GRID = 101
 _LEAST = 1e-6
 
@@ -96,6 +102,17 @@ def chance_failed(evidence: PairEvidence) -> float:
 
     Whether the deformable step can make up for that is another question: its error is that of `bootstrap_curve`.
     """
-    told = log_unexplained(evidence.numbers), log_shell(evidence.numbers)
-    score = FAILED[0] + sum(weight * value for weight, value in zip(FAILED[1:], told, strict=True))
-    return 1 / (1 + math.exp(-score))
+    return failed_by(log_unexplained(evidence.numbers), log_shell(evidence.numbers))
+
+
+def failed_by(unexplained: float, shell: float) -> float:
+    """Return the chance of `chance_failed`, of the logarithms that are features of the evidence, too."""
+    return 1 / (1 + math.exp(-(FAILED[0] + FAILED[1] * unexplained + FAILED[2] * shell)))
+
+
+def failed_words(chance: float) -> str:
+    """Say how likely a start has failed by that rule."""
+    return (
+        "By how much the images explain of each other and how far they overlap, the chance of a failed alignment is "
+        f"{min(100 * chance, MOST_CERTAIN):.0f} %."
+    )

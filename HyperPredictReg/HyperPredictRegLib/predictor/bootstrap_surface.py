@@ -18,13 +18,16 @@ import numpy as np
 
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.predictor.bootstrap import (
+    DOUBTED,
     ERRORS,
     LOWER,
+    REFUSED,
     UPPER,
     bootstrap_curve,
     chance_failed,
     doing_nothing,
     evidence_curve,
+    failed_words,
 )
 from HyperPredictRegLib.predictor.coarse_pair import ALONG
 from HyperPredictRegLib.predictor.evidence import IDENTICAL, LITTLE_OVERLAP, PairEvidence
@@ -43,12 +46,6 @@ MORE_FOLDED = 2.3
 FOLDING_FACTOR = 4.0
 FEWEST_FOLDED = 0.3
 """Percent of the working grid that may fold where nothing does on the coarse one: .19 did at most."""
-
-MOST_CERTAIN = 99.0
-"""Percent: no chance of a failed alignment is told as higher."""
-
-DOUBTED, REFUSED = 0.5, 0.9
-"""Chances that the alignment has failed from which a prediction is uncertain, and unreliable."""
 
 
 def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> PredictionSurface:
@@ -152,14 +149,10 @@ def what_was_measured(
             f"Inside the anatomy one image explains {100 * explained:.0f} % of the other's variation at most: they do not show "
             "the same, or they are noise."
         )
-    told = (
-        "By how much the images explain of each other and how far they overlap, the chance of a failed alignment is "
-        f"{min(100 * failed, MOST_CERTAIN):.0f} %."
-    )
     if failed >= REFUSED:
-        against.append(told)
+        against.append(failed_words(failed))
     elif failed >= DOUBTED:
-        doubts = (*doubts, told)
+        doubts = (*doubts, failed_words(failed))
     level = "unreliable" if against else "uncertain" if doubts else "reliable"
     return Reliability(level, (*against, *doubts, why))
 

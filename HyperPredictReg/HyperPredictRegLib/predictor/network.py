@@ -42,7 +42,8 @@ class NetworkSettings:
     dropout : share of hidden numbers left out while training.
     axes : size of each parameter's basis, whose product `basis` is; () stands for one parameter.
     outlook : whether `OUTLOOK_CURVES`, `CHANCES` and the affine step's error are told, too.
-    leveled : whether the error's shape is that of the pair's own bootstrap, so that its level alone is learned.
+    leveled : whether the error's shape is that of the pair's own bootstrap, less the share that is gained, so that its level
+        alone is learned for itself.
     """
 
     members: int
@@ -146,7 +147,10 @@ class OutlookHeads(nn.Module):
         bootstrap = self.bootstrap(pairs)
         if bootstrap is not None:
             level = curves[:, :, :1].mean(dim=-1, keepdim=True)
-            curves = torch.cat([bootstrap.unsqueeze(2) + level, curves[:, :, 1:]], dim=2)
+            # Known warps ask for more regularization than labels do: its shape leans to where overlap gains.
+            gain = curves[:, :, 2:].detach()
+            lean = gain - gain.mean(dim=-1, keepdim=True)
+            curves = torch.cat([bootstrap.unsqueeze(2) + level - lean, curves[:, :, 1:]], dim=2)
         # The first lies at the median, so the second can only lie above it.
         above = curves[:, :, :1] + nn.functional.softplus(curves[:, :, 1:2])
         numbers = self.prior_numbers + self.numbers(hidden) + self.numbers_skip(pairs)

@@ -24,6 +24,7 @@ from HyperPredictRegLib.predictor.bands import (
     log_band,
     outlook_of,
 )
+from HyperPredictRegLib.predictor.bootstrap import DOUBTED, failed_by, failed_words
 from HyperPredictRegLib.predictor.bundle import Bundle, load_bundle
 from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
 from HyperPredictRegLib.predictor.features import VERSION, PairFeatures
@@ -263,6 +264,10 @@ class Predictor:
         if failed >= widths.failed:
             why = f"The alignment has probably failed (chance {100 * failed:.0f} %): check it before anything else."
             refusals = (*refusals, why)
+        if evidence is not None and {"unexplained", "shell"} <= evidence.keys():
+            # The rule finds more of the failed starts than the network does, and calls as few good ones failed.
+            by_rule = failed_by(evidence["unexplained"], evidence["shell"])
+            doubts = (*doubts, failed_words(by_rule)) if by_rule >= DOUBTED else doubts
         return at_most(self.bundle.ood.reliability(named, unlike_is_uncertain=True), doubts, refusals)
 
     def _space(self, within: SearchSpace | None) -> SearchSpace:
