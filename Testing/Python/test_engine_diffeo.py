@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +13,7 @@ from HyperPredictRegLib.core.errors import Cancelled, InputError
 from HyperPredictRegLib.core.progress import ProgressEvent
 from HyperPredictRegLib.core.resources import threads
 from HyperPredictRegLib.engines import engine_settings, voxel_fields
-from HyperPredictRegLib.engines.base import Registration, RegistrationTask, for_pair
+from HyperPredictRegLib.engines.base import RegistrationTask, for_pair
 from HyperPredictRegLib.engines.diffeo import (
     DiffeoEngine,
     DiffeoSettings,
@@ -24,7 +21,6 @@ from HyperPredictRegLib.engines.diffeo import (
     MaskedArray,
     PreparedLevel,
     Scheme,
-    SharedLevels,
     in_millimeters,
 )
 from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity
@@ -243,37 +239,24 @@ def test_a_pair_that_is_prepared_once_gives_what_single_registrations_give() -> 
         assert (one.setting, one.notes) == (other.setting, other.notes)
 
 
-def test_threads_that_share_a_pair_prepare_each_level_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_one_pair_prepare_each_level_once_and_anew_where_that_was_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed, moving = pair()
     prepare, prepared = Scheme._prepared, []
-    together = threading.Barrier(4)
 
-    def slowly(self: Scheme, level: Level, *given: Any) -> PreparedLevel:
+    def counted(self: Scheme, level: Level, *given: Any) -> PreparedLevel:
         prepared.append(level.number)
-        time.sleep(0.05)  # long enough for the others to come by
+        if prepared == [0, 1]:
+            raise Cancelled
         return prepare(self, level, *given)
 
-    def registered_with_others(setting: dict[str, float]) -> Registration:
-        together.wait(600)
-        return register(setting)
-
-    monkeypatch.setattr(Scheme, "_prepared", slowly)
+    monkeypatch.setattr(Scheme, "_prepared", counted)
     register = for_pair(DiffeoEngine(), RegistrationTask(fixed, moving, {}, QUICK, 1))
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(registered_with_others, [{}] * 4))
-    assert sorted(prepared) == [level.level for level in found[0].levels]
-    for one in found[1:]:
-        np.testing.assert_array_equal(voxels(one.transform), voxels(found[0].transform))
-
-
-def test_a_level_whose_preparation_was_cancelled_is_prepared_by_the_next() -> None:
-    def cancel() -> PreparedLevel:
-        raise Cancelled
-
-    levels, ready = SharedLevels(), PreparedLevel([], [], 1.0, (), ())
     with pytest.raises(Cancelled):
-        levels.of(0, cancel)
-    assert levels.of(0, lambda: ready) is ready is levels.of(0, cancel)
+        register({})
+    found = [register(setting) for setting in ({}, {"regularization_weight": 1.5}, {})]
+    numbers = [level.level for level in found[0].levels]
+    assert len(numbers) > 2 and prepared == [0, 1, *numbers[1:]]
+    np.testing.assert_array_equal(voxels(found[0].transform), voxels(found[2].transform))
 
 
 def test_either_parameter_makes_the_field_smoother() -> None:

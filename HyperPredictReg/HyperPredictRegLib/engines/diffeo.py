@@ -9,10 +9,9 @@ Source of the scheme: Yushkevich et al., Alzheimer's & Dementia 12 (2016) P126, 
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -131,7 +130,7 @@ class DiffeoEngine:
 
     def for_pair(self, task: RegistrationTask) -> Callable[[Mapping[str, float]], Registration]:
         """Return what registers a pair with any setting; see `base.for_pair`. What all settings share is kept in memory."""
-        return PairOfArrays(task, SharedLevels())
+        return PairOfArrays(task, {})
 
     def settled(self, task: RegistrationTask) -> DiffeoSettings:
         """Return the settings with the similarity that is chosen for the first pair; see `base.settled`."""
@@ -142,12 +141,11 @@ class DiffeoEngine:
 
 @dataclass
 class PairOfArrays:
-    """A pair read once for all settings; the levels of its pyramid are kept where there is a place for them."""
+    """A pair read once for all settings; the levels of its pyramid are kept where there is a dictionary for them."""
 
     task: RegistrationTask
-    _shared: SharedLevels | None = None
+    _shared: dict[int, PreparedLevel] | None = None
     _read: tuple[DiffeoSettings, tuple[MaskedArray, MaskedArray], list[ArrayChannel], tuple[str, ...]] | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, setting: Mapping[str, float]) -> Registration:
         """Register with a setting; errors are those of `Engine.register`."""
@@ -156,8 +154,7 @@ class PairOfArrays:
         values = info.search_space.complete(setting, info.name)
         stop_if(task.cancelled)
         grid = Geometry.of(task.fixed)
-        with self._lock:
-            settings, images, others, notes = self._read = self._read or self._arrays(grid)
+        settings, images, others, notes = self._read = self._read or self._arrays(grid)
         with Workers(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), task.cancelled) as workers:
 
             def work(fields: Fields) -> tuple[np.ndarray, tuple[LevelTrace, ...]]:
@@ -356,22 +353,6 @@ class PreparedLevel:
     similarities: tuple[str, ...]
 
 
-@dataclass
-class SharedLevels:
-    """Levels that are prepared when they are first asked for, and once for all threads; what may be asked for at once waits."""
-
-    _ready: dict[int, PreparedLevel] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def of(self, number: int, prepare: Callable[[], PreparedLevel]) -> PreparedLevel:
-        """Return the level of that number; where preparing it fails or is cancelled, the next thread prepares it."""
-        # Preparing asks whether to stop and never for another level, so that whoever waits here waits for work that ends.
-        with self._lock:
-            if number not in self._ready:
-                self._ready[number] = prepare()
-            return self._ready[number]
-
-
 @dataclass(frozen=True)
 class Scheme:
     """The algorithm on arrays.
@@ -382,7 +363,7 @@ class Scheme:
     elastic_sigma, fluid_sigma : in voxels of a level, along its finest axis; in millimeters the same along the others.
     spacing : voxel edges along k, j, i in mm.
     fields : on what arrays, and where, it computes.
-    shared : levels that were prepared for another setting; what is not there is added. None: nothing is shared.
+    shared : levels that were prepared for another setting, by number; what is not there is added. None: nothing is shared.
     """
 
     settings: DiffeoSettings
@@ -390,7 +371,7 @@ class Scheme:
     fluid_sigma: float
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
     fields: Fields = NUMPY
-    shared: SharedLevels | None = None
+    shared: dict[int, PreparedLevel] | None = None
 
     def levels(self, shape: tuple[int, ...]) -> list[Level]:
         """Return the pyramid for a grid of this shape, the coarsest level first."""
@@ -455,8 +436,10 @@ class Scheme:
         started = time.perf_counter()
         settings = self.settings
         # The memory of other devices is not for keeping.
-        levels = self.shared if self.shared is not None and self.fields is NUMPY else SharedLevels()
-        ready = levels.of(level.number, lambda: self._prepared(level, channels, workers))
+        levels = self.shared if self.shared is not None and self.fields is NUMPY else {}
+        if level.number not in levels:
+            levels[level.number] = self._prepared(level, channels, workers)
+        ready = levels[level.number]
         values: list[float] = []
         reason = ""
         for value in self._iterations(level, ready, field, workers):

@@ -22,7 +22,7 @@ from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import displacement_field
 
 MOST_VOXELS = 20_000
-"""Of the coarse grid, margin included: some 25 registrations there take three seconds of one core."""
+"""Of the coarse grid, margin included: some 25 registrations there take four seconds of one core."""
 
 LEAST_VOXELS = 200
 """Of either foreground on the coarse grid; with fewer there is nothing to take statistics of."""

@@ -147,14 +147,15 @@ class _Looked:
         """Return features and evidence as far as a predictor reads them; errors are those of either."""
         from HyperPredictRegLib.predictor.features import PairFeatures
 
-        features = PairFeatures(self.geometry, {})
+        features = None
         if predictor.reads_features:
             features = self.features
         elif predictor.reads_tokens and self.prepared.inputs.moving.labels is not None:
             # Without them structures are not told apart, but all else is.
             with contextlib.suppress(InputError, RegistrationError):
                 features = self.features
-        return features, as_features(self.evidence) if predictor.reads_evidence else None
+        evidence = as_features(self.evidence) if predictor.reads_evidence else None
+        return features or PairFeatures(self.geometry, {}), evidence
 
     @property
     def _drawn(self) -> sitk.Transform | None:
