@@ -32,12 +32,12 @@ from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples
 from HyperPredictRegLab.training.outcomes import Outcomes
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
 
-AFFINE, FIXED, EXPERT, MEASURED, RULE, ORACLE = (
-    "affine only", "one fixed λ", "expert: fixed λ per domain", "weakest λ whose folding keeps the limit", "bootstrap rule",
-    "oracle",
+AFFINE, DEFAULT, FIXED, EXPERT, MEASURED, RULE, ORACLE = (
+    "affine only", "the engine's default λ", "one fixed λ", "expert: fixed λ per domain",
+    "weakest λ whose folding keeps the limit", "bootstrap rule", "oracle",
 )  # fmt: skip
 MAXIMUM, PLATEAU, GAIN, ADVISED = "network, maximum", "network, plateau", "network by gain", "network, affine where advised"
-METHODS = (AFFINE, FIXED, EXPERT, MEASURED, RULE, MAXIMUM, PLATEAU, GAIN, ADVISED)
+METHODS = (AFFINE, DEFAULT, FIXED, EXPERT, MEASURED, RULE, MAXIMUM, PLATEAU, GAIN, ADVISED)
 
 TUNE, TEST = "tune", "test"
 GRID = 61
@@ -243,6 +243,8 @@ def _columns(
     outcomes = true.outcomes
     # The closed loop from the weakest λ on is what a search by measuring, by bisection or step by step, ends at.
     chosen: dict[str, np.ndarray] = {AFFINE: np.full(len(surfaces), -1), MEASURED: np.zeros(len(surfaces), dtype=int)}
+    default = get_engine(true.examples.engine).info.search_space.defaults[true.examples.parameter.name]
+    chosen[DEFAULT] = np.full(len(surfaces), int(np.abs(np.log(true.values / default)).argmin()))
     tuning = (outcomes.uses == TUNE) & ~true.spoiled
     chosen[FIXED], chosen[EXPERT] = (np.zeros(len(surfaces), dtype=int) for _ in range(2))
     for domain in np.unique(outcomes.domains):
