@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import SimpleITK as sitk
 
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
+from HyperPredictRegLib.core.formatting import distance
 from HyperPredictRegLib.core.progress import Progress, ProgressEvent, silent, stop_if
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace
 from HyperPredictRegLib.core.trace import LevelTrace
@@ -25,6 +27,17 @@ from HyperPredictRegLib.engines.base import EngineInfo, ImageChannel, Registrati
 from HyperPredictRegLib.engines.contrast import Trial, choose_similarity
 from HyperPredictRegLib.engines.fields import NUMPY, Fields, computed_on
 from HyperPredictRegLib.engines.joint_force import Compared, shares
+from HyperPredictRegLib.engines.large_motion import (
+    BETTER,
+    JUDGED_VOXELS,
+    MOST_VOXELS,
+    UNEXPLAINED,
+    Side,
+    Start,
+    searched,
+)
+from HyperPredictRegLib.engines.masked_array import MaskedArray
+from HyperPredictRegLib.engines.pyramid import Level, finest_within, levels_of
 from HyperPredictRegLib.engines.similarity import SIMILARITIES, SMOOTHING, Similarity
 from HyperPredictRegLib.engines.voxel_fields import Array, Workers
 from HyperPredictRegLib.spatial.geometry import Geometry
@@ -36,8 +49,9 @@ _PATIENCE = 5
 AUTO = "auto"
 """As the similarity: the engine chooses one that suits the contrast of the pair, and says which."""
 
-_LEAST_SPREAD = 1e-6
-"""An image whose intensities (about 0 to 1) spread less than this is constant."""
+LARGE_MOTION = (AUTO, "always", "never")
+"""Whether all displacements of a coarse grid are searched: only where a plain registration leaves much unexplained there."""
+
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,8 @@ class DiffeoSettings:
     maximum_step_voxels : no update is longer, so that composing it folds nothing.
     step_gain : updates are multiplied by this before they are limited, because smoothing makes them smaller.
     convergence_share : a level has converged when its last five iterations brought less than this share of what it has gained.
+    large_motion : one of `LARGE_MOTION`; see `large_motion.searched`. "auto" searches with "lncc" only, and takes what is found
+        if it is better. A pyramid that ends above `large_motion.MOST_VOXELS` has no level to search.
     """
 
     similarity: str = AUTO
@@ -68,10 +84,13 @@ class DiffeoSettings:
     maximum_step_voxels: float = 0.5
     step_gain: float = 2.0
     convergence_share: float = 0.005
+    large_motion: str = AUTO
 
     def __post_init__(self) -> None:
         if self.similarity not in (AUTO, *SIMILARITIES):
             raise InputError(f"There is no similarity '{self.similarity}': choose one of {', '.join((AUTO, *SIMILARITIES))}.")
+        if self.large_motion not in LARGE_MOTION:
+            raise InputError(f"The search for large motion is '{self.large_motion}': choose one of {', '.join(LARGE_MOTION)}.")
         if not self.iterations or min(self.iterations) < 1:
             raise InputError(f"The iterations are {self.iterations}: give at least one number, each 1 or more.")
         if not 0 < self.maximum_step_voxels <= 1:
@@ -130,56 +149,116 @@ class DiffeoEngine:
 
     def for_pair(self, task: RegistrationTask) -> Callable[[Mapping[str, float]], Registration]:
         """Return what registers a pair with any setting; see `base.for_pair`. What all settings share is kept in memory."""
-        return PairOfArrays(task, {})
+        return PairOfArrays(task, keeps=True)
 
     def settled(self, task: RegistrationTask) -> DiffeoSettings:
-        """Return the settings with the similarity that is chosen for the first pair; see `base.settled`."""
-        if task.settings.similarity != AUTO:
-            return task.settings
-        return _chosen(task.settings, first_images(task), Geometry.of(task.fixed), coarse_trial(task))[0]
+        """Return the settings with the similarity for the first pair, and with or without a search; see `base.settled`."""
+        return PairOfArrays(task).read().settings
+
+
+@dataclass(frozen=True)
+class PairRead:
+    """What all settings of a pair share.
+
+    Attributes
+    ----------
+    settings : with all chosen that was to be chosen.
+    images : fixed and moving one of the first pair.
+    others : further channels.
+    start : where registrations begin, or None: without displacements.
+    notes : what to say of what was chosen.
+    """
+
+    settings: DiffeoSettings
+    images: tuple[MaskedArray, MaskedArray]
+    others: Sequence[ArrayChannel]
+    start: Start | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
 class PairOfArrays:
-    """A pair read once for all settings; the levels of its pyramid are kept where there is a dictionary for them."""
+    """A pair read once for all settings; the coarse levels of its pyramid are kept, and all if it `keeps` them."""
 
     task: RegistrationTask
-    _shared: dict[int, PreparedLevel] | None = None
-    _read: tuple[DiffeoSettings, tuple[MaskedArray, MaskedArray], list[ArrayChannel], tuple[str, ...]] | None = None
+    keeps: bool = False
+    _shared: dict[int, PreparedLevel] = field(default_factory=dict)
+    _read: PairRead | None = None
 
     def __call__(self, setting: Mapping[str, float]) -> Registration:
         """Register with a setting; errors are those of `Engine.register`."""
         started = time.perf_counter()
         task, info = self.task, DiffeoEngine.info
         values = info.search_space.complete(setting, info.name)
-        stop_if(task.cancelled)
-        grid = Geometry.of(task.fixed)
-        settings, images, others, notes = self._read = self._read or self._arrays(grid)
-        with Workers(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), task.cancelled) as workers:
+        grid, pair = Geometry.of(task.fixed), self.read()
+        with self._workers() as workers:
 
             def work(fields: Fields) -> tuple[np.ndarray, tuple[LevelTrace, ...]]:
-                sigmas = values["regularization_weight"], values["fluid_sigma"]
-                scheme = Scheme(settings, *sigmas, grid.spacing[::-1], fields, self._shared)
-                return scheme.register(*images, others, workers=workers, progress=task.progress)
+                scheme = self._scheme(pair.settings, values, fields, self.keeps)
+                return scheme.register(*pair.images, pair.others, workers=workers, start=pair.start, progress=task.progress)
 
             done = computed_on(task.device, work)
         found, levels = done.result
         transform = field_transform(in_millimeters(found, grid))
         seconds = time.perf_counter() - started
         return Registration(
-            transform, levels, values, seconds, task.seed, done.warnings, notes, device=done.device, versions=done.versions
+            transform, levels, values, seconds, task.seed, done.warnings, pair.notes, device=done.device, versions=done.versions
         )
 
-    def _arrays(
-        self, grid: Geometry
-    ) -> tuple[DiffeoSettings, tuple[MaskedArray, MaskedArray], list[ArrayChannel], tuple[str, ...]]:
-        """Return settings with a similarity for the first pair, its images, the further channels, and what to say of them."""
-        task = self.task
-        images = first_images(task)
-        trial = coarse_trial(task)
-        settings, notes = _chosen(task.settings, images, grid, trial)
-        others = [ArrayChannel.of(one, number, task.settings, grid, trial) for number, one in enumerate(task.channels, start=2)]
-        return settings, images, others, (*notes, *(note for channel in others for note in channel.notes))
+    def read(self) -> PairRead:
+        """Return what is read and chosen once; errors are those of `MaskedArray.of`, and `Cancelled`."""
+        if self._read is None:
+            stop_if(self.task.cancelled)
+            grid = Geometry.of(self.task.fixed)
+            images, trial = first_images(self.task), coarse_trial(self.task)
+            settings, notes = _chosen(self.task.settings, images, grid, trial)
+            others = [
+                ArrayChannel.of(one, number, self.task.settings, grid, trial)
+                for number, one in enumerate(self.task.channels, start=2)
+            ]
+            notes = (*notes, *(note for channel in others for note in channel.notes))
+            with self._workers() as workers:
+                self._read = self._started(PairRead(settings, images, others, notes=notes), workers)
+        return self._read
+
+    def _workers(self) -> Workers:
+        return Workers(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), self.task.cancelled)
+
+    def _scheme(self, settings: DiffeoSettings, values: Mapping[str, float], fields: Fields, keeps: bool) -> Scheme:
+        sigmas = values["regularization_weight"], values["fluid_sigma"]
+        return Scheme(settings, *sigmas, Geometry.of(self.task.fixed).spacing[::-1], fields, self._shared, keeps)
+
+    def _started(self, pair: PairRead, workers: Workers) -> PairRead:
+        """Return a pair with a start that was searched for where that is asked for, or pays, at the default parameters."""
+        asked = pair.settings.large_motion
+        none = replace(pair, settings=replace(pair.settings, large_motion="never"))
+        if asked == "never" or (asked == AUTO and pair.settings.similarity != "lncc"):
+            return none
+        scheme = self._scheme(pair.settings, DiffeoEngine.info.search_space.defaults, NUMPY, keeps=True)
+        channels = [ArrayChannel(*pair.images, pair.settings.similarity), *pair.others]
+        levels = scheme.levels(pair.images[0].voxels.shape)
+        at, judged = (finest_within(levels, voxels) for voxels in (MOST_VOXELS, JUDGED_VOXELS))
+        if levels[at].voxels > MOST_VOXELS:
+            return none
+
+        def left(first: int, last: int, field: Array) -> float:
+            return scheme.through(levels[first : last + 1], channels, field, workers)[1][-1].values[-1]
+
+        nowhere = NUMPY.zeros((3, *levels[0].shape))
+        if asked == AUTO and left(0, at, nowhere.copy()) <= UNEXPLAINED:
+            return none
+        start = Start(at, scheme.searched(levels[at], channels[0], workers))
+        taken = replace(pair, settings=replace(pair.settings, large_motion="always"), start=start)
+        edges = [factor * edge for factor, edge in zip(levels[at].factors, scheme.spacing, strict=True)]
+        farthest = float(np.sqrt(np.einsum("ckji,c->kji", np.square(start.field), np.square(edges)).max()))
+        search = f"Displacements of up to {distance(farthest)} were searched for on a coarse grid"
+        if asked != AUTO:
+            return replace(taken, notes=(*pair.notes, f"{search}: the registration begins with them."))
+        plain, better = left(0, judged, nowhere), left(at, judged, start.field.copy())
+        numbers = f"there the images then differ by {better:.3f}, without them by {plain:.3f}"
+        if better < BETTER * plain:
+            return replace(taken, notes=(*pair.notes, f"{search}, and the registration begins with them: {numbers}."))
+        return replace(none, notes=(*pair.notes, f"{search}, and are not used: {numbers}."))
 
 
 def _both(mask: sitk.Image | None, view: sitk.Image | None) -> sitk.Image | None:
@@ -187,59 +266,6 @@ def _both(mask: sitk.Image | None, view: sitk.Image | None) -> sitk.Image | None
     if mask is None or view is None:
         return view if mask is None else mask
     return sitk.And(sitk.Cast(mask != 0, sitk.sitkUInt8), sitk.Cast(view != 0, sitk.sitkUInt8))
-
-
-@dataclass(frozen=True)
-class MaskedArray:
-    """Voxels (float32, indexed k, j, i) and 1 where they may be looked at (float32; None is everywhere); 0 elsewhere.
-
-    `smoothed` : whether they were smoothed for their grid: then interpolation need not blur them to be rid of noise.
-    """
-
-    voxels: Array
-    mask: Array | None = None
-    smoothed: bool = False
-
-    @classmethod
-    def of(cls, image: sitk.Image, mask: sitk.Image | None, role: str, smoothed: bool = False) -> MaskedArray:
-        """Return an image's voxels within its mask.
-
-        Raises
-        ------
-        InputError : the mask is empty, or what is within it holds NaN, infinite values or one intensity only.
-        """
-        voxels = np.asarray(sitk.GetArrayFromImage(image), np.float32)
-        seen = None if mask is None else np.asarray(sitk.GetArrayViewFromImage(mask) != 0, np.float32)
-        if seen is not None:
-            if not seen.any():
-                raise InputError(f"The mask of the {role} image has no voxel on the working grid: draw it over the anatomy.")
-            # Not a product: that would keep NaN.
-            voxels = np.where(seen > 0, voxels, np.float32(0))
-        inside = voxels if seen is None else voxels[seen > 0]
-        if not np.isfinite(inside).all():
-            raise InputError(
-                f"The {role} image has voxels that are NaN or infinite: replace them, or leave them out by a mask of that image."
-            )
-        if np.ptp(inside) < _LEAST_SPREAD:
-            raise InputError(f"The {role} image has one intensity only where it is compared, so there is nothing to register.")
-        return cls(voxels, seen, smoothed)
-
-    def given_to(self, fields: Fields) -> MaskedArray:
-        """Return the same as arrays of another library."""
-        mask = None if self.mask is None else fields.given(self.mask)
-        return replace(self, voxels=fields.given(self.voxels), mask=mask)
-
-    def coarser(self, places: list[np.ndarray], sigmas: tuple[float, ...], fields: Fields, workers: Workers) -> MaskedArray:
-        """Return this image smoothed and sampled at continuous indices along each axis."""
-        if not any(sigmas):
-            return self
-        voxels, mask = (
-            None if array is None else fields.sampled(fields.smooth(fields.copy(array), sigmas, workers), places, workers)
-            for array in (self.voxels, self.mask)
-        )
-        if mask is not None:
-            voxels, mask = fields.within(voxels, mask)
-        return MaskedArray(voxels, mask, smoothed=True)
 
 
 def first_images(task: RegistrationTask) -> tuple[MaskedArray, MaskedArray]:
@@ -253,7 +279,7 @@ def coarse_trial(task: RegistrationTask) -> Trial:
     """Return what registers a coarse pair by a similarity, with default parameters and the other settings of a task."""
 
     def register(similarity: str, fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None) -> sitk.Transform:
-        settings = replace(task.settings, similarity=similarity)
+        settings = replace(task.settings, similarity=similarity, large_motion="never")
         coarse = RegistrationTask(
             fixed, moving, DiffeoEngine.info.search_space.defaults, settings, task.seed,
             view=mask, moving_smoothed=True, cancelled=task.cancelled,
@@ -304,36 +330,6 @@ class ArrayChannel:
 
 
 @dataclass(frozen=True)
-class Level:
-    """One level of the pyramid.
-
-    Attributes
-    ----------
-    number : 0 is the coarsest.
-    factor : how much coarser than the finest level the finest axis is.
-    factors : the same for each axis: coarse axes wait until the others have caught up.
-    places : continuous indices of the level's voxels on the finest grid, along each axis.
-    iterations : most of them.
-    """
-
-    number: int
-    factor: int
-    factors: tuple[float, ...]
-    places: list[np.ndarray]
-    iterations: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Number of voxels along k, j and i."""
-        return tuple(len(along) for along in self.places)
-
-    @property
-    def voxels(self) -> int:
-        """Number of voxels."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
 class PreparedLevel:
     """What registrations of one pair share at one level, whatever their setting; it is only read.
 
@@ -363,7 +359,8 @@ class Scheme:
     elastic_sigma, fluid_sigma : in voxels of a level, along its finest axis; in millimeters the same along the others.
     spacing : voxel edges along k, j, i in mm.
     fields : on what arrays, and where, it computes.
-    shared : levels that were prepared for another setting, by number; what is not there is added. None: nothing is shared.
+    shared : levels that were prepared for another setting, by number, as NumPy arrays.
+    keeps : whether what is not there is added.
     """
 
     settings: DiffeoSettings
@@ -371,24 +368,12 @@ class Scheme:
     fluid_sigma: float
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
     fields: Fields = NUMPY
-    shared: dict[int, PreparedLevel] | None = None
+    shared: dict[int, PreparedLevel] = field(default_factory=dict)
+    keeps: bool = False
 
     def levels(self, shape: tuple[int, ...]) -> list[Level]:
         """Return the pyramid for a grid of this shape, the coarsest level first."""
-        relative = [s / min(self.spacing) for s in self.spacing]
-        shortest = min(n * r for n, r in zip(shape, relative, strict=True))
-        count = 1 + max(0, int(math.log2(max(shortest / self.settings.coarsest_voxels, 1))))
-        limits = self.settings.iterations
-        made = []
-        for number in range(count):
-            factor = 2 ** (count - 1 - number)
-            factors = tuple(max(1.0, factor / r) for r in relative)
-            places = []
-            for n, f in zip(shape, factors, strict=True):
-                steps = math.ceil((n - 1) / f)
-                places.append((n - 1 - steps * f) / 2 + f * np.arange(steps + 1))
-            made.append(Level(number, factor, factors, places, limits[max(0, len(limits) - count + number)]))
-        return made
+        return levels_of(shape, self.spacing, self.settings.coarsest_voxels, self.settings.iterations)
 
     def register(
         self,
@@ -397,32 +382,50 @@ class Scheme:
         others: Sequence[ArrayChannel] = (),
         *,
         workers: Workers,
+        start: Start | None = None,
         progress: Progress = silent,
     ) -> tuple[np.ndarray, tuple[LevelTrace, ...]]:
         """Register two arrays of one shape, together with the `others`, further channels on the same voxels.
+
+        Parameters
+        ----------
+        start : where to begin; else without displacements on the coarsest level.
 
         Returns
         -------
         displacement : shape (3, k, j, i), components in that order, voxels; leads from fixed to moving voxels.
         levels : what happened at each level.
         """
-        levels = self.levels(fixed.voxels.shape)
+        levels = self.levels(fixed.voxels.shape)[0 if start is None else start.number :]
         total = sum(level.iterations * level.voxels for level in levels)
-        traces, done = [], 0
+        done = {level.number: sum(one.iterations * one.voxels for one in levels[:n]) for n, level in enumerate(levels)}
+
+        def report(level: Level, iteration: int, value: float) -> None:
+            share = (done[level.number] + iteration * level.voxels) / total
+            where = f"level {level.number + 1} of {levels[-1].number + 1}"
+            progress(ProgressEvent("register", min(share, 1.0), where, value))
+
         together = [ArrayChannel(fixed, moving, self.settings.similarity), *others]
         channels = [channel.given_to(self.fields) for channel in together]
-        field = self.fields.zeros((3, *levels[0].shape))
+        field = self.fields.zeros((3, *levels[0].shape)) if start is None else self.fields.copy(self.fields.given(start.field))
+        field, traces = self.through(levels, channels, field, workers, report)
+        return self.fields.numpy(field), traces
+
+    def through(
+        self,
+        levels: Sequence[Level],
+        channels: Sequence[ArrayChannel],
+        field: Array,
+        workers: Workers,
+        report: Callable[[Level, int, float], None] = lambda *_: None,
+    ) -> tuple[Array, tuple[LevelTrace, ...]]:
+        """Register channels of this library's arrays level by level from a field on the first one, which changes in place."""
+        traces = []
         for before, level in zip((levels[0], *levels), levels, strict=False):
-
-            def report(iteration: int, value: float, level: Level = level, done: int = done) -> None:
-                share = (done + iteration * level.voxels) / total
-                progress(ProgressEvent("register", min(share, 1.0), f"level {level.number + 1} of {len(levels)}", value))
-
             if before is not level:
-                field = self._resampled(field, before, level, workers)
-            traces.append(self._run(level, channels, field, workers, report))
-            done += level.iterations * level.voxels
-        return self.fields.numpy(field), tuple(traces)
+                field = self.resampled(field, before, level, workers)
+            traces.append(self._run(level, channels, field, workers, partial(report, level)))
+        return field, tuple(traces)
 
     def _run(
         self,
@@ -436,10 +439,10 @@ class Scheme:
         started = time.perf_counter()
         settings = self.settings
         # The memory of other devices is not for keeping.
-        levels = self.shared if self.shared is not None and self.fields is NUMPY else {}
-        if level.number not in levels:
-            levels[level.number] = self._prepared(level, channels, workers)
-        ready = levels[level.number]
+        shared = self.shared if self.fields is NUMPY else {}
+        ready = shared.get(level.number) or self._prepared(level, channels, workers)
+        if self.keeps:
+            shared[level.number] = ready
         values: list[float] = []
         reason = ""
         for value in self._iterations(level, ready, field, workers):
@@ -472,13 +475,23 @@ class Scheme:
             seconds=time.perf_counter() - started,
         )
 
+    def searched(self, level: Level, channel: ArrayChannel, workers: Workers) -> Array:
+        """Return what was searched for at a level, for a channel of NumPy arrays, in voxels of the level; see `large_motion`."""
+        ready = self._prepared(level, [replace(channel, similarity="mind")], workers).comparisons[0]
+        still = ready.at(np.zeros((3, *level.shape), np.float32), 1.0, workers)
+        return searched(Side(still.fixed, ready.weight), Side(still.moving, ready.moving_weight), self._relative(level), workers)
+
+    def _relative(self, level: Level) -> tuple[float, ...]:
+        """Return the voxel edge of a level along each axis in units of the shortest one."""
+        edges = [s * f for s, f in zip(self.spacing, level.factors, strict=True)]
+        return tuple(edge / min(edges) for edge in edges)
+
     def _prepared(self, level: Level, channels: Sequence[ArrayChannel], workers: Workers) -> PreparedLevel:
         """Return what all settings share at a level."""
         settings, fields = self.settings, self.fields
         smoothing = tuple(settings.smoothing_voxels * f if f > 1 else 0.0 for f in level.factors)
         channels = [channel.coarser(level.places, smoothing, fields, workers) for channel in channels]
-        edges = [s * f for s, f in zip(self.spacing, level.factors, strict=True)]
-        relative = tuple(edge / min(edges) for edge in edges)
+        relative = self._relative(level)
         windows = tuple(tuple(round(radius / r) for r in relative) for radius in settings.window_voxels)
         similarities = [fields.similarity(one.similarity, windows, settings.contrast_floor, relative) for one in channels]
         comparisons = [_Comparison(*one, fields, workers) for one in zip(similarities, channels, strict=True)]
@@ -514,7 +527,7 @@ class Scheme:
             return self.fields.joint_force(compared, similarity.relative_spacing, longest, workers)
         return similarity.force(first.fixed, first.moving, first.weight, longest, workers)
 
-    def _resampled(self, field: Array, before: Level, level: Level, workers: Workers) -> Array:
+    def resampled(self, field: Array, before: Level, level: Level, workers: Workers) -> Array:
         """Return a level's displacements on another one's grid, in the other one's voxels."""
         places = [(new - old[0]) / f for new, old, f in zip(level.places, before.places, before.factors, strict=True)]
         scales = [np.float32(f / g) for f, g in zip(before.factors, level.factors, strict=True)]
@@ -529,12 +542,12 @@ class _Comparison:
     def __init__(self, similarity: Similarity, channel: ArrayChannel, fields: Fields, workers: Workers) -> None:
         self.similarity = similarity
         self._fields = fields
-        self.weight, moving_weight = (
+        self.weight, self.moving_weight = (
             None if image.mask is None else fields.inner_weight(image.mask) for image in (channel.fixed, channel.moving)
         )
         self.fixed = similarity.channels(channel.fixed.voxels, self.weight, workers)
         moving = channel.moving.voxels
-        images = [moving] if moving_weight is None else [moving, moving_weight]
+        images = [moving] if self.moving_weight is None else [moving, self.moving_weight]
         self.sampler = fields.sampler(images, sharp=int(channel.moving.smoothed))
 
     def at(self, field: Array, share: float, workers: Workers) -> Compared:
