@@ -41,7 +41,9 @@ def listed() -> dict[str, list[Pair]]:
     """Return the pairs of each kind; those of known warps name an image and a seed."""
     hearts = names_in("heart-acdc", "_ed_img.nii.gz")
     people = {"tuned": hearts[3:20:8], "test": hearts[1:26:8]}
-    found = {f"atria of two people, {use}": [Pair("atrium", *two) for two in permutations(four, 2)] for use, four in ATRIA.items()}
+    found = {
+        f"atria of two people, {use}": [Pair("atrium", *two) for two in permutations(four, 2)] for use, four in ATRIA.items()
+    }
     for use, some in people.items():
         ring = zip(some, some[1:] + some[:1], strict=True)
         found[f"hearts of two people, {use}"] = [Pair("heart", f"{one}_ed", f"{other}_ed") for one, other in ring]

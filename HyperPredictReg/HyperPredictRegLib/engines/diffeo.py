@@ -247,14 +247,15 @@ class PairOfArrays:
         nowhere = NUMPY.zeros((3, *levels[0].shape))
         if asked == AUTO and left(0, at, nowhere.copy()) <= UNEXPLAINED:
             return none
-        start = Start(at, scheme.searched(levels[at], channels[0], workers))
-        taken = replace(pair, settings=replace(pair.settings, large_motion="always"), start=start)
+        found = [scheme.searched(levels[at], finer, channels[0], workers) for finer in levels[at : at + 2]]
+        better, field = min(((left(at, judged, one.copy()), one) for one in found), key=lambda pair: pair[0])
         edges = [factor * edge for factor, edge in zip(levels[at].factors, scheme.spacing, strict=True)]
-        farthest = float(np.sqrt(np.einsum("ckji,c->kji", np.square(start.field), np.square(edges)).max()))
+        farthest = float(np.sqrt(np.einsum("ckji,c->kji", np.square(field), np.square(edges)).max()))
         search = f"Displacements of up to {distance(farthest)} were searched for on a coarse grid"
+        taken = replace(pair, settings=replace(pair.settings, large_motion="always"), start=Start(at, field))
         if asked != AUTO:
             return replace(taken, notes=(*pair.notes, f"{search}: the registration begins with them."))
-        plain, better = left(0, judged, nowhere), left(at, judged, start.field.copy())
+        plain = left(0, judged, nowhere)
         numbers = f"there the images then differ by {better:.3f}, without them by {plain:.3f}"
         if better < BETTER * plain:
             return replace(taken, notes=(*pair.notes, f"{search}, and the registration begins with them: {numbers}."))
@@ -475,11 +476,19 @@ class Scheme:
             seconds=time.perf_counter() - started,
         )
 
-    def searched(self, level: Level, channel: ArrayChannel, workers: Workers) -> Array:
-        """Return what was searched for at a level, for a channel of NumPy arrays, in voxels of the level; see `large_motion`."""
-        ready = self._prepared(level, [replace(channel, similarity="mind")], workers).comparisons[0]
-        still = ready.at(np.zeros((3, *level.shape), np.float32), 1.0, workers)
-        return searched(Side(still.fixed, ready.weight), Side(still.moving, ready.moving_weight), self._relative(level), workers)
+    def searched(self, level: Level, finer: Level, channel: ArrayChannel, workers: Workers) -> Array:
+        """Return what was searched for at a level, by details of a finer one or its own, for a channel of NumPy arrays.
+
+        In voxels of the level; see `large_motion`.
+        """
+        ready = self._prepared(finer, [replace(channel, similarity="mind")], workers).comparisons[0]
+        still = ready.at(np.zeros((3, *finer.shape), np.float32), 1.0, workers)
+        sides = Side(still.fixed, ready.weight), Side(still.moving, ready.moving_weight)
+        if finer is not level:
+            places = [(ours - theirs[0]) / f for ours, theirs, f in zip(level.places, finer.places, finer.factors, strict=True)]
+            sigmas = [0.5 * f / g if f > g else 0.0 for f, g in zip(level.factors, finer.factors, strict=True)]
+            sides = sides[0].coarser(places, sigmas, workers), sides[1].coarser(places, sigmas, workers)
+        return searched(*sides, self._relative(level), workers)
 
     def _relative(self, level: Level) -> tuple[float, ...]:
         """Return the voxel edge of a level along each axis in units of the shortest one."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from HyperPredictRegLib.engines.voxel_fields import Array, Part, Workers, sampled
+from HyperPredictRegLib.engines.voxel_fields import Array, Part, Workers, sampled, smooth
 
 MOST_VOXELS = 20_000
 """The search takes place on the finest level of a pyramid that has no more voxels than this."""
@@ -54,6 +54,18 @@ class Side:
 
     channels: Sequence[Array]
     weight: Array | None = None
+
+    def coarser(self, places: Sequence[Array], sigmas: Sequence[float], workers: Workers) -> Side:
+        """Return the same on a coarser grid, whose voxels lie at `places`: means of what counts around them."""
+
+        def at_places(array: Array) -> Array:
+            return sampled(smooth(array, sigmas, workers), places, workers)
+
+        if self.weight is None:
+            return Side([at_places(channel.copy()) for channel in self.channels])
+        weight = at_places(self.weight.copy())
+        share = np.maximum(weight, np.float32(1e-3))
+        return Side([at_places(channel * self.weight) / share for channel in self.channels], weight)
 
 
 @dataclass(frozen=True)
