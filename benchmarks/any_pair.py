@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from helpfulness_cases import SEED, Made
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.engines import get_engine
-from HyperPredictRegLib.engines.base import RegistrationTask, settings_hash, settled
+from HyperPredictRegLib.engines.base import Registration, RegistrationTask, for_pair, settings_hash, settled
 from HyperPredictRegLib.predictor.evidence import PairEvidence, as_features, pair_evidence
 from HyperPredictRegLib.predictor.features import pair_features
 from HyperPredictRegLib.quality.benefit import coarse_grid
@@ -112,7 +113,8 @@ def measured(one: AnyCase, cache: Path, *, evidence: bool) -> dict[str, Any]:
         settings = settings[1::3]
     truth = Truth.of(one, made, pair.grid)
     before = truth.measured(made.start, "affine_")
-    found["rows"] = [{**registered(truth, pair, foreground, setting), **before} for setting in settings]
+    register = for_pair(ENGINE, task_of(pair, {}))
+    found["rows"] = [{**registered(truth, pair, foreground, register, setting), **before} for setting in settings]
     return found
 
 
@@ -123,10 +125,16 @@ def task_of(pair: AlignedPair, setting: dict[str, float]) -> RegistrationTask:
     )
 
 
-def registered(truth: Truth, pair: AlignedPair, foreground: sitk.Image, setting: dict[str, float]) -> dict[str, float]:
+def registered(
+    truth: Truth,
+    pair: AlignedPair,
+    foreground: sitk.Image,
+    register: Callable[[dict[str, float]], Registration],
+    setting: dict[str, float],
+) -> dict[str, float]:
     """Register at one setting; return its row."""
     started = time.process_time()
-    result = ENGINE.register(task_of(pair, setting))
+    result = register(setting)
     seconds = time.process_time() - started
     jacobian = jacobian_determinant(displacement_field(result.transform, pair.grid))
     folding = folding_percent(jacobian, foreground)

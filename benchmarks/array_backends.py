@@ -22,8 +22,10 @@ import numpy as np
 import torch
 from diffeo import DATA, SEED, aligned
 from HyperPredictRegLib.core.resources import threads
-from HyperPredictRegLib.engines.diffeo import DiffeoEngine, DiffeoSettings, MaskedArray, Scheme, in_millimeters
+from HyperPredictRegLib.engines.diffeo import DiffeoEngine, in_millimeters
+from HyperPredictRegLib.engines.diffeo_scheme import DiffeoSettings, Scheme
 from HyperPredictRegLib.engines.fields import NUMPY
+from HyperPredictRegLib.engines.masked_array import MaskedArray
 from HyperPredictRegLib.engines.similarity import SIMILARITIES
 from HyperPredictRegLib.engines.tensor_fields import opened
 from HyperPredictRegLib.engines.voxel_fields import Workers

@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from HyperPredictRegLib.engines.base import ImageChannel, RegistrationTask
-from HyperPredictRegLib.engines.diffeo import DiffeoEngine, DiffeoSettings
+from HyperPredictRegLib.engines.diffeo import DiffeoEngine
+from HyperPredictRegLib.engines.diffeo_scheme import DiffeoSettings
 from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.images import read_image

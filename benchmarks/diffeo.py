@@ -28,7 +28,8 @@ import SimpleITK as sitk
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.engines.base import RegistrationTask
 from HyperPredictRegLib.engines.demons import DemonsEngine, DemonsSettings
-from HyperPredictRegLib.engines.diffeo import DiffeoEngine, DiffeoSettings
+from HyperPredictRegLib.engines.diffeo import DiffeoEngine
+from HyperPredictRegLib.engines.diffeo_scheme import DiffeoSettings
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.quality.metrics import dice_coefficients, folding_percent, jacobian_determinant, sd_log_jacobian
 from HyperPredictRegLib.spatial.geometry import Geometry

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from HyperPredictRegLib.engines.base import RegistrationTask
-from HyperPredictRegLib.engines.diffeo import DiffeoEngine, DiffeoSettings
+from HyperPredictRegLib.engines.diffeo import DiffeoEngine
+from HyperPredictRegLib.engines.diffeo_scheme import DiffeoSettings
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import displacement_field
 from lambda_table import TUNED_ON

@@ -27,7 +27,8 @@ from helpfulness_cases import SEED, cases, grid_pair, make, truth
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.engines.base import RegistrationTask
 from HyperPredictRegLib.engines.demons import DemonsEngine, DemonsSettings
-from HyperPredictRegLib.engines.diffeo import DiffeoEngine, DiffeoSettings
+from HyperPredictRegLib.engines.diffeo import DiffeoEngine
+from HyperPredictRegLib.engines.diffeo_scheme import DiffeoSettings
 from HyperPredictRegLib.quality.benefit import Evidence, evidence, features, judged_alone
 from HyperPredictRegLib.quality.likeness import likeness
 from HyperPredictRegLib.quality.measurement import nearest
@@ -148,8 +149,8 @@ def evidence_of(found: dict[str, Any]) -> Evidence:
 
 
 def suited(found: dict[str, Any]) -> bool:
-    """Tell whether both engines, which compare intensities directly, suit a pair."""
-    return bool(found["contrast"] != "different")
+    """Tell whether the engine of a row suits the contrast of its pair, as a job asks."""
+    return bool(found["contrast"] != "different" or ENGINES[found["engine"]][0].info.contrasts != "same")
 
 
 def area(worse: Sequence[float], better: Sequence[float]) -> float:

@@ -11,8 +11,10 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.resources import threads
 from HyperPredictRegLib.engines import voxel_fields
 from HyperPredictRegLib.engines.base import ImageChannel, RegistrationTask
-from HyperPredictRegLib.engines.diffeo import ArrayChannel, DiffeoEngine, DiffeoSettings, MaskedArray, Scheme
+from HyperPredictRegLib.engines.diffeo import DiffeoEngine
+from HyperPredictRegLib.engines.diffeo_scheme import ArrayChannel, DiffeoSettings, Scheme
 from HyperPredictRegLib.engines.joint_force import Compared, joint_force, shares
+from HyperPredictRegLib.engines.masked_array import MaskedArray
 from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity
 from HyperPredictRegLib.engines.voxel_fields import Workers
 from HyperPredictRegLib.spatial.geometry import Geometry

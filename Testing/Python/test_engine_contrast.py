@@ -14,7 +14,8 @@ from HyperPredictRegLib.engines.agreement import agreement
 from HyperPredictRegLib.engines.base import RegistrationTask, settled
 from HyperPredictRegLib.engines.contrast import choose_similarity, pulled_together
 from HyperPredictRegLib.engines.demons import DemonsEngine
-from HyperPredictRegLib.engines.diffeo import DiffeoEngine, DiffeoSettings, coarse_trial
+from HyperPredictRegLib.engines.diffeo import DiffeoEngine, coarse_trial
+from HyperPredictRegLib.engines.diffeo_scheme import DiffeoSettings
 from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.images import read_image

@@ -16,7 +16,8 @@ from HyperPredictRegLib import engines
 from HyperPredictRegLib.core.errors import Cancelled, InputError, RegistrationError
 from HyperPredictRegLib.engines import tensor_fields, voxel_fields
 from HyperPredictRegLib.engines.base import ImageChannel, Registration, RegistrationTask
-from HyperPredictRegLib.engines.diffeo import AUTO, DiffeoEngine, DiffeoSettings
+from HyperPredictRegLib.engines.diffeo import DiffeoEngine
+from HyperPredictRegLib.engines.diffeo_scheme import AUTO, DiffeoSettings
 from HyperPredictRegLib.engines.fields import computed_on
 from HyperPredictRegLib.engines.joint_force import Compared, joint_force
 from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity, inner_weight

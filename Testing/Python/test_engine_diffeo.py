@@ -14,15 +14,10 @@ from HyperPredictRegLib.core.progress import ProgressEvent
 from HyperPredictRegLib.core.resources import threads
 from HyperPredictRegLib.engines import engine_settings, voxel_fields
 from HyperPredictRegLib.engines.base import RegistrationTask, for_pair
-from HyperPredictRegLib.engines.diffeo import (
-    DiffeoEngine,
-    DiffeoSettings,
-    Level,
-    MaskedArray,
-    PreparedLevel,
-    Scheme,
-    in_millimeters,
-)
+from HyperPredictRegLib.engines.diffeo import DiffeoEngine, in_millimeters
+from HyperPredictRegLib.engines.diffeo_scheme import DiffeoSettings, PreparedLevel, Scheme
+from HyperPredictRegLib.engines.masked_array import MaskedArray
+from HyperPredictRegLib.engines.pyramid import Level
 from HyperPredictRegLib.engines.similarity import SIMILARITIES, Similarity
 from HyperPredictRegLib.engines.voxel_fields import Sampler, Workers, compose, scale_update, smooth, window_sum
 from HyperPredictRegLib.quality.metrics import dice_coefficients, folding_percent, jacobian_determinant

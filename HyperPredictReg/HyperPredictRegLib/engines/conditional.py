@@ -27,8 +27,8 @@ from HyperPredictRegLib.core.progress import ProgressEvent, stop_if
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace, Setting
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.engines.base import EngineInfo, Registration, RegistrationTask
-from HyperPredictRegLib.engines.diffeo import MaskedArray
 from HyperPredictRegLib.engines.fields import Fields, computed_on
+from HyperPredictRegLib.engines.masked_array import MaskedArray
 from HyperPredictRegLib.preprocessing.intensity import foreground
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import field_transform

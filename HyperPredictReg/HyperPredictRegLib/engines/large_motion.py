@@ -34,7 +34,7 @@ BETTER = 0.98
 """A start that was searched for is taken if it leaves less than this share of the difference that the plain one leaves."""
 
 _RADIUS = 4
-"""Displacements reach this many voxels of the level: about a sixth of the grid, and 20 mm for the atria."""
+"""Displacements reach this many voxels of the level: a sixth to a quarter of the grid, 20 mm for the atria."""
 
 _BLOCK = 2
 _PATCH = 3
@@ -46,6 +46,8 @@ _LEAST_SEEN = 0.125
 """What a place costs is measured if this share of what is around it is seen in both images."""
 
 _LEAST_JACOBIAN = 0.1
+_MOST_SMOOTHING = 20
+"""A field that still folds after so many rounds of smoothing is no start."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,12 @@ def searched(fixed: Side, moving: Side, relative: Sequence[float], workers: Work
     steps = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1).reshape(-1, 3)
     forward, back = (_chosen(costs, steps * edges, workers) for costs in _costs(fixed, moving, steps, workers))
     field = _agreed(forward, back, edges)
-    for _ in range(20):
+    for _ in range(_MOST_SMOOTHING):
         if _least_jacobian(field, edges) > _LEAST_JACOBIAN:
             break
         field = _smoothed(field, 0.5)
+    else:
+        field = np.zeros_like(field)
     field /= edges[:, None, None, None]
     places = [(np.arange(n) - (_BLOCK - 1) / 2) / _BLOCK for n in shape]
     return np.stack([sampled(component, places, workers) for component in field])
@@ -115,6 +119,7 @@ def _costs(fixed: Side, moving: Side, steps: np.ndarray, workers: Workers) -> tu
     every = (slice(None),)
 
     def compare(part: Part) -> None:
+        workers.ask()
         for number in range(*part[0].indices(len(steps))):
             step = steps[number]
             here = tuple(slice(max(0, -d), n - max(0, d)) for d, n in zip(step, shape, strict=True))
