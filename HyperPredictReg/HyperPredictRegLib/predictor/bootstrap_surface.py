@@ -31,11 +31,14 @@ from HyperPredictRegLib.predictor.bootstrap import (
 )
 from HyperPredictRegLib.predictor.coarse_pair import ALONG
 from HyperPredictRegLib.predictor.evidence import IDENTICAL, LITTLE_OVERLAP, PairEvidence
-from HyperPredictRegLib.quality.benefit import UNRELATED, chance_helped
+from HyperPredictRegLib.quality.benefit import chance_helped
 from HyperPredictRegLib.results.prediction import BOOTSTRAP, Band, BandValue, Outlook, PredictionSurface, Reliability
 
 GRID = 300
 """Settings of a surface."""
+
+UNRELATED = 0.25
+"""If neither image explains more of the other, neither aligned nor at any setting that was tried, they do not show the same."""
 
 ROUGHER = (0.0, 0.65)
 """Of the logarithm of SD log-Jacobian on the working grid over that on the coarse one: at equal grids, and per e-fold of them."""
