@@ -183,14 +183,14 @@ class PairOfArrays:
         if not search.possible:
             note = "No level of the pyramid is coarse enough to search for large motion."
             return none if asked == AUTO else replace(none, notes=(*pair.notes, note))
-        plain = search.plain()
-        if asked == AUTO and plain.left <= UNEXPLAINED:
+        plain = search.plain() if asked == AUTO else None
+        if plain is not None and plain.left <= UNEXPLAINED:
             return none
         start, left = search.best()
         found = f"A search on a coarse grid found displacements of up to {distance(search.farthest(start))}"
-        if asked != AUTO:
+        if plain is None:
             return replace(taken, start=start, notes=(*pair.notes, f"{found}: the registration begins with them."))
-        ratio = left / search.onward(plain)
+        ratio = left / max(search.onward(plain), 1e-12)
         change = f"the images then differ by {abs(100 * (ratio - 1)):.1f} % {'less' if ratio < 1 else 'more'} there"
         if ratio < BETTER:
             return replace(taken, start=start, notes=(*pair.notes, f"{found}, and the registration begins with them: {change}."))
