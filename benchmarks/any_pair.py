@@ -1,11 +1,11 @@
 """Evidence about a pair without labels, each kind judged alone as a rule, on twelve kinds of images: see `docs/evidence.md`.
 
     python benchmarks/any_pair.py run --cache FOLDER [--minutes M]    what is missing, case by case; resumable
-    python benchmarks/any_pair.py table                               the tables that docs/evidence.md quotes
-    python benchmarks/any_pair.py figure --out FILE.png
+    python benchmarks/any_pair_rules.py [--figure FILE.png]           the tables that docs/evidence.md quotes
 
 Every case of `any_pair_cases.py` is aligned, its evidence found, and registered by the default engine at the settings `LAMBDAS`
-and, for the first case of each kind and use, `CROSS`, with one thread, at Fast or on 120,000 voxels where that is larger.
+and, for the first case of each kind and use, `CROSS`, with one thread, at Fast or on 120,000 voxels where that is larger. The CPU
+seconds of a case's first setting hold what its settings share.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,18 @@ def test_a_right_deformation_helps(right: Evidence) -> None:
 def test_a_wrong_deformation_does_not(wrong: Evidence) -> None:
     assert wrong.improved_share < 0.2 and wrong.information_after < wrong.information_before
     assert judged_alone(wrong) == "did not help"
+
+
+def test_a_deformation_that_moves_nothing_has_not_helped() -> None:
+    """Identical images leave nothing to gain, and the best deformation of them is none."""
+    same = of(texture(2), texture(2), field(1, 0.0))
+    assert same.sd_log_jacobian < 1e-6
+    assert judged_alone(same) == "unclear"
+
+
+@pytest.mark.parametrize("name", ["sd_log_jacobian", "information_held_out", "explained_after"])
+def test_what_could_not_be_measured_decides_nothing(right: Evidence, name: str) -> None:
+    assert judged_alone(replace(right, **{name: math.nan})) == "unclear"
 
 
 def test_what_has_nothing_in_common_is_called_nonsense(unrelated: Evidence) -> None:

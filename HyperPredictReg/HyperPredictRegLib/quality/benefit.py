@@ -3,7 +3,8 @@
 A block of voxels is held out by asking its surroundings alone how it is displaced: the displacements of every second block are
 left out, with a margin, and filled in from the others. Where a deformation is right, what the surroundings ask for improves the
 agreement in the block as well; where it follows noise or another contrast, it does not. Agreement is that of edge directions
-(normalized gradients: Haber and Modersitzki, MICCAI 2006, doi:10.1007/11866763_89) and the mutual information of the whole.
+(normalized gradients: Haber and Modersitzki, MICCAI 2006, doi:10.1007/11866763_89) and mutual information. Beside them stand what
+the images explain of each other, and how unevenly volume changes where the outlines had little left to gain.
 `benchmarks/helpfulness.py` shows how far each kind of evidence leads, and where the numbers of the rule come from.
 """
 
@@ -76,8 +77,8 @@ class Evidence:
     Attributes
     ----------
     improved_share : share of the held-out blocks whose edges agree better than by the affine step alone.
-    effect : mean gain of the held-out blocks in units of its standard deviation among them. This and `gain_share`, the
-        information with blocks held out, the correlations and `sd_log_jacobian` are told; the rule needs none of them.
+    effect : mean gain of the held-out blocks in units of its standard deviation among them. This, `gain_share` and the
+        correlations are told; the rule needs none of them.
     gain_share : gain in held-out blocks over the gain that the whole deformation brings there.
     information_before, information_held_out, information_after : normalized mutual information by the affine step alone, with
         every block held out, and by the whole deformation.
@@ -262,8 +263,13 @@ def judged_alone(numbers: Evidence, suited: bool = True) -> str:
         return "unclear"
     if max(numbers.explained_before, numbers.explained_after) < UNRELATED:
         return "nonsense"
-    score = INTERCEPT + sum(w * value for w, value in zip(WEIGHTS, features(numbers, suited), strict=True))
-    return "helped" if score >= HELPED else "unclear" if score >= NOT_HELPED else "did not help"
+    told = features(numbers, suited)
+    score = INTERCEPT + sum(w * value for w, value in zip(WEIGHTS, told, strict=True))
+    if not math.isfinite(score):
+        return "unclear"
+    # A deformation that moves nothing speaks against nothing, and yet it has not helped.
+    gained = told[0] > 0 or told[3] > 0
+    return "did not help" if score < NOT_HELPED else "helped" if score >= HELPED and gained else "unclear"
 
 
 def judged(numbers: Evidence, measured: Measured, voxel_mm: float, suited: bool = True) -> Benefit:
