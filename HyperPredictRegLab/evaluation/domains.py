@@ -27,17 +27,20 @@ from scipy.interpolate import PchipInterpolator
 
 from HyperPredictRegLab.evaluation.tables import LEVEL, SEED, Estimate
 from HyperPredictRegLab.training.building import Trained
-from HyperPredictRegLab.training.calibration import band_widths, coefficients_of, predictions, together
+from HyperPredictRegLab.training.calibration import band_widths, predictions, together
 from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples
 from HyperPredictRegLab.training.outcomes import Outcomes
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
 
-AFFINE, DEFAULT, FIXED, EXPERT, MEASURED, RULE, ORACLE = (
-    "affine only", "the engine's default λ", "one fixed λ", "expert: fixed λ per domain",
+AFFINE, DEFAULT, FIXED, FIXED_GOAL, EXPERT, MEASURED, RULE, ORACLE = (
+    "affine only", "the engine's default λ", "one fixed λ", "fixed λ per goal", "expert: fixed λ per domain",
     "weakest λ whose folding keeps the limit", "bootstrap rule", "oracle",
 )  # fmt: skip
-MAXIMUM, PLATEAU, GAIN, ADVISED = "network, maximum", "network, plateau", "network by gain", "network, affine where advised"
-METHODS = (AFFINE, DEFAULT, FIXED, EXPERT, MEASURED, RULE, MAXIMUM, PLATEAU, GAIN, ADVISED)
+MAXIMUM, PLATEAU, OVERLAP, GOAL = "network, maximum", "network, plateau", "network, goal overlap", "network, goal as measured"
+ADVISED, GOAL_ADVISED = "network, affine where advised", "goal as measured, affine where advised"
+METHODS = (AFFINE, DEFAULT, FIXED, FIXED_GOAL, EXPERT, MEASURED, RULE, MAXIMUM, PLATEAU, OVERLAP, GOAL, ADVISED, GOAL_ADVISED)
+"""Ways of choosing. The goal of a user who says it is what a domain is measured in: overlap for Dice, accuracy for mm; the expert
+and `FIXED_GOAL` know it, too."""
 
 TUNE, TEST = "tune", "test"
 GRID = 61
@@ -174,7 +177,7 @@ def tell(bundle: Bundle, trained: Trained, train: Examples, true: Judged) -> Tol
     of_rows = [widths[domain] for domain in outcomes.domains.tolist()]
     parts = [_told_of(replace(bundle, widths=own), true, row) for row, own in enumerate(of_rows)]
     surfaces, measured, outlooks, rules = zip(*parts, strict=True)
-    columns = _columns(true, surfaces, outlooks, trained)
+    columns = _columns(true, surfaces, outlooks)
     columns[RULE] = np.array([rule.column for rule in rules])
     limits = np.array([0.5 if own.outlook is None else own.outlook.failed for own in of_rows])
     return Told(columns, surfaces, measured, outlooks, rules, limits)
@@ -236,9 +239,7 @@ def evidence_of(features: Mapping[str, float], space: SearchSpace) -> PairEviden
     return PairEvidence(values, curves, numbers)
 
 
-def _columns(
-    true: Judged, surfaces: Sequence[PredictionSurface], outlooks: Sequence[Outlook], trained: Trained
-) -> dict[str, np.ndarray]:
+def _columns(true: Judged, surfaces: Sequence[PredictionSurface], outlooks: Sequence[Outlook]) -> dict[str, np.ndarray]:
     """Return by method where each case is registered."""
     outcomes = true.outcomes
     # The closed loop from the weakest λ on is what a search by measuring, by bisection or step by step, ends at.
@@ -246,24 +247,21 @@ def _columns(
     default = get_engine(true.examples.engine).info.search_space.defaults[true.examples.parameter.name]
     chosen[DEFAULT] = np.full(len(surfaces), int(np.abs(np.log(true.values / default)).argmin()))
     tuning = (outcomes.uses == TUNE) & ~true.spoiled
-    chosen[FIXED], chosen[EXPERT] = (np.zeros(len(surfaces), dtype=int) for _ in range(2))
+    chosen |= {name: np.zeros(len(surfaces), dtype=int) for name in (FIXED, FIXED_GOAL, EXPERT)}
     for domain in np.unique(outcomes.domains):
         mine = outcomes.domains == domain
+        alike = true.in_mm == true.in_mm[mine].all()
         chosen[FIXED][mine] = _best_fixed(true, tuning & ~mine)
+        chosen[FIXED_GOAL][mine] = _best_fixed(true, tuning & ~mine & alike)
         chosen[EXPERT][mine] = _best_fixed(true, tuning & mine)
-    for name, rule in ((MAXIMUM, "maximum"), (PLATEAU, "plateau")):
-        criterion = Criterion(rule=rule, folding_limit=LIMIT)
-        picked = [choose(surface, criterion).setting[true.examples.parameter.name] for surface in surfaces]
+    for name, criterion in ((MAXIMUM, Criterion()), (PLATEAU, Criterion(rule="plateau")), (OVERLAP, Criterion(goal="overlap"))):
+        limited = replace(criterion, folding_limit=LIMIT)
+        picked = [choose(surface, limited).setting[true.examples.parameter.name] for surface in surfaces]
         chosen[name] = np.array([int(np.abs(np.log(true.values / value)).argmin()) for value in picked])
-    line = _inside(_line(true.values, true.examples.space), trained.ensemble.space)
-    gain = trained.ensemble.predict(coefficients_of(trained.ensemble, true.examples), line).outlook
-    if gain is not None:
-        upper = np.stack([s.folding_foreground.upper[np.argsort(np.argsort(true.values))] for s in surfaces])
-        score = np.where(upper < LIMIT, gain.curves[:, 2], -np.inf)
-        score[:, -1] = np.where(np.isfinite(score).any(axis=1), score[:, -1], 0.0)
-        chosen[GAIN] = score.argmax(axis=1)
+    chosen[GOAL] = np.where(true.in_mm, chosen[MAXIMUM], chosen[OVERLAP])
     helps = np.array([outlook.helps for outlook in outlooks])
-    chosen[ADVISED] = np.where(helps < 0.5, -1, chosen[MAXIMUM])
+    for name, whole in ((ADVISED, MAXIMUM), (GOAL_ADVISED, GOAL)):
+        chosen[name] = np.where(helps < 0.5, -1, chosen[whole])
     return chosen
 
 

@@ -267,7 +267,7 @@ def predict(predictor: Predictor, measured: Measured, segmented: bool = True) ->
             other = predictor.predict(PairFeatures(pair, strange), values, names)[0]
             apart = _by_label(examples, other.labels, other.dice)
             known_dice = [np.where(np.isnan(a), b, a) for a, b in zip(known_dice, apart, strict=True)]
-        others = (c.quality, c.folding_foreground, c.folding_grid, c.sd_log_jacobian)
+        others = (c.quality(), c.folding_foreground, c.folding_grid, c.sd_log_jacobian)
         found.append((known_dice, *([band.value, band.lower, band.upper] for band in others)))
         reliabilities.append(reliability.level)
     dice, mean, foreground, grid, sd = (

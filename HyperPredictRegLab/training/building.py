@@ -159,8 +159,8 @@ def build(
 
     Parameters
     ----------
-    calibration : pairs of further domains, on which nothing is trained; bands are calibrated on these, too, and only what varies
-        in them is chosen by the bundle.
+    calibration : pairs of further domains, on which nothing is trained; bands are calibrated on these, too, and the bundle
+        chooses along what varies in most of them only.
     replicas : members per CV fold of subjects; of domains there is one.
 
     Raises
@@ -178,7 +178,7 @@ def build(
         examples, settings, features=used, replicas=1 if several else replicas, progress=progress, cancelled=cancelled
     )
     held_out = trained.held_out(examples)
-    proven = () if calibration is None else calibration.space.names
+    proven = () if calibration is None else _varied_in_most(calibration)
     if calibration is not None:
         calibration = in_space(calibration, examples.space)
         held_out = together([held_out, predictions(trained.ensemble, calibration)])
@@ -215,6 +215,13 @@ def build(
         domains=accuracy_by_domain(held_out) if several else {},
     )
     return save_bundle(Bundle(card, trained.ensemble, widths, ood_for(examples, of)), out)
+
+
+def _varied_in_most(examples: Examples) -> tuple[str, ...]:
+    """Return the parameters that were tried at several values in at least half of the pairs."""
+    settings = examples.settings
+    several = np.nanmax(settings, axis=1) > np.nanmin(settings, axis=1) * (1 + 1e-6)
+    return tuple(name for name, share in zip(examples.space.names, several.mean(axis=0), strict=True) if share >= 0.5)
 
 
 def _evidence_version(examples: Examples) -> str:

@@ -14,7 +14,7 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.predictor.bootstrap import ERRORS, evidence_curve
 from HyperPredictRegLib.predictor.bundle import load_bundle, save_bundle
-from HyperPredictRegLib.predictor.card import all_bundled
+from HyperPredictRegLib.predictor.card import all_bundled, read_card
 from HyperPredictRegLib.predictor.coarse_pair import coarse_settings
 from HyperPredictRegLib.predictor.evidence import PairEvidence
 from HyperPredictRegLib.predictor.features import PairFeatures
@@ -148,6 +148,35 @@ def test_what_choosing_was_not_measured_along_is_held(predictor: Predictor) -> N
     assert held.outlook(features, surface, reliability, evidence) is not None
     # Whoever asks for other settings is told of them.
     assert held.predict(features, SPACE.grid(5)[6:7], evidence=evidence)[0].names == SPACE.names
+
+
+def test_a_parameter_that_few_calibration_pairs_varied_is_not_chosen(tmp_path: Path) -> None:
+    examples = planted_examples()
+    varied = examples.further_values
+    assert varied is not None
+    few = np.where(np.arange(len(varied))[:, None, None] < len(varied) // 4, varied, np.where(np.isnan(varied), np.nan, 1.2))
+    chosen = [
+        build(examples, tmp_path / str(n), Description(), QUICK, calibration=replace(examples, further_values=values)).chosen
+        for n, values in enumerate((varied, few))
+    ]
+    assert chosen == [SPACE.names, SPACE.names[:1]]
+
+
+def test_the_bundle_for_any_pair_chooses_along_what_its_evaluation_chooses_along() -> None:
+    card = next(card for folder in all_bundled("diffeo", "fast") if (card := read_card(folder)).name == "diffeo-any")
+    assert card.chosen == ("regularization_weight",)
+
+
+def test_the_gain_of_overlap_is_told_beside_the_error(predictor: Predictor) -> None:
+    features, evidence, row = pair(failed=False)
+    gain = predictor.predict(features, evidence=evidence)[0].overlap_gain
+    assert gain is not None and (gain.lower >= -1).all() and (gain.lower < gain.value).all() and (gain.upper <= 1).all()
+    examples = planted_examples()
+    space = predictor.bundle.card.space
+    inside = np.all([space[p.name].holds(examples.settings[row, :, n]) for n, p in enumerate(SPACE)], axis=0)
+    there = predictor.predict(features, examples.settings[row][inside], evidence=evidence)[0]
+    true = known_outcomes(examples).gain[row][inside]
+    assert there.overlap_gain is not None and np.abs(there.overlap_gain.value - true).max() < 0.2
 
 
 def test_regular_grids_are_evaluated_like_any_settings(predictor: Predictor) -> None:

@@ -28,7 +28,7 @@ from reporting_samples import make_prediction
 from typer.testing import CliRunner, Result
 
 CHOICE = {
-    "--criterion": "knee", "--limit": "0.2", "--domain": "grid", "--structures": "17", "--combine": "worst",
+    "--criterion": "knee", "--goal": "overlap", "--limit": "0.2", "--domain": "grid", "--structures": "17", "--combine": "worst",
     "--tolerance": "0.01", "--predictor": "none", "--not-cautious": None,
 }  # fmt: skip
 
@@ -84,7 +84,7 @@ def test_options_of_the_choice_reach_the_job(asked: list[Job], pair: Path, bundl
     given = {**CHOICE, "--predictor": str(bundle), "--structures": "Left Hippocampus, 2:3"}
     command(*words_of(pair, name, pair / "out", *[w for item in given.items() for w in item if w is not None]))
     counted = {"left hippocampus": 1.0, "left cerebral white matter": 3.0}
-    assert asked[0].criterion == Criterion("knee", 0.2, "grid", False, counted, "worst", 0.01)
+    assert asked[0].criterion == Criterion("knee", 0.2, "grid", False, counted, "worst", 0.01, "overlap")
     assert asked[0].predictor == str(bundle)
 
 

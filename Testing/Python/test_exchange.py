@@ -338,7 +338,8 @@ def test_a_prediction_of_errors_without_dice_comes_back_exactly(job: Job) -> Non
     plain = surface(strange=False)
     curves = replace(surface(0, strange=False), mean_dice=None, error_mm=plain.mean_dice, error_95_mm=plain.folding_grid)
     outlook = Outlook(0.1 + 0.2, None, third, third, "bootstrap")
-    made = replace(prediction(job, replace(curves, voxel_mm=1 / 7)), structures=(), outlook=outlook)
+    curves = replace(curves, voxel_mm=1 / 7, overlap_gain=plain.folding_grid)
+    made = replace(prediction(job, curves), structures=(), outlook=outlook, further="other 2")
     made = replace(made, choice=replace(made.choice, by="bootstrap", predicted=predicted_row(made.surface, 1, "bootstrap")))
     assert made.choice.predicted is not None and made.choice.predicted.mean_dice is None
     assert_same(prediction_from_json(prediction_to_json(made), "it"), made)
@@ -347,11 +348,13 @@ def test_a_prediction_of_errors_without_dice_comes_back_exactly(job: Job) -> Non
 def test_a_prediction_written_before_errors_were_predicted_still_reads(job: Job) -> None:
     made = prediction(job)
     data = json.loads(prediction_to_json(made))
-    for newer in ("error_mm", "error_95_mm", "voxel_mm"):
+    for newer in ("error_mm", "error_95_mm", "voxel_mm", "overlap_gain"):
         del data["surface"][newer]
-    for newer in ("error_mm", "error_95_mm"):
+    for newer in ("error_mm", "error_95_mm", "overlap_gain"):
         del data["choice"]["predicted"][newer]
-    del data["outlook"]
+    for of in (data, data["job"]):
+        del of["criterion"]["goal"]
+    del data["outlook"], data["further"]
     assert_same(prediction_from_json(json.dumps(data), "it"), made)
 
 

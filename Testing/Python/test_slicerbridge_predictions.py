@@ -308,7 +308,7 @@ def test_any_number_of_parameters_is_drawn_along_the_first(scene, parameters) ->
     expected = surface.folding_foreground.value[rows][1:3].mean()
     assert mark[1] == pytest.approx([between, min(expected, nodes.folding_chart.GetYAxisRange()[1])])
     assert read_prediction_node(nodes.report).choice == prediction.choice
-    words = read_out(surface, prediction.choice.setting, "grid", "liver")
+    words = read_out(surface, prediction.choice.setting, Criterion(domain="grid"), "liver")
     assert words.startswith("Dice of liver 0.80 (0.78 to 0.82), folding ")
 
 
@@ -337,16 +337,16 @@ def flat(dice: float, folding: tuple[float, float, float]) -> Any:
     ],
 )
 def test_one_setting_in_words(folding, domain, words) -> None:
-    assert read_out(flat(0.74, folding), {"regularization_weight": 1.0}, domain) == words
+    assert read_out(flat(0.74, folding), {"regularization_weight": 1.0}, Criterion(domain=domain)) == words
 
 
 def test_words_for_a_structure_and_outside_of_what_was_predicted() -> None:
     surface = make_surface()
     here = interpolated(surface, np.array([0.9])).dice
-    words = read_out(surface, {"regularization_weight": 0.9}, "foreground", surface.labels[3])
+    words = read_out(surface, {"regularization_weight": 0.9}, Criterion(), surface.labels[3])
     assert words.startswith(f"Dice of {surface.structures[3]} {here.value[3, 0]:.2f} ({here.lower[3, 0]:.2f} to ")
     low, beyond = surface.values[0, 0], 2 * surface.values[-1, 0]
-    words = read_out(surface, {"regularization_weight": beyond}, "grid")
+    words = read_out(surface, {"regularization_weight": beyond}, Criterion(domain="grid"))
     assert words.startswith(f"Nothing was predicted for λ = {beyond:g}: choose a value from {low:.4g}")
 
 

@@ -71,7 +71,7 @@ def test_a_prediction_arrives_and_another_worker_registers_by_it(workplace: Path
     ending = Child("predict", write_small_job(workplace, out, **given), workplace=workplace).wait(timeout=LIMIT)
     assert ending.outcome == "done", ending
     prediction = read_prediction(out / "prediction.json")
-    assert prediction.surface.quality.value.shape == prediction.surface.values.shape[:1]
+    assert prediction.surface.quality().value.shape == prediction.surface.values.shape[:1]
     assert prediction.job.out == str(out)
     text = (out / "prediction.json").read_text(encoding="utf-8")
     shutil.rmtree(out)

@@ -144,6 +144,7 @@ def register(  # noqa: PLR0913 - one parameter per option of the command; `optio
         str | None, typer.Option(help="Finished prediction, its file or folder; what is left out is as in it.")
     ] = None,
     rule: options.Rule = "maximum",
+    goal: options.Goal = "auto",
     limit: options.Limit = "0.5",
     domain: options.Domain = "foreground",
     structures: options.Structures = None,
@@ -239,6 +240,7 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command; `option
     channel_weight: options.ChannelWeight = None,
     engine: options.EngineName = None,
     rule: options.Rule = "maximum",
+    goal: options.Goal = "auto",
     limit: options.Limit = "0.5",
     domain: options.Domain = "foreground",
     structures: options.Structures = None,

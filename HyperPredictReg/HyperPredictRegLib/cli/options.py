@@ -53,6 +53,9 @@ SetAlignment = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", he
 SetEngine = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Engine setting; may repeat.")]
 
 Rule = Annotated[str, typer.Option("--criterion", help="How a setting is chosen: plateau, maximum or knee.")]
+Goal = Annotated[
+    str, typer.Option(help="What counts: overlap of structures, accuracy of every point in mm, or auto: Dice if predicted.")
+]
 Limit = Annotated[str, typer.Option("--limit", metavar="PERCENT", help="Folded voxels that may not be exceeded, or none.")]
 Domain = Annotated[str, typer.Option(help="What the limit is a percentage of: foreground or grid.")]
 Structures = Annotated[
@@ -64,7 +67,7 @@ PredictorName = Annotated[str, typer.Option("--predictor", help="bundled, the fo
 Trials = Annotated[bool, typer.Option("--trials", help="With a program or network, too, let trial registrations choose.")]
 NotCautious = Annotated[bool, typer.Option("--not-cautious", help="Hold the best guess, not its band, under the limit.")]
 
-CHOOSING = ("rule", "limit", "domain", "structures", "combine", "tolerance", "predictor", "trials", "not_cautious")
+CHOOSING = ("rule", "goal", "limit", "domain", "structures", "combine", "tolerance", "predictor", "trials", "not_cautious")
 """Parameters that say how a setting is chosen."""
 
 _MOST_DIGITS = 10
@@ -343,7 +346,8 @@ def _label(name: str, named: Mapping[int, str], trained: Mapping[int, str]) -> i
 
 def _criterion(task: Job, options: Mapping[str, Any], names: Sequence[str]) -> Criterion:
     """Return the criterion of a job with the options of those names in place of its own."""
-    changes: dict[str, Any] = {name: options[name] for name in ("rule", "domain", "combine", "tolerance") if name in names}
+    plain = ("rule", "goal", "domain", "combine", "tolerance")
+    changes: dict[str, Any] = {name: options[name] for name in plain if name in names}
     if "limit" in names:
         changes["folding_limit"] = _limit(options["limit"])
     if "not_cautious" in names:

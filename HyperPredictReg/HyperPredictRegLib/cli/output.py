@@ -118,10 +118,11 @@ def show_prediction(prediction: Prediction, asked: Sequence[Predicted], files: S
 
 
 def _show_predicted(predicted: Predicted) -> None:
-    from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
+    from HyperPredictRegLib.results.formatting import banded, banded_gain, banded_mm, banded_percent
 
     rows: tuple[tuple[str, BandValue | None, Callable[[BandValue], str]], ...] = (
         ("mean Dice", predicted.mean_dice, banded),
+        ("gain of overlap", predicted.overlap_gain, banded_gain),
         ("error, median", predicted.error_mm, banded_mm),
         ("error, 95 % below", predicted.error_95_mm, banded_mm),
         ("folding, foreground", predicted.folding_foreground, banded_percent),

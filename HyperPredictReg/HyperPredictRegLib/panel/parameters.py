@@ -39,6 +39,7 @@ def _enum(name: str) -> Any:
 
 Engine = _enum("Engine")
 Preset = _enum("Preset")
+Goal = _enum("Goal")
 Rule = _enum("Rule")
 Domain = _enum("Domain")
 Combine = _enum("Combine")
@@ -81,6 +82,7 @@ class ParameterNode:
     movingChannel: vtkMRMLScalarVolumeNode
     engine: Engine = next(iter(Engine))
     preset: Preset = Preset.FAST
+    goal: Goal = Goal.AUTO
     rule: Rule = Rule.MAXIMUM
     limitFolding: bool = True
     foldingLimit: Annotated[float, WithinRange(0.01, 100.0)] = 0.5
@@ -104,6 +106,7 @@ def criterion_of(parameters: Any) -> Criterion:
     """Return the criterion that a parameter node asks for, with all structures that are ticked."""
     return Criterion(
         rule=parameters.rule.value,
+        goal=parameters.goal.value,
         folding_limit=parameters.foldingLimit if parameters.limitFolding else None,
         domain=parameters.foldingDomain.value,
         cautious=parameters.cautious,
@@ -178,7 +181,7 @@ def request_of(parameters: Any, view: PanelView | None = None) -> Request:
 
 
 _LISTS = {
-    "engine": Engine, "preset": Preset, "rule": Rule, "foldingDomain": Domain, "combine": Combine, "device": Device,
+    "engine": Engine, "preset": Preset, "goal": Goal, "rule": Rule, "foldingDomain": Domain, "combine": Combine, "device": Device,
     "transformKind": Transform, "landmarksFor": LandmarksFor,
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ import torch
 
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.predictor.bundle import LEAST_FOLDING, OutlookWidths
-from HyperPredictRegLib.predictor.network import MemberCurves, MemberOutlook
+from HyperPredictRegLib.predictor.network import OUTLOOK_CURVES, MemberCurves, MemberOutlook
 from HyperPredictRegLib.predictor.splines import grid_axes
 from HyperPredictRegLib.results.prediction import Band, BandValue, Outlook
 
@@ -82,6 +82,18 @@ def error_bands(found: MemberOutlook, widths: OutlookWidths, wide: float, unit_m
         log_band(found.curves[0, n] + math.log(unit_mm), wide * widths.curves[n] * found.scale[0, n]) for n in range(2)
     )
     return middle, Band(outer.value, *(np.maximum(getattr(outer, end), getattr(middle, end)) for end in ("lower", "upper")))
+
+
+def gain_band(found: MemberOutlook, widths: OutlookWidths, wide: float) -> Band:
+    """Return the share of 1 - Dice that deforming is expected to win, at the settings of the first pair, shape (n,).
+
+    Parameters
+    ----------
+    wide : factor of the band for an uncertain prediction.
+    """
+    place = OUTLOOK_CURVES.index("gain")
+    value, reach = found.curves[0, place], np.maximum(wide * widths.curves[place] * found.scale[0, place], LEAST_DICE_REACH)
+    return Band(*(np.clip(part, -1.0, 1.0) for part in (value, value - reach, value + reach)))
 
 
 def chances(found: MemberOutlook, widths: OutlookWidths) -> tuple[float, float]:

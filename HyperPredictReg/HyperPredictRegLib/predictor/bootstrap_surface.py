@@ -119,7 +119,7 @@ def outlook_of(evidence: PairEvidence, surface: PredictionSurface, suited: bool)
 
     `suited` : see `quality.benefit.judged_alone`.
     """
-    error = surface.quality
+    error = surface.quality()
     nothing, row = doing_nothing(evidence), int(error.value.argmin())
     best = int(np.prod([evidence.curves[name][: len(ALONG)] for name in ERRORS], axis=0).argmin())
     helps = chance_helped(float(evidence.curves["held_out_share"][best]), float(evidence.curves["information"][best]), suited)

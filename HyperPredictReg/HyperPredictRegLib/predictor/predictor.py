@@ -21,6 +21,7 @@ from HyperPredictRegLib.predictor.bands import (
     dice_band,
     error_bands,
     falling_band,
+    gain_band,
     log_band,
     outlook_of,
 )
@@ -172,6 +173,7 @@ class Predictor:
                 mean_dice=surface.mean_dice if called else None,
                 error_mm=bands[0],
                 error_95_mm=bands[1],
+                overlap_gain=gain_band(found.outlook, self.bundle.widths.outlook, _wide(reliability)),
                 voxel_mm=math.exp(named.get("log_voxel_mm", 0.0)),
             )
         if not _finite(surface):

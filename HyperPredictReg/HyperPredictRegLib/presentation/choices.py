@@ -26,10 +26,15 @@ LABELS: dict[str, dict[str, str]] = {
         "standard": "Standard (1.5 mm)",
         "fine": "Fine (as the fixed volume)",
     },
+    "goal": {
+        "auto": "Automatic",
+        "overlap": "Overlap of structures",
+        "accuracy": "Accuracy of every point",
+    },
     "rule": {
-        "plateau": "Smooth, nearly best overlap",
-        "maximum": "The best overlap",
-        "knee": "Balance overlap against folding",
+        "plateau": "Smooth, nearly the best",
+        "maximum": "The best",
+        "knee": "Balanced against folding",
     },
     "domain": {"foreground": "of the foreground", "grid": "of the working grid"},
     "combine": {"mean": "Their (weighted) mean counts", "worst": "The worst of them counts"},

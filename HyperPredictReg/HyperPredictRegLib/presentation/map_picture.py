@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace, Setting
 from HyperPredictRegLib.reporting.prediction_figures import axis_title, no_folding
+from HyperPredictRegLib.results.formatting import QUALITY_TITLES
 from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.prediction import Prediction, PredictionSurface
 from HyperPredictRegLib.selection import objective
@@ -131,11 +132,12 @@ def quality_map(
         values, title = objective(surface, criterion).value, _quality_title(surface, criterion)
     else:
         values, title = surface.dice.value[surface.structures.index(structure)], f"Dice of {structure}"
-    better_up = surface.mean_dice is not None
+    measure = "mean_dice" if structure is not None else surface.measure(criterion.goal)
+    values = 100 * values if measure == "overlap_gain" else values
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     ticks = {tick: f"{tick:.3g}" for tick in rounds(low, high, 5)}
-    ramp = _ramp(_GREENS if trusted else _GRAYS, reverse=not better_up)
+    ramp = _ramp(_GREENS if trusted else _GRAYS, reverse=measure == "error_mm")
     return _picture(prediction, _Layer(title, values, (low, high), ramp, ticks), width, colors, marks)
 
 
@@ -187,8 +189,9 @@ def parameter_rounds(parameter: Parameter, low: float, high: float, most: int) -
 
 
 def _quality_title(surface: PredictionSurface, criterion: Criterion) -> str:
-    if surface.mean_dice is None:
-        return "Expected error, mm"
+    measure = surface.measure(criterion.goal)
+    if measure != "mean_dice":
+        return QUALITY_TITLES[measure]
     counted = [name for name, weight in criterion.structures.items() if weight > 0]
     if len(counted) == 1:
         return f"Dice of {counted[0]}"

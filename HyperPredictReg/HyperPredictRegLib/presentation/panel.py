@@ -15,7 +15,7 @@ from HyperPredictRegLib.presentation.preview import PreviewView, preview_view
 from HyperPredictRegLib.presentation.result import BAD, DOUBTFUL, GOOD, mark
 from HyperPredictRegLib.reporting.outlook import chances, expectation_parts
 from HyperPredictRegLib.reporting.wording import is_unreliable, reliability_meaning, setting
-from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
+from HyperPredictRegLib.results.formatting import banded_percent, quality_words
 from HyperPredictRegLib.results.job import Criterion, check_landmarks
 from HyperPredictRegLib.results.prediction import Choice, Prediction, PredictionSurface
 from HyperPredictRegLib.selection import choose, interpolated
@@ -379,7 +379,7 @@ def _reliability(state: PanelState, prediction: Prediction | None, suggested: Ch
     advice, remark = sentence, meaning
     if suggested is not None and suggested.predicted is not None and suggested.feasible:
         remark = f"{setting(prediction.surface.space, suggested.setting)} is suggested."
-        parts = expectation_parts(suggested.predicted, prediction.outlook, state.criterion.domain)
+        parts = expectation_parts(suggested.predicted, prediction.outlook, state.criterion)
         advice = f"{capitalized(' · '.join(parts))}."
         reasons = [sentence, meaning, *reasons]
     line = f"{mark(_COLORS[level])} <b>Reliability: {level}.</b> {html.escape(remark)}"
@@ -399,8 +399,8 @@ def _read_out(
         return f"Nothing is predicted yet: press \"Suggest {symbol}\", or register, and what comes out is measured."
     if here is None:
         return "Unreliable: what the curves say of this pair is not to be relied on."
-    quality, folding = band_value(here.quality, 0), band_value(here.folding(state.criterion.domain), 0)
-    what = f"Dice {banded(quality, 2)}" if here.mean_dice is not None else f"expected error {banded_mm(quality)}"
+    goal, folding = state.criterion.goal, band_value(here.folding(state.criterion.domain), 0)
+    what = quality_words(here.measure(goal), band_value(here.quality(goal), 0))
     words = f"{what}, folding {banded_percent(folding)}".replace(" %", "\u00a0%")
     who = f"Manual {symbol}: " if manual else "Suggested: " if suggested is not None else ""
     return who + words

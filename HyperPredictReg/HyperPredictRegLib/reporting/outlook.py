@@ -5,28 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from HyperPredictRegLib.core.formatting import distance, number
-from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
+from HyperPredictRegLib.results.formatting import QUALITY_TITLES, banded, banded_gain, banded_mm, banded_percent
+from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.prediction import Outlook, Predicted, Prediction
-from HyperPredictRegLib.results.report import Report
 from HyperPredictRegLib.selection import feasible, interpolated
 
 _MAP = 7, 5
 """Settings of each parameter in a map of text."""
 
 
-def expectation_parts(predicted: Predicted, outlook: Outlook | None, domain: str) -> list[str]:
+def expectation_parts(predicted: Predicted, outlook: Outlook | None, criterion: Criterion) -> list[str]:
     """Return Dice and error that are expected at a setting, what the latter gains over the affine step alone, and folding last.
 
-    `domain` : of the folding, "foreground" or "grid".
+    The gain of overlap is told where it counts for the criterion's goal.
     """
     parts = [] if predicted.mean_dice is None else [f"mean Dice {banded(predicted.mean_dice, 2)}"]
+    if predicted.overlap_gain is not None and predicted.measure(criterion.goal) == "overlap_gain":
+        parts.append(f"gain of overlap {banded_gain(predicted.overlap_gain)} of what affine leaves")
     if predicted.error_mm is not None:
         parts.append(f"expected error {banded_mm(predicted.error_mm)}")
     gain = gain_at(predicted, outlook)
     if gain is not None:
         change = "less" if gain > 0 else "more"
         parts.append(f"{distance(abs(gain))} {change} than affine only ({distance(affine_error(outlook))})")
-    return [*parts, f"folding {banded_percent(predicted.folding(domain))}"]
+    return [*parts, f"folding {banded_percent(predicted.folding(criterion.domain))}"]
 
 
 def gain_at(predicted: Predicted, outlook: Outlook | None) -> float | None:
@@ -69,22 +71,18 @@ def setting_map(prediction: Prediction) -> list[str]:
     nearest = -1
     if chosen is not None:
         nearest = int(np.linalg.norm(places - surface.space.to_unit(surface.space.rows([chosen.setting])), axis=1).argmin())
-    digits = 2 if surface.mean_dice is None else 3
+    measure = surface.measure(criterion.goal)
+    scale, digits = {"mean_dice": (1, 3), "overlap_gain": (100, 0), "error_mm": (1, 2)}[measure]
     cells = [
-        f"{number(value, digits)}{'!' if over[n] else ''}{'*' if n == nearest else ''}".ljust(digits + 4)
-        for n, value in enumerate(here.quality.value)
+        f"{number(scale * value, digits)}{'!' if over[n] else ''}{'*' if n == nearest else ''}".ljust(digits + 4)
+        for n, value in enumerate(here.quality(criterion.goal).value)
     ]
-    what = "Expected error in mm" if surface.mean_dice is None else "Mean Dice"
+    what = QUALITY_TITLES[measure]
     limit = "" if criterion.folding_limit is None else f"; ! may fold {criterion.folding_limit:g} % or more"
     lines = [f"{what} over {first.symbol} (across) and {second.symbol} (up); * nearest to the choice{limit}:"]
     for row, y in enumerate(second.from_unit(up[::-1])):
         lines.append(f"{y:>10.3g} " + "".join(f"{cell:>10}" for cell in cells[row * len(along) : (row + 1) * len(along)]))
     return [*lines, " " * 11 + "".join(f"{f'{x:.3g}  ':>10}" for x in first.from_unit(along))]
-
-
-def by_error(report: Report) -> bool:
-    """Tell whether the setting of a report was chosen by the expected error, because no Dice was predicted."""
-    return report.choice.predicted is not None and report.choice.predicted.mean_dice is None
 
 
 def _percent(chance: float) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.reporting import wording
 from HyperPredictRegLib.reporting.sheet import DARK, LIGHT, Theme, compact, png
-from HyperPredictRegLib.results.formatting import banded
+from HyperPredictRegLib.results.formatting import QUALITY_WORDS, banded
 
 _log = logging.getLogger(__name__)
 
@@ -71,12 +71,12 @@ class KeyNumber:
     remark: str = ""
 
 
-def curves_caption(space: SearchSpace, *, trusted: bool, by_error: bool = False) -> Caption:
+def curves_caption(space: SearchSpace, *, trusted: bool, measure: str = "mean_dice") -> Caption:
     """Return the words of the picture of what was predicted for every setting; see `can_be_drawn`.
 
-    `by_error` : whether it shows the expected error, because no Dice is predicted.
+    `measure` : what it shows beside folding, one of `prediction.MEASURES`.
     """
-    quality = "the expected error" if by_error else "mean Dice"
+    quality = QUALITY_WORDS[measure] if measure == "mean_dice" else f"the expected {QUALITY_WORDS[measure]}"
     what = f"What was predicted for every {wording.subject(space, '')} before anything was registered."
     scale = "The scale of folding is logarithmic down to 0.001 %, which counts as none"
     if len(space) == 1:

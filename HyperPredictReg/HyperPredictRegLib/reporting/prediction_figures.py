@@ -13,6 +13,7 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.search_space import Parameter, SearchSpace, Setting
 from HyperPredictRegLib.reporting import wording
 from HyperPredictRegLib.reporting.sheet import WIDTH, Theme, new_figure
+from HyperPredictRegLib.results.formatting import QUALITY_TITLES, drawn_quality
 from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.prediction import Band, PredictionSurface, StructureChoice
 from HyperPredictRegLib.results.report import Trial
@@ -78,7 +79,8 @@ def draw_curves(surface: PredictionSurface, criterion: Criterion, marks: Marks, 
     figure = new_figure(WIDTH, _HEIGHT, theme.paper)
     width, height = (WIDTH - _LEFT - _RIGHT - _BETWEEN) / 2, _HEIGHT - _TOP - _BOTTOM
     folding = surface.folding(criterion.domain)
-    for column, (band, title) in enumerate(zip((surface.quality, folding), _titles(surface, criterion), strict=True)):
+    bands = drawn_quality(surface, criterion.goal), folding
+    for column, (band, title) in enumerate(zip(bands, _titles(surface, criterion), strict=True)):
         left = _LEFT + column * (width + _BETWEEN)
         axes = figure.add_axes((left / WIDTH, _BOTTOM / _HEIGHT, width / WIDTH, height / _HEIGHT), facecolor=theme.paper)
         axes.set_xscale(parameter.scale)
@@ -86,7 +88,7 @@ def draw_curves(surface: PredictionSurface, criterion: Criterion, marks: Marks, 
         # From here on the x axis is only widened by points that lie outside.
         _shade_over_limit(axes, parameter, x, folding, criterion, theme)
         _draw_band(axes, x, band, marks.trusted, theme)
-        quality = _finish_error if surface.mean_dice is None else _finish_dice
+        quality = _FINISHES[surface.measure(criterion.goal)]
         (_finish_folding if column else quality)(axes, band, parameter, criterion, marks, theme)
         _mark_settings(axes, parameter, marks, theme)
         _tidy(axes, theme)
@@ -162,9 +164,10 @@ def draw_maps(surface: PredictionSurface, criterion: Criterion, marks: Marks, th
     figure = new_figure(WIDTH, _MAP_HEIGHT, theme.paper)
     folding = surface.folding(criterion.domain)
     none = no_folding(criterion)
+    better = "viridis_r" if surface.measure(criterion.goal) == "error_mm" else "viridis"
     powers = range(round(math.log10(none)), max(0, math.ceil(math.log10(max(float(np.nanmax(folding.value)), none)))) + 1)
     maps: tuple[tuple[np.ndarray, str, dict[float, str] | None], ...] = (
-        (surface.quality.value, "viridis" if surface.mean_dice is not None else "viridis_r", None),
+        (drawn_quality(surface, criterion.goal).value, better, None),
         (np.log10(np.maximum(folding.value, none)), "magma_r", {float(power): f"{10.0**power:g} %" for power in powers}),
     )
     # Axes run from 0 to 1 over the range of each parameter on its own scale.
@@ -191,7 +194,7 @@ def draw_maps(surface: PredictionSurface, criterion: Criterion, marks: Marks, th
 
 
 def _titles(surface: PredictionSurface, criterion: Criterion) -> tuple[str, str]:
-    return "Mean Dice" if surface.mean_dice is not None else "Expected error, mm", f"Folding, percent of the {criterion.domain}"
+    return QUALITY_TITLES[surface.measure(criterion.goal)], f"Folding, percent of the {criterion.domain}"
 
 
 def _panel_title(axes: Any, title: str, height: float, theme: Theme) -> None:
@@ -266,6 +269,24 @@ def _finish_error(
                   color=theme.faint, fontsize=8.5, ha="right", va="bottom", zorder=7)
     axes.set_ylim(0.0, 1.08 * high)
     axes.yaxis.set_major_locator(MaxNLocator(6))
+
+
+def _finish_gain(
+    axes: Any, band: Band, parameter: Parameter, criterion: Criterion, marks: Marks, theme: Theme
+) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = float(np.nanmin(band.lower)), float(np.nanmax(band.upper))
+    if low < 0:
+        axes.axhline(0.0, color=theme.faint, linewidth=1.2, linestyle=(0, (5, 2)), zorder=4)
+    axes.text(0.99, 0.0, "affine only" if low < 0 else "", transform=axes.get_yaxis_transform(), color=theme.faint, fontsize=8.5,
+              ha="right", va="bottom", zorder=7)
+    room = max(2.0, 0.08 * (high - low))
+    axes.set_ylim(max(-100.0, low - room), min(100.0, high + room))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+
+
+_FINISHES = {"mean_dice": _finish_dice, "overlap_gain": _finish_gain, "error_mm": _finish_error}
 
 
 def _finish_folding(

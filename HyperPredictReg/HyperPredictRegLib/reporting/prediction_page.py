@@ -29,7 +29,15 @@ from HyperPredictRegLib.reporting.page import (
     write_pictures,
 )
 from HyperPredictRegLib.results.exchange import prediction_to_json
-from HyperPredictRegLib.results.formatting import band, banded, percent_band, predicted_percent
+from HyperPredictRegLib.results.formatting import (
+    QUALITY_WORDS,
+    band,
+    banded,
+    gain_percent,
+    percent_band,
+    predicted_percent,
+    quality_text,
+)
 from HyperPredictRegLib.results.prediction import (
     BOOTSTRAP,
     Band,
@@ -117,7 +125,7 @@ def render_prediction(prediction: Prediction, pictures: Sequence[Picture]) -> st
         key_numbers=[] if unreliable else _key_numbers(prediction),
         chosen=wording.setting(space, prediction.choice.setting),
         structures=[] if unreliable else _structure_rows(prediction),
-        criterion=wording.criterion_words(prediction.criterion, by_error=prediction.surface.mean_dice is None),
+        criterion=wording.criterion_words(prediction.criterion, prediction.surface.measure(prediction.criterion.goal)),
         fixed=wording.setting(space, prediction.choice.fixed),
         given=_given(prediction),
         pictures=pictures,
@@ -146,6 +154,7 @@ def curves_table(surface: PredictionSurface) -> str:
 
     - one per parameter, by its name, for example ``regularization_weight``; no band;
     - ``mean_dice`` : mean Dice of the structures below, 0 to 1, where it is predicted;
+    - ``overlap_gain`` : the share of what the affine step leaves of overlap that deforming is expected to win, where predicted;
     - ``error_mm``, ``error_95_mm`` : the expected error, median and 95th percentile over the fixed foreground, where predicted;
     - ``folding_foreground_percent``, ``folding_grid_percent`` : folded voxels in percent of the fixed foreground, and of the
       whole working grid;
@@ -153,8 +162,8 @@ def curves_table(surface: PredictionSurface) -> str:
     - ``dice_<label>_<name>`` : Dice of one structure, by label value and name, 0 to 1.
     """
     columns: list[tuple[str, np.ndarray]] = [(name, surface.values[:, n]) for n, name in enumerate(surface.names)]
-    for name, of in (("mean_dice", surface.mean_dice), ("error_mm", surface.error_mm), ("error_95_mm", surface.error_95_mm)):
-        columns += [] if of is None else _banded(name, of)
+    for name in ("mean_dice", "overlap_gain", "error_mm", "error_95_mm"):
+        columns += [] if name not in surface.bands else _banded(name, surface.bands[name])
     columns += _banded("folding_foreground_percent", surface.folding_foreground)
     columns += _banded("folding_grid_percent", surface.folding_grid)
     columns += _banded("sd_log_jacobian", surface.sd_log_jacobian)
@@ -187,7 +196,7 @@ def _pictures(prediction: Prediction) -> list[Picture]:
     )  # fmt: skip
     pictures = [
         themed_picture(
-            curves_caption(surface.space, trusted=not unreliable, by_error=surface.mean_dice is None),
+            curves_caption(surface.space, trusted=not unreliable, measure=surface.measure(prediction.criterion.goal)),
             lambda theme: prediction_figures.draw_prediction(surface, prediction.criterion, marks, theme),
         )
     ]
@@ -219,7 +228,8 @@ def _title(prediction: Prediction) -> str:
 def _made_by(prediction: Prediction) -> str:
     if prediction.predictor == BOOTSTRAP:
         return "from coarse trial registrations of this very pair against a known truth (the bootstrap rule)"
-    return f"by the predictor {wording.name(prediction.predictor)}"
+    more = f", errors and gain of overlap by {wording.name(prediction.further)}" if prediction.further else ""
+    return f"by the predictor {wording.name(prediction.predictor)}{more}"
 
 
 def _key_numbers(prediction: Prediction) -> list[KeyNumber]:
@@ -246,11 +256,13 @@ def _key_numbers(prediction: Prediction) -> list[KeyNumber]:
     ]
     if (fixed := _at_fixed(prediction)) is not None:
         folding = fixed.folding_foreground if domain == "foreground" else fixed.folding_grid
-        what = "expected error" if fixed.mean_dice is None else "mean Dice"
+        measure = fixed.measure(prediction.criterion.goal)
+        what = QUALITY_WORDS[measure] if measure == "mean_dice" else f"expected {QUALITY_WORDS[measure]}"
+        counted = quality_text(measure, fixed.quality(prediction.criterion.goal).value)
         numbers.append(
             KeyNumber(
                 f"At the fixed {fixed_words}",
-                f"{_quality_text(fixed)}; {predicted_percent(folding.value)}",
+                f"{counted}; {predicted_percent(folding.value)}",
                 f"{what}; folding of the {domain}, 90 % band {percent_band(folding)}",
             )
         )
@@ -261,6 +273,9 @@ def _quality_numbers(predicted: Predicted, outlook: Outlook | None) -> list[KeyN
     numbers = []
     if (dice := predicted.mean_dice) is not None:
         numbers.append(KeyNumber("Mean Dice", wording.number(dice.value, 3), f"90 % band {band(dice)}"))
+    if (overlap := predicted.overlap_gain) is not None:
+        remark = f"of what the affine step leaves of it; 90 % band {gain_percent(overlap.lower)} to {gain_percent(overlap.upper)}"
+        numbers.append(KeyNumber("Gain of overlap", gain_percent(overlap.value), remark))
     if (error := predicted.error_mm) is not None:
         numbers.append(KeyNumber("Expected error", distance(error.value), f"median; 90 % band {band(error, 2)} mm"))
     gain = gain_at(predicted, outlook)
@@ -269,12 +284,6 @@ def _quality_numbers(predicted: Predicted, outlook: Outlook | None) -> list[KeyN
         remark = f"off the {distance(affine.value)} ({band(affine, 2)}) of affine only"
         numbers.append(KeyNumber("Gain by deforming", distance(gain), remark))
     return numbers
-
-
-def _quality_text(predicted: Predicted) -> str:
-    if predicted.mean_dice is not None:
-        return wording.number(predicted.mean_dice.value, 3)
-    return distance(None if predicted.error_mm is None else predicted.error_mm.value)
 
 
 def _at_fixed(prediction: Prediction) -> Predicted | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from HyperPredictRegLib.core.trace import LevelTrace
 from HyperPredictRegLib.reporting import figures, prediction_figures, wording
-from HyperPredictRegLib.reporting.outlook import affine_error, by_error, chances
+from HyperPredictRegLib.reporting.outlook import affine_error, chances
 from HyperPredictRegLib.reporting.page import (
     Caption,
     KeyNumber,
@@ -26,6 +26,7 @@ from HyperPredictRegLib.reporting.page import (
     write_pictures,
 )
 from HyperPredictRegLib.reporting.sheet import Theme, obliqueness_degrees
+from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.outcome import Outcome
 from HyperPredictRegLib.results.report import Distances, Report, StructureMeasure
 from HyperPredictRegLib.spatial.geometry import Geometry
@@ -94,7 +95,7 @@ def render_report(report: Report, pictures: Sequence[Picture]) -> str:
         chances=chances(report.outlook),
         comparison=wording.comparison_rows(report),
         trials=wording.trial_rows(report),
-        criterion=wording.criterion_words(report.criterion, by_error=by_error(report)) if report.criterion is not None else "",
+        criterion=_criterion_words(report),
         predicted=wording.predicted_dice(report),
         undrawn=report.choice.predicted is not None and not can_be_drawn(space),
         verdict=wording.verdict(report),
@@ -162,7 +163,7 @@ def captions(outcome: Outcome) -> dict[str, Caption]:
         ))  # fmt: skip
     if prediction is not None and can_be_drawn(prediction.surface.space):
         surface, trusted = prediction.surface, not wording.is_unreliable(prediction)
-        every.append(curves_caption(surface.space, trusted=trusted, by_error=surface.mean_dice is None))
+        every.append(curves_caption(surface.space, trusted=trusted, measure=surface.measure(_criterion(report).goal)))
     if report.alignment.stages or report.registration:
         every.append(Caption(
             "trace_picture",
@@ -210,7 +211,21 @@ def _draw_prediction(outcome: Outcome, theme: Theme) -> Any:
         trusted=not wording.is_unreliable(prediction),
         affine_error_mm=affine_error(prediction.outlook),
     )
-    return prediction_figures.draw_prediction(prediction.surface, report.criterion or report.job.criterion, marks, theme)
+    return prediction_figures.draw_prediction(prediction.surface, _criterion(report), marks, theme)
+
+
+def _criterion(report: Report) -> Criterion:
+    return report.criterion or report.job.criterion
+
+
+def _criterion_words(report: Report) -> str:
+    """Say by what the setting was chosen; "" where none was."""
+    if report.criterion is None:
+        return ""
+    predicted = report.choice.predicted
+    return wording.criterion_words(
+        report.criterion, "mean_dice" if predicted is None else predicted.measure(report.criterion.goal)
+    )
 
 
 def _orientation_note(geometry: Geometry) -> str:

@@ -11,11 +11,11 @@ from HyperPredictRegLib.core.formatting import DASH, distance, number, spread
 from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.quality.metrics import SAME_DICE
 from HyperPredictRegLib.reporting.outlook import expectation_parts
-from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent, percent, short
+from HyperPredictRegLib.results.formatting import banded, banded_gain, banded_mm, banded_percent, percent, short
 from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.prediction import BOOTSTRAP, BandValue, Predicted, Prediction, Reliability
 from HyperPredictRegLib.results.report import Comparison, FoldingPercent, Report
-from HyperPredictRegLib.selection.choice import ERROR_SHARE, ERROR_VOXELS
+from HyperPredictRegLib.selection.choice import ERROR_SHARE, ERROR_VOXELS, GAIN_SHARE
 from HyperPredictRegLib.selection.comparison import is_at, measured_text, surprise_words, surprises, what_words
 from HyperPredictRegLib.workflow.choosing import AGAINST, NOT_AS_ALIGNED
 
@@ -38,6 +38,11 @@ _RULES_OF_ERRORS = {
     "of the least",
     "maximum": "the setting of least expected error",
     "knee": "the knee of expected error against predicted folding",
+}
+_RULES_OF_GAINS = {
+    "plateau": f"the most regularized setting whose expected gain of overlap is within {100 * GAIN_SHARE:g} % of the best",
+    "maximum": "the setting of highest expected gain of overlap",
+    "knee": "the knee of expected gain of overlap against predicted folding",
 }
 _LEVELS = {
     "reliable": "This pair is like those that the predictor was trained on.",
@@ -367,14 +372,18 @@ def who_chose(report: Report) -> str:
     return f"{_capital(subject(space))} was given by the user."
 
 
-def criterion_words(criterion: Criterion, *, by_error: bool = False) -> str:
-    """Say by what a setting is chosen; `by_error` : whether the expected error counts, because no Dice is predicted."""
-    rules = _RULES_OF_ERRORS if by_error else _RULES
+def criterion_words(criterion: Criterion, measure: str = "mean_dice") -> str:
+    """Say by what a setting is chosen; `measure` : what counts, one of `prediction.MEASURES`."""
+    rules = {"mean_dice": _RULES, "overlap_gain": _RULES_OF_GAINS, "error_mm": _RULES_OF_ERRORS}[measure]
     words = rules[criterion.rule].format(tolerance=criterion.tolerance)
     counted = {structure: weight for structure, weight in criterion.structures.items() if weight > 0}
     kind = "lowest" if criterion.combine == "worst" else "weighted mean" if counted else "mean"
     among = ", ".join(f"{name(one)} (weight {weight:g})" for one, weight in counted.items()) or "all structures"
-    counts = "no Dice is predicted" if by_error else f"Dice is the {kind} of {among}"
+    counts = {
+        "mean_dice": f"Dice is the {kind} of {among}",
+        "overlap_gain": "the goal is overlap, as a share of what the affine step leaves",
+        "error_mm": "the goal is accuracy in mm" if criterion.goal == "accuracy" else "no Dice is predicted",
+    }[measure]
     if criterion.folding_limit is None:
         return f"{words}; {counts}; no folding limit"
     end = f"the upper end of the 90{_NO_BREAK}% band" if criterion.cautious else "the best guess"
@@ -460,10 +469,11 @@ def first_line_of_prediction(prediction: Prediction) -> str:
         return f"{none} is suggested, because {AGAINST}: start from the fixed {fixed} and measure what comes out."
     here = setting(space, prediction.choice.setting)
     if predicted.mean_dice is None and prediction.choice.feasible:
-        parts = expectation_parts(predicted, prediction.outlook, criterion.domain)
+        parts = expectation_parts(predicted, prediction.outlook, criterion)
         return f"{here} is suggested: {', '.join(parts)}; {prediction.reliability.level}."
     folding = predicted.folding_foreground if criterion.domain == "foreground" else predicted.folding_grid
-    what = f"predicted are {_quality_words(predicted)} and {banded_percent(folding)} of the {criterion.domain} folded"
+    quality = _quality_words(predicted, criterion.goal)
+    what = f"predicted are {quality} and {banded_percent(folding)} of the {criterion.domain} folded"
     if not prediction.choice.feasible and criterion.folding_limit is not None:
         return (
             f"{none} is predicted to keep folding under {criterion.folding_limit:g} % of the {criterion.domain}; "
@@ -472,10 +482,13 @@ def first_line_of_prediction(prediction: Prediction) -> str:
     return f"{here} is suggested: {what}."
 
 
-def _quality_words(predicted: Predicted) -> str:
-    if predicted.mean_dice is not None:
-        return f"a mean Dice of {banded(predicted.mean_dice)}"
-    return "no Dice" if predicted.error_mm is None else f"an error of {banded_mm(predicted.error_mm)}"
+def _quality_words(predicted: Predicted, goal: str) -> str:
+    counted = predicted.quality(goal)
+    return {
+        "mean_dice": lambda: f"a mean Dice of {banded(counted)}",
+        "overlap_gain": lambda: f"a gain of overlap of {banded_gain(counted)}",
+        "error_mm": lambda: f"an error of {banded_mm(counted)}",
+    }[predicted.measure(goal)]()
 
 
 def is_unreliable(prediction: Prediction) -> bool:

@@ -20,6 +20,7 @@ DEFAULT_ENGINE = "diffeo"
 """The engine of jobs that name none; a job that is written down names it, and gives the same result when this changes."""
 
 RULES = ("plateau", "maximum", "knee")
+GOALS = ("auto", "overlap", "accuracy")
 DOMAINS = ("foreground", "grid")
 COMBINATIONS = ("mean", "worst")
 DEVICES = ("cpu", "cuda")
@@ -43,6 +44,9 @@ class Criterion:
     cautious : hold the upper end of the 90 % band under the limit, not just the best guess.
     structures : weight of each structure that counts, by name; empty is the plain mean of all.
     combine : "mean", weighted, or "worst": the lowest Dice among the structures counts.
+    goal : what counts where several are predicted: "overlap" of structures, as Dice measures it, "accuracy" of every point in mm,
+        or "auto": Dice where it is predicted, else the error in mm. The two ask for different λ: see
+        `PredictionSurface.measure`.
     tolerance : predicted Dice that may be given up for a smoother field, rule "plateau" only. Predicted curves are flatter than
         true ones: on 152 pairs of real people 0.001 predicted came out as 0.0029 against the best λ.
     """
@@ -54,10 +58,12 @@ class Criterion:
     structures: dict[str, float] = field(default_factory=dict)
     combine: str = "mean"
     tolerance: float = 0.001
+    goal: str = "auto"
 
     def __post_init__(self) -> None:
         for name, value, choices in (
             ("rule", self.rule, RULES),
+            ("goal", self.goal, GOALS),
             ("domain", self.domain, DOMAINS),
             ("way to combine structures", self.combine, COMBINATIONS),
         ):

@@ -30,6 +30,10 @@ class Band:
         return Band(self.value[index], self.lower[index], self.upper[index])
 
 
+MEASURES = ("mean_dice", "overlap_gain", "error_mm")
+"""Fields of a surface that may tell how good a registration will be: of the last one less is better."""
+
+
 @dataclass(frozen=True)
 class PredictionSurface:
     """Predicted quality of one image pair for n settings of an engine's h parameters.
@@ -48,6 +52,8 @@ class PredictionSurface:
     error_mm, error_95_mm : how far the finished transform is expected to lie from the true one over the fixed foreground: the
         median and the 95th percentile over its points, in mm, shape (n,); None where no error is predicted.
     voxel_mm : edge of a voxel of the working grid, the geometric mean of its three; 0 where it is not known.
+    overlap_gain : share of what the affine step leaves of overlap, 1 - Dice, that deforming is expected to win, shape (n,), below
+        0 where it loses; None where it is not predicted. It needs no segmentation.
     """
 
     space: SearchSpace
@@ -63,6 +69,7 @@ class PredictionSurface:
     error_mm: Band | None = None
     error_95_mm: Band | None = None
     voxel_mm: float = 0.0
+    overlap_gain: Band | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,12 +81,17 @@ class PredictionSurface:
         """Return every predicted quantity by the name of its field."""
         return {one.name: value for one in fields(self) if isinstance(value := getattr(self, one.name), Band)}
 
-    @property
-    def quality(self) -> Band:
-        """Return what tells how good a registration will be: mean Dice or, where none is predicted, the expected error in mm."""
-        found = self.error_mm if self.mean_dice is None else self.mean_dice
-        if found is None:
-            raise ValueError("Neither Dice nor an error is predicted.")
+    def measure(self, goal: str = "auto") -> str:
+        """Return the field that tells how good a registration will be for a goal of a `Criterion`, one of `MEASURES`.
+
+        What suits the goal best of what is predicted: for "overlap" mean Dice, then the gain of overlap; for "accuracy" the
+        expected error; for "auto" mean Dice, then the error. Where none of these is predicted, the other serves.
+        """
+        return _measure(self, goal)
+
+    def quality(self, goal: str = "auto") -> Band:
+        """Return the band of what counts for a goal, shape (n,); see `measure`."""
+        found: Band = getattr(self, self.measure(goal))
         return found
 
     def folding(self, domain: str) -> Band:
@@ -93,7 +105,7 @@ class PredictionSurface:
             object.__setattr__(self, "dice", Band(*(np.zeros((0, n)) for _ in range(3))))
         if self.values.shape != (n, len(self.space)) or self.dice.value.shape != (len(self.structures), n):
             raise ValueError("Settings or Dice have another shape than the parameters and structures ask for.")
-        if self.quality is self.error_mm and self.structures:
+        if self.measure() == "error_mm" and self.structures:
             raise ValueError("Structures need their mean Dice.")
         if len(self.labels) != len(self.structures):
             raise ValueError("As many labels as structures are needed.")
@@ -130,7 +142,7 @@ class Predicted:
     ----------
     mean_dice : None where no Dice is predicted.
     counted_dice : the Dice that the criterion counts; None where it is the plain mean.
-    error_mm, error_95_mm : see `PredictionSurface`; None where no error is predicted.
+    error_mm, error_95_mm, overlap_gain : see `PredictionSurface`; None where they are not predicted.
     """
 
     predictor: str
@@ -143,10 +155,28 @@ class Predicted:
     counted_dice: BandValue | None = None
     error_mm: BandValue | None = None
     error_95_mm: BandValue | None = None
+    overlap_gain: BandValue | None = None
+
+    def measure(self, goal: str = "auto") -> str:
+        """Return the field that counts for a goal; see `PredictionSurface.measure`."""
+        return _measure(self, goal)
+
+    def quality(self, goal: str = "auto") -> BandValue:
+        """Return what counts for a goal; see `measure`."""
+        found: BandValue = getattr(self, self.measure(goal))
+        return found
 
     def folding(self, domain: str) -> BandValue:
         """Return folding in percent of `domain`: "foreground" or "grid"."""
         return {"foreground": self.folding_foreground, "grid": self.folding_grid}[domain]
+
+
+def _measure(of: PredictionSurface | Predicted, goal: str) -> str:
+    order = {"overlap": MEASURES, "accuracy": ("error_mm", "mean_dice"), "auto": ("mean_dice", "error_mm")}[goal]
+    found = next((name for name in order if getattr(of, name) is not None), None)
+    if found is None:
+        raise ValueError("Neither Dice nor an error is predicted.")
+    return found
 
 
 BOOTSTRAP = "bootstrap"
@@ -334,6 +364,7 @@ class Prediction:
     notes : sentences on what was taken for granted when the inputs were read.
     versions : of the libraries that only a prediction needs.
     outlook : what to expect whatever the setting; None where nothing of it is predicted.
+    further : name and version of the bundle that tells what `predictor` does not, such as the expected error; "" without one.
     """
 
     job: Job
@@ -352,4 +383,5 @@ class Prediction:
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     outlook: Outlook | None = None
+    further: str = ""
     schema_version: int = field(default=SCHEMA_VERSION, metadata=READS)

@@ -1,6 +1,7 @@
 """From a predicted surface to a setting: the criteria, the Pareto front, and each structure's own choice.
 
-What counts is Dice where it is predicted, the higher the better, and else the expected error in mm, the lower the better.
+What counts is told by the criterion's goal: Dice or the gain of overlap, the higher the better, or the expected error in mm, the
+lower the better.
 Predicted folding must lie strictly under the limit, as in HyperPredict (MELBA 2024), Equation 3; measured folding may touch it.
 """
 
@@ -11,8 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from HyperPredictRegLib.core.errors import InputError
-from HyperPredictRegLib.core.formatting import distance
-from HyperPredictRegLib.results.formatting import banded_percent
+from HyperPredictRegLib.results.formatting import QUALITY_WORDS, banded_percent, quality_text
 from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.prediction import BOOTSTRAP, Band, Choice, PredictionSurface, StructureChoice
 from HyperPredictRegLib.selection.interpolation import band_value, predicted_row
@@ -23,12 +23,15 @@ NO_FOLDING_PERCENT = 0.001
 ERROR_SHARE, ERROR_VOXELS = 0.02, 0.02
 """Expected error that rule "plateau" gives up for a smoother field: the larger of a share of the least and a part of a voxel."""
 
+GAIN_SHARE = 0.005
+"""Gain of overlap that it gives up, of what the affine step leaves: some 0.001 of Dice."""
+
 
 def choose(surface: PredictionSurface, criterion: Criterion, predictor: str = "") -> Choice:
     """Choose the setting that the criterion asks for, with what is predicted there in the name of `predictor`.
 
-    Where no Dice is predicted, the least expected error takes the place of the highest Dice; structures then count for nothing,
-    and what may be given up for a smoother field is `ERROR_SHARE` of it or `ERROR_VOXELS`.
+    Where what counts is the expected error or the gain of overlap, it takes the place of Dice; structures then count for nothing,
+    and what may be given up for a smoother field is `ERROR_SHARE` of the error or `ERROR_VOXELS`, or `GAIN_SHARE`.
 
     Where several settings serve equally well, the most strongly regularized is taken: the end of a single parameter's range that
     regularizes more, or, with several parameters, the lowest predicted standard deviation of the logarithm of the Jacobian
@@ -43,9 +46,9 @@ def choose(surface: PredictionSurface, criterion: Criterion, predictor: str = ""
     score = _scores(surface, criterion)
     index, certain = _chosen(surface, criterion, score, _given_up(surface, criterion, score))
     predicted = predicted_row(surface, index, predictor)
-    if surface.mean_dice is not None and (criterion.structures or criterion.combine != "mean"):
+    if _by_dice(surface, criterion) and (criterion.structures or criterion.combine != "mean"):
         predicted = replace(predicted, counted_dice=band_value(objective(surface, criterion), index))
-    sentence = _sentence(surface, criterion, index, certain, abs(float(score[index])))
+    sentence = _sentence(surface, criterion, index, certain, float(score[index]))
     by = BOOTSTRAP if predictor == BOOTSTRAP else "predictor"
     return Choice(predicted.setting, sentence, by, certain == "keeps", predicted)
 
@@ -69,7 +72,7 @@ def _chosen(surface: PredictionSurface, criterion: Criterion, score: np.ndarray,
 
 
 def objective(surface: PredictionSurface, criterion: Criterion) -> Band:
-    """Return what counts, shape (n,): Dice where it is predicted, else the expected error in mm.
+    """Return what counts for the criterion's goal, shape (n,); see `PredictionSurface.measure`.
 
     Dice is the mean, the weighted mean or the worst of the criterion's structures; its band combines the ends of the structures'
     bands, as if their errors went together, and is rather too wide than too narrow. Structures of weight 0 do not count.
@@ -79,7 +82,7 @@ def objective(surface: PredictionSurface, criterion: Criterion) -> Band:
     InputError : the criterion names a structure that the surface lacks.
     """
     if _is_plain(surface, criterion):
-        return surface.quality
+        return surface.quality(criterion.goal)
     weights = _weights(surface, criterion)
     value, lower, upper = (
         _combined(part, weights, criterion.combine) for part in (surface.dice.value, surface.dice.lower, surface.dice.upper)
@@ -128,7 +131,7 @@ def knee(surface: PredictionSurface, criterion: Criterion) -> int:
 
 def per_structure(surface: PredictionSurface, criterion: Criterion) -> tuple[StructureChoice, ...]:
     """Return what each structure of the surface would choose for itself, under the same rule and limit."""
-    if not surface.structures:
+    if not surface.structures or not _by_dice(surface, criterion):
         return ()
     overall, _ = _chosen(surface, criterion, _scores(surface, criterion), criterion.tolerance)
     found = []
@@ -142,9 +145,13 @@ def per_structure(surface: PredictionSurface, criterion: Criterion) -> tuple[Str
     return tuple(found)
 
 
+def _by_dice(surface: PredictionSurface, criterion: Criterion) -> bool:
+    return surface.measure(criterion.goal) == "mean_dice"
+
+
 def _is_plain(surface: PredictionSurface, criterion: Criterion) -> bool:
     """Tell whether the surface's own `quality` counts, and no combination of structures."""
-    if surface.mean_dice is None:
+    if not _by_dice(surface, criterion):
         return True
     return not criterion.structures and (criterion.combine == "mean" or not surface.structures)
 
@@ -152,21 +159,24 @@ def _is_plain(surface: PredictionSurface, criterion: Criterion) -> bool:
 def _scores(surface: PredictionSurface, criterion: Criterion) -> np.ndarray:
     """Return the best guess of `objective` alone, the higher the better and -inf where none was made; a third of its work."""
     if _is_plain(surface, criterion):
-        score = surface.quality.value if surface.mean_dice is not None else -surface.quality.value
+        score = surface.quality(criterion.goal).value
+        score = -score if surface.measure(criterion.goal) == "error_mm" else score
     else:
         score = _combined(surface.dice.value, _weights(surface, criterion), criterion.combine)
     score = np.where(np.isnan(score), -np.inf, score)
     if not np.isfinite(score).any():
-        what = "Dice was predicted for the structures that count: choose others, or"
-        what = what if surface.mean_dice is not None else "error could be predicted:"
+        what = {
+            "mean_dice": "Dice was predicted for the structures that count: choose others, or",
+            "overlap_gain": "gain of overlap could be predicted:",
+            "error_mm": "error could be predicted:",
+        }[surface.measure(criterion.goal)]
         raise InputError(f"No {what} give the setting yourself.")
     return score
 
 
 def _given_up(surface: PredictionSurface, criterion: Criterion, score: np.ndarray) -> float:
-    if surface.mean_dice is not None:
-        return criterion.tolerance
-    return max(ERROR_SHARE * -float(score.max()), ERROR_VOXELS * surface.voxel_mm)
+    error = max(ERROR_SHARE * -float(score.max()), ERROR_VOXELS * surface.voxel_mm)
+    return {"mean_dice": criterion.tolerance, "overlap_gain": GAIN_SHARE, "error_mm": error}[surface.measure(criterion.goal)]
 
 
 def _front(surface: PredictionSurface, criterion: Criterion, score: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -224,7 +234,7 @@ def _knee(front: np.ndarray, score: np.ndarray, surface: PredictionSurface, crit
     return int(front[np.argmax(height)] if bulges else front[-1])
 
 
-def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, certain: str, counted: float) -> str:
+def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, certain: str, score: float) -> str:
     setting = surface.space.text(surface.space.setting(surface.values[index]))
     band = band_value(surface.folding(criterion.domain), index)
     domain = "foreground" if criterion.domain == "foreground" else "working grid"
@@ -234,9 +244,10 @@ def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, cert
     keeping = f"keeps folding under {criterion.folding_limit:g} % of the {domain}" if criterion.folding_limit is not None else ""
     if certain == "no":
         return f"{setting}: no setting is predicted that {keeping}, so this is the one that should fold least. {figures}"
-    by_dice = surface.mean_dice is not None
-    words = f"predicted {_dice_words(criterion)}" if by_dice else "expected error"
-    amount = f"{counted:.3f}" if by_dice else distance(counted)
+    measure = surface.measure(criterion.goal)
+    by_dice, by_error = measure == "mean_dice", measure == "error_mm"
+    words = f"predicted {_dice_words(criterion)}" if by_dice else f"expected {QUALITY_WORDS[measure]}"
+    amount = quality_text(measure, abs(score) if by_error else score)
     if certain == "hopes":
         return (
             f"{setting}: no setting is predicted that {keeping} for certain, because so little cannot be told from none; this is "
@@ -244,10 +255,14 @@ def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, cert
         )
     that_keeps = f" that {keeping}" if keeping else ""
     what = f"{words} ({amount})"
-    much = f"{criterion.tolerance:g} of the best", f"{100 * ERROR_SHARE:g} % or {ERROR_VOXELS:g} voxels of the least"
+    much = {
+        "mean_dice": f"{criterion.tolerance:g} of the best",
+        "overlap_gain": f"{100 * GAIN_SHARE:g} % of what the affine step leaves of the best",
+        "error_mm": f"{100 * ERROR_SHARE:g} % or {ERROR_VOXELS:g} voxels of the least",
+    }[measure]
     reason = {
-        "plateau": f"the most regularized setting whose {what} is within {much[0 if by_dice else 1]}{that_keeps}",
-        "maximum": f"the setting of {'highest' if by_dice else 'least'} {what}{that_keeps}",
+        "plateau": f"the most regularized setting whose {what} is within {much}{that_keeps}",
+        "maximum": f"the setting of {'least' if by_error else 'highest'} {what}{that_keeps}",
         "knee": f"the knee of the front, above which more folding buys little {what if by_dice else f'of the {what}'}"
         f"{', among settings of which each ' + keeping if keeping else ''}",
     }[criterion.rule]

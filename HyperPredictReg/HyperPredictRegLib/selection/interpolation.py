@@ -111,6 +111,7 @@ def predicted_row(surface: PredictionSurface, row: int, predictor: str) -> Predi
         sd_log_jacobian=band_value(surface.sd_log_jacobian, row),
         error_mm=None if surface.error_mm is None else band_value(surface.error_mm, row),
         error_95_mm=None if surface.error_95_mm is None else band_value(surface.error_95_mm, row),
+        overlap_gain=None if surface.overlap_gain is None else band_value(surface.overlap_gain, row),
     )
 
 

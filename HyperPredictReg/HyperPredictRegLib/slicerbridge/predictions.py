@@ -16,7 +16,8 @@ import numpy as np
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.core.search_space import Parameter, Setting
 from HyperPredictRegLib.results.exchange import prediction_from_json, prediction_to_json
-from HyperPredictRegLib.results.formatting import banded, banded_mm, banded_percent
+from HyperPredictRegLib.results.formatting import banded, banded_percent, drawn_quality, quality_words
+from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.prediction import Band, Prediction, PredictionSurface
 from HyperPredictRegLib.selection import NO_FOLDING_PERCENT, interpolated
 from HyperPredictRegLib.selection.interpolation import band_value, beside
@@ -71,12 +72,12 @@ class _Drawn:
     ----------
     parameter : the one along the horizontal axis.
     x : its values, rising, shape (n,).
-    dice : of all structures together or of one, shape (n,); where no Dice is predicted, the expected error in mm instead.
+    dice : what counts of all structures together, or the Dice of one, shape (n,); gains of overlap in percent.
     folding : in percent, shape (n,).
     yours, fixed, chosen : its value in the user's setting, in the one for those who do not predict, and in the suggested one;
         None where there is none.
     limit : of folding in percent, or None.
-    by_error : whether `dice` is the expected error.
+    measure : what `dice` is, one of `results.prediction.MEASURES`.
     """
 
     parameter: Parameter
@@ -87,7 +88,7 @@ class _Drawn:
     fixed: float | None = None
     chosen: float | None = None
     limit: float | None = None
-    by_error: bool = False
+    measure: str = "mean_dice"
 
     def read(self, values: np.ndarray, at: float | None) -> float:
         """Return one of the curves at a value of the parameter, between its points on the parameter's scale."""
@@ -167,6 +168,12 @@ def mark_color(kind: str) -> str:
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
+_CHART_TITLES = {"mean_dice": "Mean Dice", "overlap_gain": "Expected gain of overlap", "error_mm": "Expected error"}
+_AXIS_TITLES = {
+    "mean_dice": "Dice, predicted", "overlap_gain": "% of what affine leaves", "error_mm": "mm, expected"
+}  # fmt: skip
+
+
 @contextmanager
 def _drawn_once(nodes: PredictionNodes) -> Iterator[None]:
     """Let plot views draw the charts once at the end of the block, and not anew for each line that changes."""
@@ -181,8 +188,11 @@ def _drawn_once(nodes: PredictionNodes) -> Iterator[None]:
 
 def _dice_range(drawn: _Drawn) -> tuple[float, float]:
     low, high = float(np.nanmin(drawn.dice.lower)), float(np.nanmax(drawn.dice.upper))
-    span = max(0.05 * high if drawn.by_error else 0.1, high - low)
-    return max(0.0, low - 0.1 * span), high + 0.1 * span if drawn.by_error else min(1.05, high + 0.1 * span)
+    least, floor, ceiling = {
+        "mean_dice": (0.1, 0.0, 1.05), "overlap_gain": (10.0, -100.0, 100.0), "error_mm": (0.05 * high, 0.0, math.inf)
+    }[drawn.measure]  # fmt: skip
+    span = max(least, high - low)
+    return max(floor, low - 0.1 * span), min(ceiling, high + 0.1 * span)
 
 
 def _folding_range(drawn: _Drawn) -> tuple[float, float]:
@@ -297,8 +307,7 @@ def show_structure(
     """
     drawn = _drawn(prediction, structure, setting)
     row, domain = _row(prediction.surface, structure), prediction.criterion.domain
-    what = "Mean Dice" if row is None else f"Dice of {prediction.surface.structures[row]}"
-    what = "Expected error" if drawn.by_error else what
+    what = _CHART_TITLES[drawn.measure] if row is None else f"Dice of {prediction.surface.structures[row]}"
     relied_on, symbol = prediction.choice.predicted is not None, _symbol(drawn.parameter)
     axis = fitting_title(f"{symbol} ({drawn.parameter.title.lower()})", AXIS_TITLE_PIXELS)
     names = {
@@ -312,7 +321,7 @@ def show_structure(
     with _drawn_once(nodes):
         set_columns(nodes.marks, _columns(drawn))
         nodes.dice_chart.SetTitle(fitting_title(what))
-        nodes.dice_chart.SetYAxisTitle("mm, expected" if drawn.by_error else "Dice, predicted")
+        nodes.dice_chart.SetYAxisTitle(_AXIS_TITLES[drawn.measure])
         nodes.folding_chart.SetTitle(f"Folding of the {domain}")
         nodes.folding_chart.SetYAxisTitle("%, predicted")
         for chart in (nodes.dice_chart, nodes.folding_chart):
@@ -366,7 +375,7 @@ def read_prediction_node(node: Any) -> Prediction:
 
 
 def read_out(
-    surface: PredictionSurface, setting: Setting, criterion_domain: str, structure: int | str | None = None
+    surface: PredictionSurface, setting: Setting, criterion: Criterion, structure: int | str | None = None
 ) -> str:
     """Say what is predicted for one setting, such as "Dice 0.74 (0.71 to 0.77), folding 0.10 % (at most 0.40 %)".
 
@@ -376,8 +385,8 @@ def read_out(
     ----------
     surface : the prediction's.
     setting : a value for each of its parameters, and for others of the engine.
-    criterion_domain : "foreground" or "grid".
-    structure : label or name of the one whose Dice to read; the mean of all if left out.
+    criterion : its goal says what counts, its domain of what the folding is told.
+    structure : label or name of the one whose Dice to read; what counts of all if left out.
     """
     row = _row(surface, structure)
     if elsewhere := beside(surface, setting):
@@ -386,23 +395,22 @@ def read_out(
         here = interpolated(surface, surface.space.rows([setting]))
     except InputError as error:
         return str(error)
-    quality = here.quality if row is None else here.dice[row]
-    folding = here.folding(criterion_domain)
-    what = "Dice" if row is None else f"Dice of {surface.structures[row]}"
-    if surface.mean_dice is None:
-        words = f"expected error {banded_mm(band_value(quality, 0))}"
+    folding = here.folding(criterion.domain)
+    if row is None:
+        words = quality_words(surface.measure(criterion.goal), band_value(here.quality(criterion.goal), 0))
     else:
-        words = f"{what} {banded(band_value(quality, 0), 2)}"
+        words = f"Dice of {surface.structures[row]} {banded(band_value(here.dice[row], 0), 2)}"
     return f"{words}, folding {banded_percent(band_value(folding, 0))}"
 
 
 def table_columns(surface: PredictionSurface) -> dict[str, Sequence[float]]:
-    """Return all predicted numbers as columns: parameters, mean Dice, error, folding, each structure's Dice, with their bands."""
+    """Return all predicted numbers as columns: parameters, quality, folding, each structure's Dice, with their bands."""
     columns: dict[str, Sequence[float]] = {
         parameter.title: surface.values[:, n].tolist() for n, parameter in enumerate(surface.space)
     }
     quality = {
         "Mean Dice": surface.mean_dice,
+        "Gain of overlap (share)": surface.overlap_gain,
         "Expected error (mm)": surface.error_mm,
         "Expected error, 95th percentile (mm)": surface.error_95_mm,
     }
@@ -430,14 +438,14 @@ def _drawn(prediction: Prediction, structure: int | str | None, setting: Setting
     return _Drawn(
         parameter,
         surface.values[:, 0],
-        surface.quality if row is None else surface.dice[row],
+        drawn_quality(surface, prediction.criterion.goal) if row is None else surface.dice[row],
         surface.folding(prediction.criterion.domain),
         yours=(setting or choice.setting).get(parameter.name, choice.setting[parameter.name]),
         fixed=choice.fixed.get(parameter.name),
         # With an unreliable prediction none is suggested.
         chosen=None if choice.predicted is None else choice.setting[parameter.name],
         limit=prediction.criterion.folding_limit,
-        by_error=surface.mean_dice is None,
+        measure="mean_dice" if row is not None else surface.measure(prediction.criterion.goal),
     )
 
 

@@ -12,7 +12,7 @@ from HyperPredictRegLib.predictor.bootstrap_surface import outlook_of, surface_o
 from HyperPredictRegLib.predictor.evidence import PairEvidence, pair_evidence
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.results.job import Criterion
-from HyperPredictRegLib.results.prediction import BOOTSTRAP, Choice, Prediction
+from HyperPredictRegLib.results.prediction import BOOTSTRAP, Choice, Prediction, PredictionSurface
 from HyperPredictRegLib.workflow.planning import Plan
 from HyperPredictRegLib.workflow.preparing import Prepared
 
@@ -26,9 +26,14 @@ STRUCTURES_IDLE = (
 )
 
 
-def counts_structures(criterion: Criterion) -> bool:
-    """Tell whether a criterion goes by anything but the plain mean over all structures."""
-    return bool(criterion.structures) or criterion.combine != "mean"
+GOAL_IDLE = "What counts for this goal is told for the whole anatomy, and the weights of structures have no effect."
+
+
+def idle_structures(surface: PredictionSurface, criterion: Criterion) -> tuple[str, ...]:
+    """Return a sentence where a criterion weighs structures, but something else than their Dice counts."""
+    if surface.measure(criterion.goal) == "mean_dice" or not (criterion.structures or criterion.combine != "mean"):
+        return ()
+    return (STRUCTURES_IDLE if surface.mean_dice is None and criterion.goal == "auto" else GOAL_IDLE,)
 
 
 def found_evidence(
@@ -85,7 +90,7 @@ def predicted_by_bootstrap(
     job, inputs, pair, alignment = plan.job, prepared.inputs, prepared.pair, prepared.alignment
     suited = alignment.contrast != "different" or plan.engine.info.contrasts != "same"
     surface = surface_of(found, prepared.space, min(pair.grid.spacing))
-    idle = (STRUCTURES_IDLE,) if counts_structures(job.criterion) else ()
+    idle = idle_structures(surface, job.criterion)
     return Prediction(
         job=job,
         engine=engine_used(plan.engine, plan.engine_settings),

@@ -18,7 +18,8 @@ from HyperPredictRegLib.engines.base import engine_used
 from HyperPredictRegLib.predictor.card import Card
 from HyperPredictRegLib.predictor.evidence import PairEvidence, as_features
 from HyperPredictRegLib.results.prediction import Choice, Prediction
-from HyperPredictRegLib.workflow.bootstrapping import STRUCTURES_IDLE, counts_structures, found_evidence, predicted_by_bootstrap
+from HyperPredictRegLib.selection import interpolated
+from HyperPredictRegLib.workflow.bootstrapping import found_evidence, idle_structures, predicted_by_bootstrap
 from HyperPredictRegLib.workflow.planning import Plan, bundle_folders, fitting_card, load_predictor, structure_names
 from HyperPredictRegLib.workflow.preparing import Prepared, settled_settings
 from HyperPredictRegLib.workflow.reusing import chosen_by
@@ -183,8 +184,8 @@ class _Looked:
 def _trained(plan: Plan, prepared: Prepared, looked: _Looked) -> tuple[Prediction | None, Card | None, str]:
     """Return what a trained predictor says of the pair, the card whose fixed setting suits it, and why it cannot serve.
 
-    The first one that is reliable serves, else the last one that says anything. What to expect whatever the setting is told by
-    whichever tells it.
+    The first one that is reliable serves, else the last one that says anything. What it does not tell, such as the expected
+    error, is told by whichever tells it.
     """
     folders = bundle_folders(plan.job)
     if not folders:
@@ -208,11 +209,31 @@ def _trained(plan: Plan, prepared: Prepared, looked: _Looked) -> tuple[Predictio
     if not found:
         return (None, None, "") if failed is None else (None, failed.card, failed.reason)
     prediction, card = next((one for one in found if one[0].reliability.level == "reliable"), found[-1])
-    outlook = next((one.outlook for one, _ in found if one.outlook is not None), None)
-    prediction = replace(prediction, outlook=outlook)
+    for other, _ in found:
+        prediction = _told_more(prediction, other)
     reasons = prediction.reliability.reasons
     unknown = f"the trained predictor {prediction.predictor} does not know such pairs"
     return prediction, card, f"{unknown}: {reasons[0].rstrip('.')}" if reasons else unknown
+
+
+_MORE = ("error_mm", "error_95_mm", "overlap_gain")
+"""Bands of a surface that another predictor may tell."""
+
+
+def _told_more(prediction: Prediction, other: Prediction) -> Prediction:
+    """Return a prediction with what it does not tell itself but another one of the pair does."""
+    prediction = replace(prediction, outlook=prediction.outlook or other.outlook)
+    surface, known = prediction.surface, other.surface.bands
+    missing = [name for name in _MORE if name not in surface.bands and name in known]
+    if not missing or surface.names != other.surface.names or other.reliability.level == "unreliable":
+        return prediction
+    try:
+        bands = interpolated(other.surface, surface.values).bands
+    except InputError:  # it was trained on a narrower range
+        return prediction
+    more: dict[str, Any] = {name: bands[name] for name in missing}
+    surface = replace(surface, voxel_mm=surface.voxel_mm or other.surface.voxel_mm, **more)
+    return replace(prediction, surface=surface, further=other.predictor)
 
 
 class _UnlikeAll(Exception):  # noqa: N818 - named for what was found; it is not a fault
@@ -259,7 +280,7 @@ def _predicted(
         if not bundled:
             raise
         raise _NotPredictable(error, None) from error
-    idle = (STRUCTURES_IDLE,) if surface.mean_dice is None and counts_structures(job.criterion) else ()
+    idle = idle_structures(surface, job.criterion)
     prediction = Prediction(
         job=job,
         engine=engine_used(engine, settings),
