@@ -217,6 +217,9 @@ def train(  # noqa: PLR0913 - one parameter per option of the command
         str | None, typer.Option(metavar="FOLDER", help="Tables of further domains: bands hold there, too; nothing is learned.")
     ] = None,
     labels: Annotated[str | None, typer.Option(metavar="N,...", help="Label values to learn; common ones if left out.")] = None,
+    serve: Annotated[
+        list[str] | None, typer.Option(metavar="PRESET", help="Further preset that it is known to serve; may repeat.")
+    ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -240,7 +243,7 @@ def train(  # noqa: PLR0913 - one parameter per option of the command
     listed = _numbers(labels, "--labels")
     if any(number != int(number) for number in listed):
         raise InputError(f"--labels '{labels}' should be label values, which are whole numbers.")
-    described = Description(name, version, licence, data_note, label_noise)
+    described = Description(name, version, licence, data_note, label_noise, tuple(serve or ()))
     examples = read_examples(sweep, labels=tuple(int(number) for number in listed) or None)
     usual = TrainingSettings() if examples.outcomes is None else OUTLOOK_SETTINGS
     settings = usual if epochs is None else replace(usual, epochs=epochs)

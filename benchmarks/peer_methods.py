@@ -81,7 +81,7 @@ def by_engine(name: str, suggested: bool = False, **given: object) -> None:
 
     fixed, moving = (sitk.ReadImage(f"{side}.nii", sitk.sitkFloat32) for side in ("fixed", "moving"))
     view = sitk.ReadImage("view.nii", sitk.sitkUInt8) if Path("view.nii").exists() else None
-    smoothed = json.loads(Path("pair.json").read_text(encoding="ascii"))["moving_smoothed"]
+    about = json.loads(Path("pair.json").read_text(encoding="ascii"))
     engine = engines.get_engine(name)
     settings = engines.engine_settings(engine, given)
     if suggested:
@@ -89,17 +89,17 @@ def by_engine(name: str, suggested: bool = False, **given: object) -> None:
 
         torch.set_num_threads(1)
     usage = Usage()
-    task = RegistrationTask(fixed, moving, {}, settings, SEED, view=view, moving_smoothed=smoothed)
+    task = RegistrationTask(fixed, moving, {}, settings, SEED, view=view, moving_smoothed=about["moving_smoothed"])
     if suggested:
-        task = replace(task, setting=suggestion(task))
+        task = replace(task, setting=suggestion(task, about["goal"]))
     found = engine.register(task)
     field = displacement_field(found.transform, Geometry.of(fixed))
     usage.write()
     sitk.WriteImage(field, "field.nrrd")
 
 
-def suggestion(task: RegistrationTask) -> dict[str, float]:
-    """Return the setting that the predictor for any pair suggests by the default criterion, from trials of this very pair.
+def suggestion(task: RegistrationTask, goal: str) -> dict[str, float]:
+    """Return the setting that the predictor for any pair suggests for a goal, from trials of this very pair.
 
     As the product does, it takes the fixed setting where what was measured speaks against the prediction. Foregrounds are those
     of the images on the working grid.
@@ -127,7 +127,7 @@ def suggestion(task: RegistrationTask) -> dict[str, float]:
     predictor.check(engine, task.settings, "fast", AlignmentSettings(**bundle.card.alignment))
     features = PairFeatures({"log_voxel_mm": float(np.log(pair.grid.spacing[0]))}, {})
     surface, reliability, _ = predictor.predict(features, evidence=evidence, within=within)
-    return dict(bundle.card.fixed) if reliability.level == "unreliable" else choose(surface, Criterion()).setting
+    return dict(bundle.card.fixed) if reliability.level == "unreliable" else choose(surface, Criterion(goal=goal)).setting
 
 
 def by_greedy(metric: str) -> None:
@@ -271,7 +271,7 @@ METHODS = {
     "affine": Method("affine step alone"),
     "diffeo": ours("diffeo"),
     "diffeo-suggested": Method(
-        "ours, λ as Suggest takes it for any pair (`diffeo-any`), its trial registrations included",
+        "ours, λ as Suggest takes it for any pair (`diffeo-any`), goal as measured, its trial registrations included",
         lambda: by_engine("diffeo", suggested=True),
         engine="diffeo",
         bundle=ANY_PAIR,

@@ -98,7 +98,8 @@ def registered(method: str, case: Case, folder: Path) -> tuple[sitk.Image, dict[
     for name, image in (("fixed", case.fixed), ("moving", case.moving), ("view", case.view)):
         if image is not None:
             sitk.WriteImage(image, str(folder / f"{name}.nii"))
-    (folder / "pair.json").write_text(json.dumps({"moving_smoothed": case.moving_smoothed}), encoding="ascii")
+    about = {"moving_smoothed": case.moving_smoothed, "goal": "overlap" if case.fixed_labels is not None else "accuracy"}
+    (folder / "pair.json").write_text(json.dumps(about), encoding="ascii")
     command = [sys.executable, str(REPOSITORY / "benchmarks" / "peer_methods.py"), method, str(folder)]
     environment = os.environ | ONE_THREAD | {"ANTS_RANDOM_SEED": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False)

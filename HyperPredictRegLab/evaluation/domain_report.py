@@ -22,6 +22,7 @@ from HyperPredictRegLab.evaluation.domains import (
     AFFINE,
     EXPERT,
     FIXED,
+    FIXED_GOAL,
     GOAL,
     HARM_DICE,
     HARM_MM,
@@ -144,6 +145,10 @@ def regrets(study: Study) -> dict[str, np.ndarray]:
     return {name: np.where(true.spoiled, np.nan, part)[study.test] for name, part in found.items()}
 
 
+RIVALS = (FIXED, FIXED_GOAL, EXPERT)
+"""Whose regret is taken off that of each way of choosing."""
+
+
 def choosing_table(study: Study) -> Table:
     """Return how much each way of choosing loses against the oracle, wins over the affine step, and harms."""
     lost, counted = regrets(study), ~study.true.spoiled[study.test]
@@ -152,10 +157,10 @@ def choosing_table(study: Study) -> Table:
         column = study.told.columns[name]
         won = np.where(counted, study.true.won(column)[study.test], np.nan)
         harmed = np.where(counted, study.true.lost(column)[study.test], np.nan).astype(float)
-        against = (study.levels.mean(lost[name] - lost[other]) if name != other else Estimate(0.0) for other in (FIXED, EXPERT))
+        against = (study.levels.mean(lost[name] - lost[other]) if name != other else Estimate(0.0) for other in RIVALS)
         rows.append((name, study.levels.mean(lost[name]), *against, study.levels.mean(won), 100 * float(np.nanmean(harmed))))
     best = np.where(counted, study.true.won(best_columns(study.true))[study.test], np.nan)
-    against = (study.levels.mean(-lost[other]) for other in (FIXED, EXPERT))
+    against = (study.levels.mean(-lost[other]) for other in RIVALS)
     rows.append((ORACLE, Estimate(0.0), *against, study.levels.mean(best), 0.0))
     note = (
         f"Of {int(counted.sum())} test cases of {len(np.unique(study.true.outcomes.domains[study.test]))} domains, which weigh "
@@ -168,7 +173,7 @@ def choosing_table(study: Study) -> Table:
         "Intervals: 95 %, bootstrap over domains and over subjects in them."
     )
     columns = (
-        "way of choosing", "regret", "regret less that of one fixed λ", "regret less the expert's", "won",
+        "way of choosing", "regret", "less that of one fixed λ", "less that of one per goal", "less the expert's", "won",
         "worse than affine, % of cases",
     )  # fmt: skip
     return Table("choosing", "What choosing is worth", columns, tuple(rows), note)
@@ -273,7 +278,7 @@ def coverage(study: Study) -> dict[str, np.ndarray]:
     outcomes, examples = study.true.outcomes, study.true.examples
     measured = {
         "error_mm": outcomes.error, "error_95_mm": outcomes.error_95, "folding_foreground": examples.folding_foreground,
-        "sd_log_jacobian": examples.sd_log_jacobian,
+        "sd_log_jacobian": examples.sd_log_jacobian, "overlap_gain": outcomes.gain,
     }  # fmt: skip
     found = {name: np.full(len(study.test), np.nan) for name in measured}
     for row, surface in enumerate(study.told.at_measured):
@@ -339,11 +344,11 @@ def choosing_figure(study: Study) -> Any:
     """Draw the regret of each way of choosing, by domain and over all."""
     lost, domains = regrets(study), study.true.outcomes.domains[study.test]
     names = [d for d in np.unique(domains).tolist() if np.isfinite(lost[FIXED][domains == d]).any()]
-    shown = {FIXED: ORANGE, EXPERT: GREEN, RULE: SOFT, MAXIMUM: BLUE, GOAL: INK}
+    shown = {FIXED: ORANGE, FIXED_GOAL: GRAY, EXPERT: GREEN, RULE: SOFT, MAXIMUM: BLUE, GOAL: INK}
     figure, axes = new_figure(8, 1.6 + 0.36 * len(names), 1, 1)
     axis = axes[0, 0]
     for shift, (method, color) in enumerate(shown.items()):
-        at = np.arange(len(names) + 1) + 0.15 * (shift - 2)
+        at = np.arange(len(names) + 1) + 0.13 * (shift - 2.5)
         means = [float(np.nanmean(lost[method][domains == d])) for d in names]
         axis.plot([*means, study.levels.mean(lost[method]).value], at, "o", color=color, ms=5, label=method)
         whole = study.levels.mean(lost[method])

@@ -254,11 +254,15 @@ def _columns(true: Judged, surfaces: Sequence[PredictionSurface], outlooks: Sequ
         chosen[FIXED][mine] = _best_fixed(true, tuning & ~mine)
         chosen[FIXED_GOAL][mine] = _best_fixed(true, tuning & ~mine & alike)
         chosen[EXPERT][mine] = _best_fixed(true, tuning & mine)
-    for name, criterion in ((MAXIMUM, Criterion()), (PLATEAU, Criterion(rule="plateau")), (OVERLAP, Criterion(goal="overlap"))):
-        limited = replace(criterion, folding_limit=LIMIT)
-        picked = [choose(surface, limited).setting[true.examples.parameter.name] for surface in surfaces]
-        chosen[name] = np.array([int(np.abs(np.log(true.values / value)).argmin()) for value in picked])
-    chosen[GOAL] = np.where(true.in_mm, chosen[MAXIMUM], chosen[OVERLAP])
+
+
+    def by(**asked: str) -> np.ndarray:
+        criterion = Criterion(folding_limit=LIMIT, **asked)  # type: ignore[arg-type]
+        picked = [choose(surface, criterion).setting[true.examples.parameter.name] for surface in surfaces]
+        return np.array([int(np.abs(np.log(true.values / value)).argmin()) for value in picked])
+
+    chosen |= {MAXIMUM: by(), PLATEAU: by(rule="plateau"), OVERLAP: by(goal="overlap")}
+    chosen[GOAL] = np.where(true.in_mm, by(goal="accuracy"), chosen[OVERLAP])
     helps = np.array([outlook.helps for outlook in outlooks])
     for name, whole in ((ADVISED, MAXIMUM), (GOAL_ADVISED, GOAL)):
         chosen[name] = np.where(helps < 0.5, -1, chosen[whole])

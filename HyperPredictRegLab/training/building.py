@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
 from HyperPredictRegLib.predictor.network import Ensemble
 from HyperPredictRegLib.predictor.ood import OodDetector, ood_of
 from HyperPredictRegLib.predictor.predictor import EVIDENCE
+from HyperPredictRegLib.preprocessing.working_grid import PRESETS
 from HyperPredictRegLib.spatial.structures import structure_name
 
 from HyperPredictRegLab.manifest import CV_FOLDS, subject_cv_folds
@@ -62,6 +64,7 @@ class Description:
     """What a bundle's card says of its origin, and what it assumes of labels.
 
     `assumed_label_noise_mm` is the standard deviation by which labels are taken to stray from the images; None: as in training.
+    `presets` are those that it serves beside those of its pairs, because that was measured, or their grids are the same.
     """
 
     name: str = "own"
@@ -69,8 +72,12 @@ class Description:
     licence: str = "unspecified"
     training_data: str = "unspecified"
     assumed_label_noise_mm: float | None = None
+    presets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        unknown = [preset for preset in self.presets if preset not in PRESETS]
+        if unknown:
+            raise InputError(f"There is no preset '{unknown[0]}' to serve: name some of {', '.join(PRESETS)}.")
         for what, text in (
             ("name", self.name), ("version", self.version), ("licence", self.licence), ("training data", self.training_data)
         ):  # fmt: skip
@@ -209,7 +216,7 @@ def build(
         registrations=int((~np.isnan(examples.values)).sum()),
         accuracy=accuracy(held_out, widths),
         held=examples.held,
-        presets=examples.presets,
+        presets=_served(examples, description.presets),
         evidence_version=_evidence_version(examples),
         chosen=() if calibration is None else tuple(name for name in space.names if name in proven),
         domains=accuracy_by_domain(held_out) if several else {},
@@ -217,11 +224,19 @@ def build(
     return save_bundle(Bundle(card, trained.ensemble, widths, ood_for(examples, of)), out)
 
 
+def _served(examples: Examples, further: Sequence[str]) -> tuple[str, ...]:
+    """Return the presets that a bundle serves, in the order of `PRESETS`; () may stand for that of its pairs alone."""
+    own = examples.presets or (examples.preset,)
+    return tuple(name for name in PRESETS if name in (*own, *further)) if further else examples.presets
+
+
 def _varied_in_most(examples: Examples) -> tuple[str, ...]:
-    """Return the parameters that were tried at several values in at least half of the pairs."""
-    settings = examples.settings
-    several = np.nanmax(settings, axis=1) > np.nanmin(settings, axis=1) * (1 + 1e-6)
-    return tuple(name for name, share in zip(examples.space.names, several.mean(axis=0), strict=True) if share >= 0.5)
+    """Return the parameters that were tried at several values in at least half of the pairs; the first one if none was."""
+    space, settings = examples.space, examples.settings
+    places = space.to_unit(settings.reshape(-1, len(space))).reshape(settings.shape)
+    several = np.nanmax(places, axis=1) - np.nanmin(places, axis=1) > 1e-6
+    found = tuple(name for name, share in zip(space.names, several.mean(axis=0), strict=True) if share >= 0.5)
+    return found or space.names[:1]
 
 
 def _evidence_version(examples: Examples) -> str:

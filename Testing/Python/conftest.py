@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -21,6 +22,10 @@ from HyperPredictRegLib.results.report import Report
 from HyperPredictRegLib.spatial.geometry import Geometry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+# A busy machine may take any time for an example.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # Without files of compiled code every process of the tests would compile the library and the tests anew, for many seconds.
 sys.dont_write_bytecode = False

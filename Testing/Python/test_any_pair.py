@@ -249,6 +249,15 @@ def test_a_pair_unlike_all_others_is_uncertain_and_no_more(predictor: Predictor)
     assert reliability.level == "uncertain" and "The evidence from trial registrations (folding 3)" in reliability.reasons[1]
 
 
+def test_a_bundle_serves_the_presets_that_it_is_said_to_serve(tmp_path: Path) -> None:
+    examples = planted_examples()
+    for further, served in (((), ("fast",)), (("fine",), ("fast", "fine")), (("fine", "standard"), ("fast", "standard", "fine"))):
+        card = build(examples, tmp_path / "-".join(("it", *further)), Description(presets=further), QUICK)
+        assert card.presets == served and card.serves("fast") and card.serves("fine") is bool(further)
+    with pytest.raises(InputError, match="There is no preset 'best' to serve: name some of fast, standard, fine"):
+        Description(presets=("fine", "best"))
+
+
 def test_one_bundle_serves_several_presets_and_needs_evidence(predictor: Predictor) -> None:
     engine = get_engine(ENGINE)
     several = replace(predictor.bundle.card, presets=("fast", "fine"))

@@ -24,7 +24,7 @@ from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.results_folder import PREDICTION_NAME
 from HyperPredictRegLib.selection import choose
 from HyperPredictRegLib.workflow import bootstrapping, choosing
-from HyperPredictRegLib.workflow.bootstrapping import STRUCTURES_IDLE, TRYING
+from HyperPredictRegLib.workflow.bootstrapping import TRYING
 from test_external import program  # noqa: F401 - a fixture
 
 ENGINES = ("demons", "diffeo", "bspline")
@@ -167,7 +167,7 @@ def test_the_rule_serves_where_no_trained_predictor_does(
     assert prediction.choice.by == prediction.predictor == "bootstrap" and prediction.outlook is not None
     assert prediction.choice.fixed == get_engine(engine).info.search_space.complete(prediction.choice.fixed)
     assert TRYING in [event.message for event in events]
-    assert STRUCTURES_IDLE in prediction.warnings
+    assert "weights of structures have no effect on it." in prediction.choice.sentence
     assert f"No trained predictor comes with the engine '{engine}'" in " ".join(prediction.reliability.reasons)
     # It is taken up by a job, and holds for another criterion, too.
     again = replace(job, out="unused", prediction=str(tmp_path / "out"), criterion=Criterion(rule="maximum"))

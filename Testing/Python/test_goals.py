@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +14,17 @@ from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.presentation.map_picture import MapColors, quality_map
 from HyperPredictRegLib.reporting import wording
 from HyperPredictRegLib.reporting.outlook import expectation_parts, setting_map
+from HyperPredictRegLib.reporting.prediction_figures import Marks, draw_prediction
 from HyperPredictRegLib.reporting.prediction_page import curves_table, render_prediction
+from HyperPredictRegLib.reporting.sheet import LIGHT
+from HyperPredictRegLib.results.exchange import prediction_from_json, prediction_to_json
 from HyperPredictRegLib.results.formatting import banded_gain, gain_percent, quality_text, quality_words
 from HyperPredictRegLib.results.job import GOALS, RULES, Criterion
-from HyperPredictRegLib.results.prediction import Band, BandValue, Predicted, PredictionSurface
-from HyperPredictRegLib.selection import choose, objective, per_structure, predict_at
-from HyperPredictRegLib.workflow.bootstrapping import GOAL_IDLE, STRUCTURES_IDLE, idle_structures
+from HyperPredictRegLib.results.prediction import Band, BandValue, Predicted, Prediction, PredictionSurface, Reliability
+from HyperPredictRegLib.selection import choose, interpolated, objective, per_structure, predict_at
+from HyperPredictRegLib.workflow import choosing
 from reporting_samples import make_prediction
+from test_exchange import assert_same
 from test_selection import SPACE, curves_of
 from two_parameter_engine import NAME, PLACE, ripple_prediction
 
@@ -93,9 +99,67 @@ def test_structures_choose_for_themselves_by_dice_only() -> None:
     weighed = Criterion(goal="accuracy", structures={of.structures[0]: 1.0})
     # Weights of structures have no effect on an error of the whole anatomy, and a warning says so.
     assert place(of, weighed) == place(of, Criterion(goal="accuracy"))
-    assert idle_structures(of, weighed) == (GOAL_IDLE,)
-    assert idle_structures(of, replace(weighed, goal="overlap")) == () == idle_structures(of, Criterion(goal="accuracy"))
-    assert idle_structures(surface(dice=False), replace(weighed, goal="auto")) == (STRUCTURES_IDLE,)
+    for criterion, idle in ((weighed, True), (replace(weighed, goal="overlap"), False), (Criterion(goal="accuracy"), False)):
+        assert ("weights of structures have no effect" in choose(of, criterion).sentence) == idle
+    with pytest.raises(InputError, match="does not predict the structure 'nothing such'"):
+        choose(of, Criterion(goal="accuracy", structures={"nothing such": 1.0}))
+
+
+def test_a_goal_of_which_nothing_is_predicted_is_said_to_be_missed() -> None:
+    only_dice, only_error = surface(gain=False, error=False), surface(dice=False, gain=False)
+    assert "The goal is accuracy, but no error is predicted here, so Dice counts." in sentence(only_dice, "accuracy")
+    assert "The goal is overlap, but none is predicted here, so the expected error counts." in sentence(only_error, "overlap")
+    for of, goal in ((only_dice, "overlap"), (only_error, "accuracy"), (only_dice, "auto"), (surface(), "accuracy")):
+        assert "The goal is" not in sentence(of, goal)
+
+
+def sentence(of: PredictionSurface, goal: str) -> str:
+    return choose(of, Criterion(goal=goal)).sentence
+
+
+def test_what_one_predictor_does_not_tell_another_one_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = surface().values[[0, -1], 0]
+    brain = interpolated(surface(gain=False, error=False), np.geomspace(*ends, 60))
+    # The other one was trained on a little less, and says nothing of what lies beyond.
+    whole = interpolated(surface(dice=False), np.geomspace(*(ends * (1.01, 0.99)), 40))
+    made = [
+        make_prediction(of, Criterion(), choose(of, Criterion(), name), predictor=name, structures=())
+        for name, of in (("brain 1", brain), ("any 1", whole))
+    ]
+    for goal, measure in (("accuracy", "error_mm"), ("overlap", "mean_dice"), ("auto", "mean_dice")):
+        found, _, _ = chosen_by_both(monkeypatch, made, Criterion(goal=goal, folding_limit=None))
+        assert (found.predictor, found.further) == ("brain 1", "any 1")
+        assert found.choice.predicted is not None and found.choice.predicted.measure(goal) == measure
+        assert found.choice.setting == choose(found.surface, found.criterion).setting
+        error = found.surface.error_mm
+        assert error is not None and np.isnan(error.value[[0, -1]]).all() and np.isfinite(error.value[5:-5]).all()
+        np.testing.assert_array_equal(found.surface.mean_dice.value, brain.mean_dice.value)
+        assert_same(prediction_from_json(prediction_to_json(found), "it"), found)
+    narrow = interpolated(whole, np.geomspace(1.0, 1.2, 5))
+    found, _, _ = chosen_by_both(monkeypatch, [made[0], replace(made[1], surface=narrow)], Criterion(goal="accuracy"))
+    assert found.further == "" and found.surface.error_mm is None
+    unlike = replace(made[1], reliability=Reliability("unreliable"))
+    assert chosen_by_both(monkeypatch, [made[0], unlike], Criterion())[0].further == ""
+
+
+def chosen_by_both(monkeypatch: pytest.MonkeyPatch, made: list[Prediction], criterion: Criterion) -> Any:
+    """Return what two trained predictors say of a pair together."""
+    said = iter(made)
+    monkeypatch.setattr(choosing, "bundle_folders", lambda job: made)
+    monkeypatch.setattr(choosing, "structure_names", lambda *which: {})
+    monkeypatch.setattr(choosing, "_predicted", lambda *which: (next(said), None))
+    plan = SimpleNamespace(job=SimpleNamespace(criterion=criterion))
+    return choosing._trained(plan, SimpleNamespace(space=SPACE, inputs=None), None)  # type: ignore[arg-type]
+
+
+def test_pictures_of_gains_show_where_affine_only_lies() -> None:
+    loses = replace(surface(dice=False), overlap_gain=peaked(2, -0.3, 0.05))
+    for of in (loses, surface(dice=False)):
+        criterion = Criterion(goal="overlap", folding_limit=None)
+        left = draw_prediction(of, criterion, Marks(), LIGHT).axes[0]
+        low, high = left.get_ylim()
+        assert low <= 0 <= high and "affine only" in [text.get_text() for text in left.texts]
+        assert left.lines[0].get_ydata()[2] == pytest.approx(100 * of.overlap_gain.value[2])
 
 
 def test_gains_are_told_in_percent_of_what_affine_leaves() -> None:
@@ -139,5 +203,5 @@ def test_maps_show_what_counts_for_the_goal(monkeypatch: pytest.MonkeyPatch) -> 
         made = replace(plain, surface=of, criterion=Criterion(goal=goal), structures=())
         titles.append(quality_map(made, None, 400, MapColors("#ffffff", "#000000"), {}).captions[0].text)
         values.append(setting_map(made)[0])
-    assert titles == ["Expected error, mm", "Expected gain of overlap, % of what affine leaves"]
+    assert titles == ["Expected error, mm", "Expected gain of overlap, %"]
     assert [line.split(" over ")[0] for line in values] == titles

@@ -26,7 +26,7 @@ from HyperPredictRegLib.presentation.panel import (
 )
 from HyperPredictRegLib.presentation.progress import progress_view
 from HyperPredictRegLib.presentation.result import result_view, verdict_text
-from HyperPredictRegLib.results.job import Criterion
+from HyperPredictRegLib.results.job import GOALS, Criterion
 from HyperPredictRegLib.results.prediction import Band
 from HyperPredictRegLib.selection import choose
 from HyperPredictRegLib.spatial.geometry import Geometry
@@ -186,6 +186,26 @@ def test_where_no_dice_is_predicted_the_expected_error_and_the_chances_are_shown
         assert words in view.reliability, words
     assert "No trained predictor comes with" in view.reasons and "No trained predictor" not in view.reliability
     assert view.read_out.startswith("Suggested: expected error 0.6")
+
+
+def test_the_goal_decides_what_is_suggested_and_read_out() -> None:
+    made = make_bootstrapped()
+    error = made.surface.error_mm
+    assert error is not None
+    # Overlap wants the least regularized settings, whatever the error says.
+    weight = made.surface.values[:, 0]
+    gain = Band(*(0.5 - 0.1 * np.log(weight / weight[0]) + shift for shift in (0.0, -0.1, 0.1)))
+    prediction = dataclasses.replace(made, surface=dataclasses.replace(made.surface, overlap_gain=gain))
+    views = {
+        goal: panel_view(state(prediction=prediction, criterion=Criterion(goal=goal, folding_limit=None))) for goal in GOALS
+    }
+    settings = {goal: view.suggested.setting["regularization_weight"] for goal, view in views.items() if view.suggested}
+    assert settings["overlap"] == pytest.approx(weight[0])
+    assert settings["accuracy"] == settings["auto"] > 1.1 * weight[0]
+    assert views["overlap"].read_out.startswith("Suggested: gain of overlap 50\u00a0% (40 to 60\u00a0%), folding")
+    assert views["accuracy"].read_out.startswith("Suggested: expected error 0.6")
+    assert "gain of overlap 50\u00a0%" in views["overlap"].reliability.lower()
+    assert "gain of overlap" not in views["accuracy"].reliability.lower()
 
 
 def test_an_unreliable_pair_suggests_nothing() -> None:

@@ -312,6 +312,30 @@ def test_any_number_of_parameters_is_drawn_along_the_first(scene, parameters) ->
     assert words.startswith("Dice of liver 0.80 (0.78 to 0.82), folding ")
 
 
+def test_charts_show_what_counts_for_the_goal_of_the_criterion(scene: Any) -> None:
+    plain = make_surface()
+    shift = 0.1 * np.log(plain.values[:, 0] / plain.values[0, 0])
+    gain = Band(*(0.2 - shift + reach for reach in (0.0, -0.4, 0.2)))
+    error = Band(1 + shift, 0.5 + shift, 2 + shift)
+    prediction = make_prediction(replace(plain, mean_dice=None, structures=(), labels=(), overlap_gain=gain, error_mm=error,
+                                         dice=Band(*(np.zeros((0, len(shift))) for _ in range(3)))), structures=(),
+                                 choice=make_prediction().choice)  # fmt: skip
+    nodes = add_prediction(scene, prediction)
+    for goal, title, axis, values in (
+        ("overlap", "Expected gain of overlap", "% of what affine leaves", 100 * gain.value),
+        ("accuracy", "Expected error", "mm, expected", error.value),
+    ):
+        shown = replace(prediction, criterion=Criterion(goal=goal))
+        show_structure(nodes, shown, None)
+        assert (nodes.dice_chart.GetTitle(), nodes.dice_chart.GetYAxisTitle()) == (title, axis)
+        np.testing.assert_allclose(points(nodes.dice_chart, "best guess")[: len(shift), 1], values)
+        low, high = nodes.dice_chart.GetYAxisRange()
+        assert low < values.min() and values.max() < high and (low < -20) == (goal == "overlap")
+        assert read_out(shown.surface, {"regularization_weight": 1.0}, shown.criterion).startswith(
+            {"overlap": "gain of overlap 1", "accuracy": "expected error 1.0"}[goal]
+        )
+
+
 def flat(dice: float, folding: tuple[float, float, float]) -> Any:
     """Return curves that are the same at every λ."""
     surface = make_surface()

@@ -305,9 +305,10 @@ def _chosen(
     """Return the prediction with the choice of now, λ* or None, and the reason for either."""
     if counts is None:
         return None, None, ""
-    if is_unreliable(counts):
-        return counts, None, counts.choice.sentence
     unchanged = before is not None and before.state.prediction is state.prediction and before.criterion == criterion
+    if is_unreliable(counts):
+        same = before.prediction if before is not None and unchanged and before.prediction is not None else None
+        return same or replace(counts, criterion=criterion), None, counts.choice.sentence
     if before is not None and unchanged and before.suggested is not None and before.prediction is not None:
         return before.prediction, before.suggested, before.suggested.sentence
     try:

@@ -276,11 +276,10 @@ def _finish_gain(
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    low, high = float(np.nanmin(band.lower)), float(np.nanmax(band.upper))
-    if low < 0:
-        axes.axhline(0.0, color=theme.faint, linewidth=1.2, linestyle=(0, (5, 2)), zorder=4)
-    axes.text(0.99, 0.0, "affine only" if low < 0 else "", transform=axes.get_yaxis_transform(), color=theme.faint, fontsize=8.5,
-              ha="right", va="bottom", zorder=7)
+    low, high = min(0.0, float(np.nanmin(band.lower))), max(0.0, float(np.nanmax(band.upper)))
+    axes.axhline(0.0, color=theme.faint, linewidth=1.2, linestyle=(0, (5, 2)), zorder=4)
+    axes.text(0.99, 0.0, "affine only", transform=axes.get_yaxis_transform(), color=theme.faint, fontsize=8.5, ha="right",
+              va="bottom", zorder=7)
     room = max(2.0, 0.08 * (high - low))
     axes.set_ylim(max(-100.0, low - room), min(100.0, high + room))
     axes.yaxis.set_major_locator(MaxNLocator(6))

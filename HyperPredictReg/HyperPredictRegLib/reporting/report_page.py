@@ -219,13 +219,12 @@ def _criterion(report: Report) -> Criterion:
 
 
 def _criterion_words(report: Report) -> str:
-    """Say by what the setting was chosen; "" where none was."""
-    if report.criterion is None:
+    """Say by what a setting was to be chosen; "" where nothing was to be."""
+    criterion, predicted = report.criterion, report.choice.predicted
+    if criterion is None:
         return ""
-    predicted = report.choice.predicted
-    return wording.criterion_words(
-        report.criterion, "mean_dice" if predicted is None else predicted.measure(report.criterion.goal)
-    )
+    asked = "error_mm" if criterion.goal == "accuracy" else "mean_dice"
+    return wording.criterion_words(criterion, asked if predicted is None else predicted.measure(criterion.goal))
 
 
 def _orientation_note(geometry: Geometry) -> str:

@@ -40,7 +40,8 @@ _RULES_OF_ERRORS = {
     "knee": "the knee of expected error against predicted folding",
 }
 _RULES_OF_GAINS = {
-    "plateau": f"the most regularized setting whose expected gain of overlap is within {100 * GAIN_SHARE:g} % of the best",
+    "plateau": f"the most regularized setting whose expected gain of overlap is within {100 * GAIN_SHARE:g} % of what "
+    "the affine step leaves of the best",
     "maximum": "the setting of highest expected gain of overlap",
     "knee": "the knee of expected gain of overlap against predicted folding",
 }
@@ -361,7 +362,10 @@ def who_chose(report: Report) -> str:
     space = report.engine.space
     if report.choice.by == "predictor":
         which = f" {name(report.predictor)}" if report.predictor else ""
-        return f"The predictor{which} chose {subject(space)} before anything was registered."
+        counted = report.choice.predicted
+        by_other = counted is not None and report.criterion is not None and counted.measure(report.criterion.goal) != "mean_dice"
+        by = f", by what {name(report.further)} expects" if report.further and by_other else ""
+        return f"The predictor{which} chose {subject(space)} before anything was registered{by}."
     if report.choice.by == BOOTSTRAP:
         return (
             f"{_capital(subject(space))} was chosen before this registration, by coarse trial registrations of the pair against "

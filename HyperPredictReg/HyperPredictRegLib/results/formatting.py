@@ -13,7 +13,7 @@ LEAST_PERCENT = 0.01
 QUALITY_WORDS = {"mean_dice": "mean Dice", "overlap_gain": "gain of overlap", "error_mm": "error"}
 QUALITY_TITLES = {
     "mean_dice": "Mean Dice",
-    "overlap_gain": "Expected gain of overlap, % of what affine leaves",
+    "overlap_gain": "Expected gain of overlap, %",
     "error_mm": "Expected error, mm",
 }
 """Of each of `prediction.MEASURES`: in a sentence after "expected", and above a curve or a map."""

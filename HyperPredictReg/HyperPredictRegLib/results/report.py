@@ -225,6 +225,7 @@ class Report:
     benefit : whether deforming helped; None in reports of versions that did not judge it.
     reliability : of the prediction, or None.
     outlook : what was expected of the pair whatever the setting, or None.
+    further : name and version of the bundle that told what `predictor` does not; see `Prediction`.
     trials : every λ that was registered with, in order; the last one is the result.
     landmark_pull : how landmarks pulled the deformation; None where they did not.
     engine_notes : sentences on what the engine chose itself, such as the similarity.
@@ -259,4 +260,5 @@ class Report:
     engine_notes: tuple[str, ...] = ()
     device: str = "cpu"
     outlook: Outlook | None = None
+    further: str = ""
     schema_version: int = field(default=SCHEMA_VERSION, metadata=READS)

@@ -43,12 +43,14 @@ def choose(surface: PredictionSurface, criterion: Criterion, predictor: str = ""
     ------
     InputError : the criterion names a structure that the surface lacks, or there is nothing to choose from.
     """
+    if surface.structures:
+        _weights(surface, criterion)
     score = _scores(surface, criterion)
     index, certain = _chosen(surface, criterion, score, _given_up(surface, criterion, score))
     predicted = predicted_row(surface, index, predictor)
     if _by_dice(surface, criterion) and (criterion.structures or criterion.combine != "mean"):
         predicted = replace(predicted, counted_dice=band_value(objective(surface, criterion), index))
-    sentence = _sentence(surface, criterion, index, certain, float(score[index]))
+    sentence = " ".join((_sentence(surface, criterion, index, certain, float(score[index])), *_remarks(surface, criterion)))
     by = BOOTSTRAP if predictor == BOOTSTRAP else "predictor"
     return Choice(predicted.setting, sentence, by, certain == "keeps", predicted)
 
@@ -267,6 +269,19 @@ def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, cert
         f"{', among settings of which each ' + keeping if keeping else ''}",
     }[criterion.rule]
     return f"{setting}: {reason}. {figures}"
+
+
+def _remarks(surface: PredictionSurface, criterion: Criterion) -> list[str]:
+    """Return sentences on what of the criterion has no effect, because of what is predicted."""
+    measure = surface.measure(criterion.goal)
+    found = []
+    if criterion.goal == "overlap" and measure == "error_mm":
+        found.append("The goal is overlap, but none is predicted here, so the expected error counts.")
+    if criterion.goal == "accuracy" and measure == "mean_dice":
+        found.append("The goal is accuracy, but no error is predicted here, so Dice counts.")
+    if measure != "mean_dice" and (criterion.structures or criterion.combine != "mean"):
+        found.append("What counts is told for the whole anatomy: weights of structures have no effect on it.")
+    return found
 
 
 def _dice_words(criterion: Criterion) -> str:

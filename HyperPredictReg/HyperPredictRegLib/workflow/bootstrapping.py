@@ -11,8 +11,7 @@ from HyperPredictRegLib.engines.base import engine_used
 from HyperPredictRegLib.predictor.bootstrap_surface import outlook_of, surface_of, untried, what_was_measured
 from HyperPredictRegLib.predictor.evidence import PairEvidence, pair_evidence
 from HyperPredictRegLib.quality.measurement import nearest
-from HyperPredictRegLib.results.job import Criterion
-from HyperPredictRegLib.results.prediction import BOOTSTRAP, Choice, Prediction, PredictionSurface
+from HyperPredictRegLib.results.prediction import BOOTSTRAP, Choice, Prediction
 from HyperPredictRegLib.workflow.planning import Plan
 from HyperPredictRegLib.workflow.preparing import Prepared
 
@@ -20,20 +19,6 @@ TRYING = "trying settings coarsely against a known truth"
 
 BEGINS, ENDS = 0.1, 0.95
 """Shares of a prediction between which the trials lie."""
-
-STRUCTURES_IDLE = (
-    "Without a trained predictor no Dice is predicted: the expected error counts, and the weights of structures have no effect."
-)
-
-
-GOAL_IDLE = "What counts for this goal is told for the whole anatomy, and the weights of structures have no effect."
-
-
-def idle_structures(surface: PredictionSurface, criterion: Criterion) -> tuple[str, ...]:
-    """Return a sentence where a criterion weighs structures, but something else than their Dice counts."""
-    if surface.measure(criterion.goal) == "mean_dice" or not (criterion.structures or criterion.combine != "mean"):
-        return ()
-    return (STRUCTURES_IDLE if surface.mean_dice is None and criterion.goal == "auto" else GOAL_IDLE,)
 
 
 def found_evidence(
@@ -90,7 +75,6 @@ def predicted_by_bootstrap(
     job, inputs, pair, alignment = plan.job, prepared.inputs, prepared.pair, prepared.alignment
     suited = alignment.contrast != "different" or plan.engine.info.contrasts != "same"
     surface = surface_of(found, prepared.space, min(pair.grid.spacing))
-    idle = idle_structures(surface, job.criterion)
     return Prediction(
         job=job,
         engine=engine_used(plan.engine, plan.engine_settings),
@@ -102,7 +86,7 @@ def predicted_by_bootstrap(
         structures=(),
         surface=surface,
         seconds={},
-        warnings=(*inputs.notes, *alignment.warnings, *found.remarks, *untried(surface, prepared.space), *idle),
+        warnings=(*inputs.notes, *alignment.warnings, *found.remarks, *untried(surface, prepared.space)),
         alignment=alignment,
         inputs=inputs.checksums,
         notes=inputs.notes,

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from HyperPredictRegLib.core.errors import InputError, RegistrationError
 from HyperPredictRegLib.core.formatting import capitalized
 from HyperPredictRegLib.core.progress import CancelCheck, Progress, ProgressEvent, never, silent
@@ -17,9 +19,9 @@ from HyperPredictRegLib.core.search_space import SearchSpace
 from HyperPredictRegLib.engines.base import engine_used
 from HyperPredictRegLib.predictor.card import Card
 from HyperPredictRegLib.predictor.evidence import PairEvidence, as_features
-from HyperPredictRegLib.results.prediction import Choice, Prediction
+from HyperPredictRegLib.results.prediction import Band, Choice, Prediction
 from HyperPredictRegLib.selection import interpolated
-from HyperPredictRegLib.workflow.bootstrapping import found_evidence, idle_structures, predicted_by_bootstrap
+from HyperPredictRegLib.workflow.bootstrapping import found_evidence, predicted_by_bootstrap
 from HyperPredictRegLib.workflow.planning import Plan, bundle_folders, fitting_card, load_predictor, structure_names
 from HyperPredictRegLib.workflow.preparing import Prepared, settled_settings
 from HyperPredictRegLib.workflow.reusing import chosen_by
@@ -211,6 +213,8 @@ def _trained(plan: Plan, prepared: Prepared, looked: _Looked) -> tuple[Predictio
     prediction, card = next((one for one in found if one[0].reliability.level == "reliable"), found[-1])
     for other, _ in found:
         prediction = _told_more(prediction, other)
+    # What was told last may be what counts for the goal.
+    prediction = chosen_by(prediction, plan.job.criterion, prepared.space)
     reasons = prediction.reliability.reasons
     unknown = f"the trained predictor {prediction.predictor} does not know such pairs"
     return prediction, card, f"{unknown}: {reasons[0].rstrip('.')}" if reasons else unknown
@@ -218,6 +222,9 @@ def _trained(plan: Plan, prepared: Prepared, looked: _Looked) -> tuple[Predictio
 
 _MORE = ("error_mm", "error_95_mm", "overlap_gain")
 """Bands of a surface that another predictor may tell."""
+
+_WITHIN = 0.9
+"""Of the settings of a surface, the share that another one has to reach."""
 
 
 def _told_more(prediction: Prediction, other: Prediction) -> Prediction:
@@ -227,11 +234,17 @@ def _told_more(prediction: Prediction, other: Prediction) -> Prediction:
     missing = [name for name in _MORE if name not in surface.bands and name in known]
     if not missing or surface.names != other.surface.names or other.reliability.level == "unreliable":
         return prediction
-    try:
-        bands = interpolated(other.surface, surface.values).bands
-    except InputError:  # it was trained on a narrower range
+    low, high = other.surface.values.min(axis=0), other.surface.values.max(axis=0)
+    within = np.clip(surface.values, low, high)
+    told = np.isclose(within, surface.values).all(axis=1)
+    if told.mean() < _WITHIN:
         return prediction
-    more: dict[str, Any] = {name: bands[name] for name in missing}
+    bands = interpolated(other.surface, within).bands
+    # Where the other one was not trained it says nothing, and so nothing is chosen by it there.
+    more: dict[str, Any] = {
+        name: Band(*(np.where(told, part, np.nan) for part in (bands[name].value, bands[name].lower, bands[name].upper)))
+        for name in missing
+    }
     surface = replace(surface, voxel_mm=surface.voxel_mm or other.surface.voxel_mm, **more)
     return replace(prediction, surface=surface, further=other.predictor)
 
@@ -280,7 +293,6 @@ def _predicted(
         if not bundled:
             raise
         raise _NotPredictable(error, None) from error
-    idle = idle_structures(surface, job.criterion)
     prediction = Prediction(
         job=job,
         engine=engine_used(engine, settings),
@@ -292,7 +304,7 @@ def _predicted(
         structures=(),
         surface=surface,
         seconds={},
-        warnings=(*inputs.notes, *alignment.warnings, *warnings, *idle),
+        warnings=(*inputs.notes, *alignment.warnings, *warnings),
         alignment=alignment,
         inputs=inputs.checksums,
         notes=inputs.notes,

@@ -327,6 +327,7 @@ def _report(
         bundle_sha256="" if prediction is None else prediction.bundle_sha256,
         reliability=None if prediction is None else prediction.reliability,
         outlook=None if prediction is None else prediction.outlook,
+        further="" if prediction is None else prediction.further,
         trials=registered.trials,
         landmark_pull=registered.pull,
         engine_notes=registered.registration.notes,
