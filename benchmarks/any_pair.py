@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,14 +73,19 @@ def run(cache: Path, minutes: float) -> None:
                 found = {"error": str(error), "rows": []}
             stored.write_text(json.dumps(found))
             print(f"{one.case.name}: {time.process_time() - started:.1f} CPU s {found.get('error', '')}", flush=True)
-    write_tables(cache)
+    write_tables(cache, listed)
 
 
-def measured(one: AnyCase, cache: Path, *, evidence: bool) -> dict[str, Any]:
-    """Align and register a case at all settings, or at those of `CROSS` if its evidence is there already."""
+def measured(
+    one: AnyCase, cache: Path, *, evidence: bool, weights: Sequence[float] = LAMBDAS, preset: str = ""
+) -> dict[str, Any]:
+    """Align and register a case at all `weights`, or at the settings of `CROSS` if its evidence is there already.
+
+    `preset` : see `any_pair_cases.on_truth_grid`.
+    """
     case = one.case
     made = made_case(case, cache)
-    pair = on_truth_grid(case, made)
+    pair = on_truth_grid(case, made, preset)
     foreground = nearest(made.inputs.fixed.foreground, pair.grid)
     found: dict[str, Any] = {}
     if evidence:
@@ -99,13 +104,14 @@ def measured(one: AnyCase, cache: Path, *, evidence: bool) -> dict[str, Any]:
             "numbers": about.numbers,
             "remarks": about.remarks,
             "features": pair_features(blind, pair, made.start, ENGINE, chosen, seed=SEED).pair,
+            "tokens": tokens_of(made, pair, chosen),
             "start": {
                 "misfit_voxels": misfit_voxels(case, made, cache), "label_overlap": label_overlap(made), "cpu_seconds": seconds
             },
         }  # fmt: skip
         if case.change.startswith(("turned", "shifted")):
             found["start"]["label_overlap_before"] = label_overlap(made_case(replace(case, change=""), cache))
-    settings = [{"regularization_weight": weight} for weight in LAMBDAS]
+    settings = [{"regularization_weight": weight} for weight in weights]
     if not evidence:
         settings = [{"regularization_weight": weight, "fluid_sigma": sigma} for weight, sigma in CROSS]
     # A start that failed on purpose is not worth a whole table.
@@ -116,6 +122,14 @@ def measured(one: AnyCase, cache: Path, *, evidence: bool) -> dict[str, Any]:
     register = for_pair(ENGINE, task_of(pair, {}))
     found["rows"] = [{**registered(truth, pair, foreground, register, setting), **before} for setting in settings]
     return found
+
+
+def tokens_of(made: Made, pair: AlignedPair, chosen: Any) -> dict[int, dict[str, float]]:
+    """Return what structures of the moving segmentation look like, by label; the fixed one is not looked at."""
+    inputs = replace(made.inputs, fixed=replace(made.inputs.fixed, labels=None))
+    if inputs.moving.labels is None:
+        return {}
+    return dict(pair_features(inputs, pair, made.start, ENGINE, chosen, seed=SEED).tokens)
 
 
 def task_of(pair: AlignedPair, setting: dict[str, float]) -> RegistrationTask:
@@ -204,21 +218,23 @@ class Truth:
         return mean | {f"{prefix or 'dice_'}{label}": value for label, value in found.items()}
 
 
-def write_tables(cache: Path) -> None:
-    """Write the tables of all cases that were made."""
+def write_tables(
+    cache: Path, listed: Sequence[AnyCase], kinds: Sequence[str] = ("case", "cross"), preset: str = "fast", folder: Path = FOLDER
+) -> None:
+    """Write the tables of all cases that were made, whose files in the cache end with one of `kinds`."""
     runs, features = [], []
-    for one in cases():
+    for one in listed:
         case = one.case
         named = {"pair": case.name, "domain": one.domain, "use": case.use}
         subjects = {"fixed_subject": case.fixed, "moving_subject": case.moving, "change": case.change}
-        for kind in ("case", "cross"):
+        for kind in kinds:
             stored = cache / f"{case.name}.{kind}.json"
             if not stored.exists():
                 continue
             found = json.loads(stored.read_text())
-            by = {"engine": ENGINE.info.name, "settings_hash": settings_hash(ENGINE, SETTINGS), "preset": "fast", "seed": SEED}
+            by = {"engine": ENGINE.info.name, "settings_hash": settings_hash(ENGINE, SETTINGS), "preset": preset, "seed": SEED}
             runs += [{**named, **subjects, **by, **row} for row in found["rows"]]
-            if kind == "case" and "curves" in found:
+            if "curves" in found:
                 about = PairEvidence(
                     np.array(found["values"]), {k: np.array(v) for k, v in found["curves"].items()}, found["numbers"]
                 )
@@ -227,11 +243,22 @@ def write_tables(cache: Path) -> None:
                     **{f"pair_{name}": value for name, value in found["features"].items()},
                     **{f"evidence_{name}": value for name, value in as_features(about).items()},
                     **{f"start_{name}": value for name, value in found["start"].items()},
+                    "label": 0,
                 })  # fmt: skip
+                features += token_rows(named, found.get("tokens", {}))
     for name, rows in (("runs", runs), ("features", features)):
         table = pd.DataFrame(rows)
         numbers = table.select_dtypes("float").columns
-        table.astype(dict.fromkeys(numbers, "float32")).to_parquet(FOLDER / f"{name}.parquet", index=False)
+        folder.mkdir(exist_ok=True, parents=True)
+        table.astype(dict.fromkeys(numbers, "float32")).to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
+
+
+def token_rows(named: dict[str, str], tokens: dict[Any, dict[str, float]]) -> list[dict[str, Any]]:
+    """Return the rows of the features table that describe a pair's structures."""
+    return [
+        {**named, "label": int(label), **{f"token_{name}": value for name, value in token.items()}}
+        for label, token in tokens.items()
+    ]
 
 
 def main() -> None:

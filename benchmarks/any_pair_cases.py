@@ -20,7 +20,7 @@ from helpfulness_cases import DATA, Case, Made, in_contrast, limited_grid, make
 from HyperPredictRegLib.alignment import AlignmentSettings, align, foreground_points
 from HyperPredictRegLib.alignment.aligned_pair import AlignedPair
 from HyperPredictRegLib.preprocessing.intensity import foreground, normalised
-from HyperPredictRegLib.preprocessing.working_grid import common_view, on_grid, smoothing_mm, working_spacing
+from HyperPredictRegLib.preprocessing.working_grid import common_view, on_grid, smoothing_mm, working_grid, working_spacing
 from HyperPredictRegLib.quality.measurement import nearest
 from HyperPredictRegLib.spatial.geometry import Geometry
 from HyperPredictRegLib.spatial.transforms import inverse_points, transformed_points
@@ -149,10 +149,16 @@ def _store_aligned(sides: list[sitk.Image], stored: Path) -> None:
     stored.write_bytes(pickle.dumps(found.transform))
 
 
-def on_truth_grid(case: Case, made: Made) -> AlignedPair:
-    """Return the pair on the grid that the truth is measured on, grey values remapped where the case says so."""
+def on_truth_grid(case: Case, made: Made, preset: str = "") -> AlignedPair:
+    """Return the pair on the grid that the truth is measured on, grey values remapped where the case says so.
+
+    `preset` : whose working grid to take, however large; "" is Fast on at most `MOST_VOXELS`.
+    """
     fixed, moving = made.inputs.fixed, made.inputs.moving
     grid = limited_grid(made, MOST_VOXELS)
+    if preset:
+        spacing = working_spacing(fixed.image, fixed.foreground, preset)
+        grid = working_grid(fixed.foreground, moving.foreground, made.start, spacing)
     view = common_view(fixed.image, moving.image, made.start, grid, (fixed.missing, moving.missing))
     images = on_grid(fixed.normalised, grid), on_grid(moving.normalised, grid, made.start)
     pair = AlignedPair(

@@ -101,6 +101,7 @@ class Judged:
 def read() -> list[Judged]:
     """Return all pairs of the tables."""
     runs, features = (pd.read_parquet(FOLDER / f"{name}.parquet") for name in ("runs", "features"))
+    features = features[features["label"] == 0]
     found = []
     for _, row in features.iterrows():
         mine = runs[(runs["pair"] == row["pair"]) & np.isclose(runs["fluid_sigma"], SIGMA)].sort_values("regularization_weight")

@@ -55,6 +55,7 @@ def lost(loss: np.ndarray, row: pd.Series) -> dict[str, float]:
 def main() -> None:
     """Print the table."""
     runs, features = (pd.read_parquet(FOLDER / f"{name}.parquet") for name in ("runs", "features"))
+    features = features[features["label"] == 0]
     rows = []
     for _, row in features.iterrows():
         found = measured(runs[runs["pair"] == row["pair"]])

@@ -36,11 +36,16 @@ AFFINE, DEFAULT, FIXED, FIXED_GOAL, EXPERT, MEASURED, RULE, ORACLE = (
     "affine only", "the engine's default λ", "one fixed λ", "fixed λ per goal", "expert: fixed λ per domain",
     "weakest λ whose folding keeps the limit", "bootstrap rule", "oracle",
 )  # fmt: skip
-MAXIMUM, PLATEAU, OVERLAP, GOAL = "network, maximum", "network, plateau", "network, goal overlap", "network, goal as measured"
+MAXIMUM, PLATEAU, GOAL = "network, maximum", "network, plateau", "network, goal as measured"
+OVERLAP, SEGMENTED = "network, goal overlap", "network, goal overlap, with a segmentation"
 ADVISED, GOAL_ADVISED = "network, affine where advised", "goal as measured, affine where advised"
-METHODS = (AFFINE, DEFAULT, FIXED, FIXED_GOAL, EXPERT, MEASURED, RULE, MAXIMUM, PLATEAU, OVERLAP, GOAL, ADVISED, GOAL_ADVISED)
+METHODS = (
+    AFFINE, DEFAULT, FIXED, FIXED_GOAL, EXPERT, MEASURED, RULE, MAXIMUM, PLATEAU, OVERLAP, SEGMENTED, GOAL, ADVISED,
+    GOAL_ADVISED,
+)  # fmt: skip
 """Ways of choosing. The goal of a user who says it is what a domain is measured in: overlap for Dice, accuracy for mm; the expert
-and `FIXED_GOAL` know it, too."""
+and `FIXED_GOAL` know it, too. With a segmentation of the moving image the network goes by the Dice that it expects of its
+structures; cases without one are chosen as without it."""
 
 TUNE, TEST = "tune", "test"
 GRID = 61
@@ -155,7 +160,7 @@ class Told:
     Attributes
     ----------
     columns : by method, where on `Judged.values` it would register, -1 for the affine step alone, shape (P,).
-    surfaces : of the network, along the first parameter.
+    surfaces : of the network, along the first parameter; nobody has told it of structures.
     at_measured : of the network, at the settings that were measured.
     outlooks : of the network.
     rules : what the bootstrap rule says.
@@ -176,8 +181,8 @@ def tell(bundle: Bundle, trained: Trained, train: Examples, true: Judged) -> Tol
     widths = {domain: widths_without(trained, train, true.examples, domain) for domain in np.unique(outcomes.domains).tolist()}
     of_rows = [widths[domain] for domain in outcomes.domains.tolist()]
     parts = [_told_of(replace(bundle, widths=own), true, row) for row, own in enumerate(of_rows)]
-    surfaces, measured, outlooks, rules = zip(*parts, strict=True)
-    columns = _columns(true, surfaces, outlooks)
+    surfaces, segmented, measured, outlooks, rules = zip(*parts, strict=True)
+    columns = _columns(true, surfaces, segmented, outlooks)
     columns[RULE] = np.array([rule.column for rule in rules])
     limits = np.array([0.5 if own.outlook is None else own.outlook.failed for own in of_rows])
     return Told(columns, surfaces, measured, outlooks, rules, limits)
@@ -191,13 +196,19 @@ def widths_without(trained: Trained, train: Examples, cases: Examples, domain: s
     return band_widths(together(parts))
 
 
-def _told_of(bundle: Bundle, true: Judged, row: int) -> tuple[PredictionSurface, PredictionSurface, Outlook, Rule]:
-    """Return what is told of one case: surfaces along the first parameter and as measured, outlook, rule."""
+def _told_of(
+    bundle: Bundle, true: Judged, row: int
+) -> tuple[PredictionSurface, PredictionSurface, PredictionSurface, Outlook, Rule]:
+    """Return what is told of one case: surfaces along the first parameter, with structures, and as measured; outlook, rule."""
     predictor, space = Predictor(bundle), bundle.card.space
     features, evidence = named_features(true.examples, row)
     order = np.argsort(true.values)
     line = _line(true.values[order], true.examples.space)
     surface, reliability, _ = predictor.predict(features, _inside(line, space), evidence=evidence)
+    tokens = tokens_of(true.examples, row)
+    segmented = surface
+    if tokens:
+        segmented = predictor.predict(replace(features, tokens=tokens), _inside(line, space), evidence=evidence)[0]
     outlook = predictor.outlook(features, surface, reliability, evidence)
     if outlook is None:
         raise InputError(f"The predictor '{bundle.card.name}' tells no chances: give one that was trained on several domains.")
@@ -208,7 +219,7 @@ def _told_of(bundle: Bundle, true: Judged, row: int) -> tuple[PredictionSurface,
     error = bootstrap_curve(found, whole, _line(true.values, true.examples.space)).value
     picked = bootstrap_choice(found, whole, LIMIT)[space.first.name]
     rule = Rule(error, int(np.abs(np.log(true.values / picked)).argmin()), chance_failed(found))
-    return surface, at_measured, outlook, rule
+    return surface, segmented, at_measured, outlook, rule
 
 
 def _line(values: np.ndarray, space: SearchSpace) -> np.ndarray:
@@ -228,6 +239,12 @@ def named_features(examples: Examples, row: int) -> tuple[PairFeatures, dict[str
     return PairFeatures({name: value for name, value in named.items() if not name.startswith(EVIDENCE)}, {}), evidence
 
 
+def tokens_of(examples: Examples, row: int) -> dict[int, dict[str, float]]:
+    """Return what is known of the structures of one pair's moving segmentation, numbered from 1; nothing without one."""
+    known = examples.tokens[row][~np.isnan(examples.tokens[row]).all(axis=-1)]
+    return {n: dict(zip(examples.token_names, token.tolist(), strict=True)) for n, token in enumerate(known, 1)}
+
+
 def evidence_of(features: Mapping[str, float], space: SearchSpace) -> PairEvidence:
     """Return what the rule needs of the evidence that features were made of; see `evidence.as_features`."""
     values, voxel = coarse_settings(space), math.exp(features["log_spacing_mm"])
@@ -239,7 +256,12 @@ def evidence_of(features: Mapping[str, float], space: SearchSpace) -> PairEviden
     return PairEvidence(values, curves, numbers)
 
 
-def _columns(true: Judged, surfaces: Sequence[PredictionSurface], outlooks: Sequence[Outlook]) -> dict[str, np.ndarray]:
+def _columns(
+    true: Judged,
+    surfaces: Sequence[PredictionSurface],
+    segmented: Sequence[PredictionSurface],
+    outlooks: Sequence[Outlook],
+) -> dict[str, np.ndarray]:
     """Return by method where each case is registered."""
     outcomes = true.outcomes
     # The closed loop from the weakest λ on is what a search by measuring, by bisection or step by step, ends at.
@@ -256,12 +278,12 @@ def _columns(true: Judged, surfaces: Sequence[PredictionSurface], outlooks: Sequ
         chosen[EXPERT][mine] = _best_fixed(true, tuning & mine)
 
 
-    def by(**asked: str) -> np.ndarray:
+    def by(of: Sequence[PredictionSurface] = surfaces, **asked: str) -> np.ndarray:
         criterion = Criterion(folding_limit=LIMIT, **asked)  # type: ignore[arg-type]
-        picked = [choose(surface, criterion).setting[true.examples.parameter.name] for surface in surfaces]
+        picked = [choose(surface, criterion).setting[true.examples.parameter.name] for surface in of]
         return np.array([int(np.abs(np.log(true.values / value)).argmin()) for value in picked])
 
-    chosen |= {MAXIMUM: by(), PLATEAU: by(rule="plateau"), OVERLAP: by(goal="overlap")}
+    chosen |= {MAXIMUM: by(), PLATEAU: by(rule="plateau"), OVERLAP: by(goal="overlap"), SEGMENTED: by(segmented, goal="overlap")}
     chosen[GOAL] = np.where(true.in_mm, by(goal="accuracy"), chosen[OVERLAP])
     helps = np.array([outlook.helps for outlook in outlooks])
     for name, whole in ((ADVISED, MAXIMUM), (GOAL_ADVISED, GOAL)):
