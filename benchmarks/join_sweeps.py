@@ -2,8 +2,8 @@
 
     python benchmarks/join_sweeps.py SWEEP [SWEEP ...] --out FOLDER
 
-The first sweep's plan holds for all; a pair that several have is taken from the first. Numbers keep `BITS` binary digits, more than any
-measurement here is right to, so that the files compress to a quarter.
+The first sweep's plan holds for all; a pair that several have is taken from the first. Numbers keep `BITS` binary digits, more
+than any measurement here is right to, so that the files compress to a quarter.
 """
 
 from __future__ import annotations
