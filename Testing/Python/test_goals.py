@@ -144,10 +144,10 @@ def test_what_one_predictor_does_not_tell_another_one_tells(monkeypatch: pytest.
 
 def chosen_by_both(monkeypatch: pytest.MonkeyPatch, made: list[Prediction], criterion: Criterion) -> Any:
     """Return what two trained predictors say of a pair together."""
-    said = iter(made)
+    answers = iter(made)
     monkeypatch.setattr(choosing, "bundle_folders", lambda job: made)
     monkeypatch.setattr(choosing, "structure_names", lambda *which: {})
-    monkeypatch.setattr(choosing, "_predicted", lambda *which: (next(said), None))
+    monkeypatch.setattr(choosing, "_predicted", lambda *which: (next(answers), None))
     plan = SimpleNamespace(job=SimpleNamespace(criterion=criterion))
     return choosing._trained(plan, SimpleNamespace(space=SPACE, inputs=None), None)  # type: ignore[arg-type]
 
