@@ -404,6 +404,10 @@ class Ensemble:
         return np.array([places.get(label, 0) for label in labels])
 
 
+_LEAST_DICE = 1e-4
+"""Dice is at least so far from 0 and from 1 where its logit is taken."""
+
+
 def _with_gain(logit: torch.Tensor, level: torch.Tensor, gain: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
     """Return logits of Dice (P, S, n) of which half the shape is their own and half that of the gain of overlap (P, 1, n).
 
@@ -434,9 +438,6 @@ def _outlook(
     affine = found.affine_error[pick]
     spread = (found.affine_scale[pick].mean(dim=0).mul(2).exp() + affine.var(dim=0, unbiased=False)).sqrt()
     return MemberOutlook(*(p.numpy() for p in (curves, scale, affine.mean(0), spread, found.chances[pick].mean(0))))
-
-
-_LEAST_DICE = 1e-4
 
 
 def named_row(named: Mapping[str, float], names: Sequence[str]) -> np.ndarray:

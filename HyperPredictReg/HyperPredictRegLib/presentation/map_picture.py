@@ -112,7 +112,7 @@ class MapPicture:
 def quality_map(
     prediction: Prediction, structure: str | None, width: int, colors: MapColors, marks: Mapping[str, str], trusted: bool = True
 ) -> MapPicture:
-    """Draw what counts for the choice over two parameters: Dice, or the expected error where none is predicted.
+    """Draw what counts for the choice over two parameters: Dice, the gain of overlap in percent, or the expected error.
 
     Parameters
     ----------

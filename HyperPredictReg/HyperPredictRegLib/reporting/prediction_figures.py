@@ -52,7 +52,7 @@ class Marks:
 
 
 def draw_prediction(surface: PredictionSurface, criterion: Criterion, marks: Marks, theme: Theme) -> Any:
-    """Draw mean Dice, or the expected error where none is predicted, and folding for all settings.
+    """Draw what counts for the criterion's goal, such as mean Dice, and folding for all settings.
 
     Curves over one parameter (`draw_curves`), maps over two (`draw_maps`).
 
@@ -66,12 +66,13 @@ def draw_prediction(surface: PredictionSurface, criterion: Criterion, marks: Mar
 
 
 def draw_curves(surface: PredictionSurface, criterion: Criterion, marks: Marks, theme: Theme) -> Any:
-    """Draw mean Dice or the expected error, and folding, each with its 90 % band, over the one parameter, on its own scale.
+    """Draw what counts and folding, each with its 90 % band, over the one parameter, on its own scale.
 
     Parameters
     ----------
     surface : for a single parameter.
-    criterion : its folding limit and domain are shown; settings whose upper band end reaches the limit are shaded.
+    criterion : what counts for its goal, its folding limit and domain are shown; settings whose upper band end reaches the limit
+        are shaded.
     marks : the choice, the fixed setting, and what was measured.
     theme : colors, so that the page can show one picture on light and one on dark paper.
     """
@@ -146,7 +147,7 @@ def draw_structures(surface: PredictionSurface, choices: Sequence[StructureChoic
 
 
 def draw_maps(surface: PredictionSurface, criterion: Criterion, marks: Marks, theme: Theme) -> Any:
-    """Draw mean Dice and folding as maps over two parameters, with the folding limit, the choice and what was measured.
+    """Draw what counts and folding as maps over two parameters, with the folding limit, the choice and what was measured.
 
     Between the predicted settings, on the parameters' own scales, numbers are interpolated over triangles.
 
