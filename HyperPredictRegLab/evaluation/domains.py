@@ -26,7 +26,7 @@ from HyperPredictRegLib.selection import choose
 from scipy.interpolate import PchipInterpolator
 
 from HyperPredictRegLab.evaluation.tables import LEVEL, SEED, Estimate
-from HyperPredictRegLab.training.building import Trained
+from HyperPredictRegLab.training.building import Trained, usual_shape
 from HyperPredictRegLab.training.calibration import band_widths, predictions, together
 from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples
 from HyperPredictRegLab.training.outcomes import Outcomes
@@ -178,20 +178,23 @@ class Told:
 def tell(bundle: Bundle, trained: Trained, train: Examples, true: Judged) -> Told:
     """Predict every case, calibrated and tuned on the tuning cases of all other domains."""
     outcomes = true.outcomes
-    widths = {domain: widths_without(trained, train, true.examples, domain) for domain in np.unique(outcomes.domains).tolist()}
-    of_rows = [widths[domain] for domain in outcomes.domains.tolist()]
-    parts = [_told_of(replace(bundle, widths=own), true, row) for row, own in enumerate(of_rows)]
+    bundles = {}
+    for domain in np.unique(outcomes.domains).tolist():
+        others = true.examples.chosen(np.flatnonzero((outcomes.domains != domain) & (outcomes.uses == TUNE)))
+        usual = usual_shape(others, bundle.card.space) if len(others.pairs) else ()
+        widths = widths_without(trained, train, others)
+        bundles[domain] = replace(bundle, widths=widths, card=replace(bundle.card, usual=usual))
+    of_rows = [bundles[domain] for domain in outcomes.domains.tolist()]
+    parts = [_told_of(own, true, row) for row, own in enumerate(of_rows)]
     surfaces, segmented, measured, outlooks, rules = zip(*parts, strict=True)
     columns = _columns(true, surfaces, segmented, outlooks)
     columns[RULE] = np.array([rule.column for rule in rules])
-    limits = np.array([0.5 if own.outlook is None else own.outlook.failed for own in of_rows])
+    limits = np.array([0.5 if own.widths.outlook is None else own.widths.outlook.failed for own in of_rows])
     return Told(columns, surfaces, measured, outlooks, rules, limits)
 
 
-def widths_without(trained: Trained, train: Examples, cases: Examples, domain: str) -> BandWidths:
-    """Calibrate on the held-out training pairs and on the tuning cases of all domains but one."""
-    outcomes = known_outcomes(cases)
-    others = cases.chosen(np.flatnonzero((outcomes.domains != domain) & (outcomes.uses == TUNE)))
+def widths_without(trained: Trained, train: Examples, others: Examples) -> BandWidths:
+    """Calibrate on the held-out training pairs and on the tuning cases of other domains."""
     parts = [trained.held_out(train), *([predictions(trained.ensemble, others)] if len(others.pairs) else [])]
     return band_widths(together(parts))
 

@@ -14,7 +14,7 @@ from HyperPredictRegLib.core.progress import CancelCheck, Progress, never, silen
 from HyperPredictRegLib.core.search_space import SearchSpace, Setting
 from HyperPredictRegLib.engines import get_engine
 from HyperPredictRegLib.predictor.bundle import BandWidths, Bundle, save_bundle
-from HyperPredictRegLib.predictor.card import FORMAT, MOST_LETTERS, OUTLOOK_FORMAT, Card
+from HyperPredictRegLib.predictor.card import FORMAT, MOST_LETTERS, OUTLOOK_FORMAT, USUAL_POINTS, Card
 from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
 from HyperPredictRegLib.predictor.network import Ensemble
 from HyperPredictRegLib.predictor.ood import OodDetector, ood_of
@@ -220,6 +220,7 @@ def build(
         evidence_version=_evidence_version(examples),
         chosen=() if calibration is None else tuple(name for name in space.names if name in proven),
         domains=accuracy_by_domain(held_out) if several else {},
+        usual=() if calibration is None else usual_shape(calibration, space),
     )
     return save_bundle(Bundle(card, trained.ensemble, widths, ood_for(examples, of)), out)
 
@@ -269,6 +270,26 @@ def _trained_space(examples: Examples, whole: SearchSpace, calibration: Examples
     best = float(values[np.argmax(np.mean(means, axis=0))]) if means else first.default
     fixed = space.defaults | {first.name: round(best, 4)}
     return SearchSpace(tuple(replace(p, default=fixed[p.name]) if p is first else p for p in space)), fixed
+
+
+def usual_shape(examples: Examples, space: SearchSpace) -> tuple[float, ...]:
+    """Return the mean shape of the gain of overlap over the first parameter, see `predictor.usual`; () where none is known.
+
+    Every domain weighs the same; those that are measured in mm tell nothing of it.
+
+    Parameters
+    ----------
+    space : over whose first parameter's range to tell it.
+    """
+    values = space.first.from_unit(np.linspace(0, 1, USUAL_POINTS))
+    won, known = won_by_pair(in_space(examples, SearchSpace((examples.parameter,))), values)
+    outcomes = known_outcomes(examples)
+    mine = known & ~np.isfinite(outcomes.error).any(axis=1)
+    if not mine.any():
+        return ()
+    names = np.unique(outcomes.domains[mine])
+    mean = np.mean([won[mine & (outcomes.domains == domain)].mean(axis=0) for domain in names], axis=0)
+    return tuple(np.round(mean - mean.mean(), 5).tolist())
 
 
 def tuning_cases(examples: Examples) -> Examples:

@@ -14,12 +14,13 @@ from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.engines import engine_settings, get_engine
 from HyperPredictRegLib.predictor.bootstrap import ERRORS, evidence_curve
 from HyperPredictRegLib.predictor.bundle import load_bundle, save_bundle
-from HyperPredictRegLib.predictor.card import all_bundled, read_card
+from HyperPredictRegLib.predictor.card import USUAL_POINTS, all_bundled, read_card
 from HyperPredictRegLib.predictor.coarse_pair import coarse_settings
 from HyperPredictRegLib.predictor.evidence import PairEvidence
 from HyperPredictRegLib.predictor.features import PairFeatures
 from HyperPredictRegLib.predictor.predictor import Predictor
 from HyperPredictRegLib.predictor.splines import falling, falling_steps, grid_axes, knots_for, tensor_basis
+from HyperPredictRegLib.predictor.usual import WEIGHT
 
 from HyperPredictRegLab.evaluation.domain_report import area, evaluate_domains
 from HyperPredictRegLab.evaluation.domains import TwoLevels, named_features, rank_correlation
@@ -177,6 +178,49 @@ def test_the_gain_of_overlap_is_told_beside_the_error(predictor: Predictor) -> N
     there = predictor.predict(features, examples.settings[row][inside], evidence=evidence)[0]
     true = known_outcomes(examples).gain[row][inside]
     assert there.overlap_gain is not None and np.abs(there.overlap_gain.value - true).max() < 0.2
+
+
+def test_the_gain_of_overlap_leans_halfway_to_what_is_usual(predictor: Predictor) -> None:
+    features, evidence, _ = pair(failed=False, tokens=2)
+    card = replace(predictor.bundle.card, chosen=("regularization_weight",))
+    steep = np.linspace(0.3, -0.3, USUAL_POINTS)
+    surfaces = []
+    for usual in ((), tuple(steep.tolist())):
+        lean = Predictor(replace(predictor.bundle, card=replace(card, usual=usual)))
+        surfaces.append(lean.predict(features, evidence=evidence)[0])
+    plain, leaning = (one.overlap_gain for one in surfaces)
+    assert plain is not None and leaning is not None
+    places = card.space.first.to_unit(surfaces[0].values[:, 0])
+    own = plain.value - plain.value.mean()
+    expected = plain.value + WEIGHT * (np.interp(places, np.linspace(0, 1, USUAL_POINTS), steep) - own)
+    np.testing.assert_allclose(leaning.value, expected, atol=0.01)
+    np.testing.assert_allclose(leaning.value - leaning.lower, plain.value - plain.lower, atol=1e-6)
+    # The error stays, Dice of all structures moves with the gain, and its mean is theirs.
+    for one, other in zip(surfaces, reversed(surfaces), strict=True):
+        assert one.error_mm is not None and other.error_mm is not None and one.mean_dice is not None
+        np.testing.assert_array_equal(one.error_mm.value, other.error_mm.value)
+        np.testing.assert_allclose(one.mean_dice.value, one.dice.value.mean(axis=0), atol=1e-6)
+    moved = surfaces[1].dice.value - surfaces[0].dice.value
+    change = leaning.value - plain.value
+    assert (np.sign(moved) == np.sign(change))[:, np.abs(change) > 0.01].all()
+
+
+def test_what_is_usual_comes_from_the_cases_that_labels_measure(tmp_path: Path) -> None:
+    examples, cases = planted_examples(), planted_cases()
+    outcomes = known_outcomes(cases)
+    dice = 0.7 - 0.1 * np.log(cases.values / 0.55) ** 2
+    labelled = replace(outcomes, error=np.full_like(outcomes.error, np.nan), mean_dice=dice, affine_dice=np.full(len(dice), 0.4))
+    cards = [
+        build(examples, tmp_path / str(n), Description(), QUICK, calibration=replace(cases, outcomes=known))
+        for n, known in enumerate((outcomes, labelled))
+    ]
+    assert cards[0].usual == () and len(cards[1].usual) == USUAL_POINTS and abs(np.mean(cards[1].usual)) < 1e-4
+    best = cards[1].space.first.from_unit(np.argmax(cards[1].usual) / (USUAL_POINTS - 1))
+    assert best == pytest.approx(0.55, rel=0.05)
+    for wrong in (cards[1].usual[1:], (*cards[1].usual[1:], float("nan"))):
+        with pytest.raises((InputError, ValueError)):
+            save_bundle(replace(load_bundle(tmp_path / "1"), card=replace(cards[1], usual=wrong)), tmp_path / "wrong")
+            read_card(tmp_path / "wrong")
 
 
 def test_regular_grids_are_evaluated_like_any_settings(predictor: Predictor) -> None:

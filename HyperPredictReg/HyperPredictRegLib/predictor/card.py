@@ -31,6 +31,9 @@ CARD_FILE = "card.json"
 MOST_BYTES = 2_000_000
 """Of a card: ours have three thousand, and name twenty people; this is enough for ten thousand."""
 
+USUAL_POINTS = 61
+"""Of a usual shape, evenly spaced from 0 to 1 over the first parameter's range on its scale."""
+
 MOST_LETTERS = 1000
 MOST_DIGITS = 10
 
@@ -63,6 +66,7 @@ class Card:
     chosen : the parameters along which choosing was measured; empty where it was along all. Unless asked for other settings, it
         tells of these, with the others at their defaults.
     domains : kinds of images that it was trained or calibrated on, each with what was measured there when it was left out.
+    usual : mean shape of the gain of overlap over the first parameter, see `usual.leaning`; empty where none was measured.
     """
 
     format: int
@@ -92,6 +96,7 @@ class Card:
     evidence_version: str = ""
     chosen: tuple[str, ...] = ()
     domains: dict[str, dict[str, float]] = field(default_factory=dict)
+    usual: tuple[float, ...] = ()
 
     def serves(self, preset: str) -> bool:
         """Tell whether it predicts registrations at a resolution preset."""
@@ -166,7 +171,8 @@ def _wrong(card: Card) -> str:
         ("a text", all(len(text) <= MOST_LETTERS and text.isprintable() for text in texts)),
         ("a fixed setting", set(card.fixed) == set(card.space.names) and all(p.holds(card.fixed[p.name]) for p in card.space)),
         ("parameters to choose", set(card.chosen) <= set(card.space.names)),
-        ("a number", all(math.isfinite(number) for number in numbers)),
+        ("a number", all(math.isfinite(number) for number in (*numbers, *card.usual))),
+        ("a usual shape", len(card.usual) in (0, USUAL_POINTS)),
         ("label values", all(label.isascii() and label.isdigit() and len(label) <= MOST_DIGITS for label in card.structures)),
         ("a checksum", re.fullmatch("[0-9a-f]{64}", card.model_sha256) is not None),
     )

@@ -27,10 +27,12 @@ from HyperPredictRegLib.predictor.bands import (
 )
 from HyperPredictRegLib.predictor.bootstrap import DOUBTED, failed_by, failed_words
 from HyperPredictRegLib.predictor.bundle import Bundle, load_bundle
+from HyperPredictRegLib.predictor.card import USUAL_POINTS
 from HyperPredictRegLib.predictor.evidence import VERSION as EVIDENCE_VERSION
 from HyperPredictRegLib.predictor.features import VERSION, PairFeatures
 from HyperPredictRegLib.predictor.network import MemberCurves, named_row
 from HyperPredictRegLib.predictor.ood import UNCERTAIN_WIDENING, at_most
+from HyperPredictRegLib.predictor.usual import leaning
 from HyperPredictRegLib.preprocessing import VERSION as PREPROCESSING_VERSION
 from HyperPredictRegLib.results.prediction import Band, Outlook, PredictionSurface, Reliability
 
@@ -220,7 +222,14 @@ class Predictor:
         row = named_row(self.bundle.card.assumed | self._named(features, evidence), reading.features)[None]
         rows = [named_row(features.tokens.get(label, {}), reading.tokens) for label in labels]
         tokens = np.array(rows, dtype=float).reshape(1, len(labels), len(reading.tokens))
-        return ensemble.predict(ensemble.coefficients(row, tokens, numbers[None]), values)
+        coefficients = ensemble.coefficients(row, tokens, numbers[None])
+        found, usual = ensemble.predict(coefficients, values), self.bundle.card.usual
+        if not usual:
+            return found
+        space = self.bundle.card.space
+        line = np.tile(space.rows([space.defaults]), (USUAL_POINTS, 1))
+        line[:, 0] = space.first.from_unit(np.linspace(0, 1, USUAL_POINTS))
+        return leaning(found, ensemble.predict(coefficients, line), usual, space.first.to_unit(values[:, 0]))
 
     @property
     def reads_evidence(self) -> bool:
