@@ -107,7 +107,7 @@ def test_engine_that_is_not_installed_is_listed_with_the_remedy(monkeypatch: pyt
 
 
 def test_what_can_be_predicted_is_what_there_are_bundles_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choices.predictable_words() == 'Diffeo at "Fast" or Demons at "Fast"'
+    assert choices.predictable_words() == 'Diffeo at any preset or Demons at "Fast"'
     view = panel_view(state(engine="bspline", setting_of="bspline", prediction=None))
     # Without one the bootstrap rule serves.
     assert view.suggest.enabled and view.read_out.startswith("Nothing is predicted yet")

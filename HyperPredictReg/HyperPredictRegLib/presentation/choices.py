@@ -72,12 +72,12 @@ def has_predictor(engine: str, preset: str) -> bool:
 
 def predictable_words() -> str:
     """Name the engines and presets that a predictor is installed for, such as "Demons at \"Fast\""; "" if there is none."""
-    return " or ".join(
-        f"{info.title} at \"{title}\""
-        for info in engine_infos()
-        for preset, title in _PRESET_TITLES.items()
-        if has_predictor(info.name, preset)
-    )
+    found = []
+    for info in engine_infos():
+        served = [f'"{title}"' for preset, title in _PRESET_TITLES.items() if has_predictor(info.name, preset)]
+        if served:
+            found.append(f"{info.title} at {'any preset' if len(served) == len(_PRESET_TITLES) else ' or '.join(served)}")
+    return " or ".join(found)
 
 
 def estimated_grid(fixed: Geometry, preset: str) -> Geometry:
