@@ -134,6 +134,10 @@ def test_what_one_predictor_does_not_tell_another_one_tells(monkeypatch: pytest.
         error = found.surface.error_mm
         assert error is not None and np.isnan(error.value[[0, -1]]).all() and np.isfinite(error.value[5:-5]).all()
         np.testing.assert_array_equal(found.surface.mean_dice.value, brain.mean_dice.value)
+        # Beyond, the suggestion is told without an error, not with one that nobody knows.
+        beyond = predict_at(found.surface, found.surface.space.setting(found.surface.values[0]), "it")
+        assert beyond.error_mm is None and beyond.mean_dice is not None
+        assert not any("error" in part for part in expectation_parts(beyond, None, found.criterion))
         assert_same(prediction_from_json(prediction_to_json(found), "it"), found)
     narrow = interpolated(whole, np.geomspace(1.0, 1.2, 5))
     found, _, _ = chosen_by_both(monkeypatch, [made[0], replace(made[1], surface=narrow)], Criterion(goal="accuracy"))

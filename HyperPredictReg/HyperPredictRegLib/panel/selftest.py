@@ -248,12 +248,13 @@ class SelfTest:
 
     def test_parametersAreSavedWithTheScene(self):
         """Save choices with a scene, close it, load it: the choices are there again."""
-        from HyperPredictRegLib.panel.parameters import Preset, Rule
+        from HyperPredictRegLib.panel.parameters import Goal, Preset, Rule
 
         fixed, _moving = self.addEggs()
         parameters = self.makeLogic().getParameterNode()
         parameters.fixedVolume = fixed
         parameters.preset, parameters.rule, parameters.foldingLimit = Preset.STANDARD, Rule.PLATEAU, 0.25
+        parameters.goal = Goal.OVERLAP
         parameters.structureWeights = {"left hippocampus": 2.0}
         with self.savedScene() as scene:
             slicer.mrmlScene.Clear()
@@ -261,6 +262,7 @@ class SelfTest:
         restored = self.makeLogic().getParameterNode()
         self.assertEqual(restored.fixedVolume.GetName(), fixed.GetName())
         self.assertEqual((restored.preset, restored.rule, restored.foldingLimit), (Preset.STANDARD, Rule.PLATEAU, 0.25))
+        self.assertEqual(restored.goal, Goal.OVERLAP)
         self.assertEqual(dict(restored.structureWeights), {"left hippocampus": 2.0})
 
     def test_importingASceneChangesNoChoice(self):

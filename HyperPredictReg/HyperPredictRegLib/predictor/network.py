@@ -404,7 +404,7 @@ class Ensemble:
         return np.array([places.get(label, 0) for label in labels])
 
 
-_LEAST_DICE = 1e-4
+LEAST_DICE = 1e-4
 """Dice is at least so far from 0 and from 1 where its logit is taken."""
 
 
@@ -415,7 +415,7 @@ def _with_gain(logit: torch.Tensor, level: torch.Tensor, gain: torch.Tensor, usu
     than by the first alone. What the affine step has follows from their levels `level` (P, S, 1) and `usual` (P, 1, 1).
     """
     affine = ((level - usual) / (1 - usual).clamp(min=0.05)).clamp(0, 1)
-    return torch.logit(0.5 * (torch.sigmoid(logit) + (affine + (1 - affine) * gain).clamp(0, 1)), eps=_LEAST_DICE)
+    return torch.logit(0.5 * (torch.sigmoid(logit) + (affine + (1 - affine) * gain).clamp(0, 1)), eps=LEAST_DICE)
 
 
 def _mixed(

@@ -109,10 +109,17 @@ def predicted_row(surface: PredictionSurface, row: int, predictor: str) -> Predi
         folding_foreground=band_value(surface.folding_foreground, row),
         folding_grid=band_value(surface.folding_grid, row),
         sd_log_jacobian=band_value(surface.sd_log_jacobian, row),
-        error_mm=None if surface.error_mm is None else band_value(surface.error_mm, row),
-        error_95_mm=None if surface.error_95_mm is None else band_value(surface.error_95_mm, row),
-        overlap_gain=None if surface.overlap_gain is None else band_value(surface.overlap_gain, row),
+        error_mm=_beside_dice(surface, surface.error_mm, row),
+        error_95_mm=_beside_dice(surface, surface.error_95_mm, row),
+        overlap_gain=_beside_dice(surface, surface.overlap_gain, row),
     )
+
+
+def _beside_dice(surface: PredictionSurface, band: Band | None, row: int) -> BandValue | None:
+    """Return one point of a band; None where another predictor tells it beside Dice, and nothing there."""
+    if band is None or (surface.mean_dice is not None and np.isnan(band.value[row])):
+        return None
+    return band_value(band, row)
 
 
 def rearranged(surface: PredictionSurface, values: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> PredictionSurface:
