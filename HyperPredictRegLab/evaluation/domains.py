@@ -28,24 +28,24 @@ from scipy.interpolate import PchipInterpolator
 from HyperPredictRegLab.evaluation.tables import LEVEL, SEED, Estimate
 from HyperPredictRegLab.training.building import Trained, usual_shape
 from HyperPredictRegLab.training.calibration import band_widths, predictions, together
-from HyperPredictRegLab.training.examples import LABEL_NOISE, Examples
+from HyperPredictRegLab.training.examples import LABEL_NOISE, SAME_SETTING, Examples
 from HyperPredictRegLab.training.outcomes import Outcomes
 from HyperPredictRegLab.training.outlook_widths import known_outcomes
 
-AFFINE, DEFAULT, FIXED, FIXED_GOAL, EXPERT, MEASURED, RULE, ORACLE = (
+AFFINE, DEFAULT, FIXED, FIXED_GOAL, EXPERT, MEASURED, RULE, RULE_GOAL, ORACLE = (
     "affine only", "the engine's default λ", "one fixed λ", "fixed λ per goal", "expert: fixed λ per domain",
-    "weakest λ whose folding keeps the limit", "bootstrap rule", "oracle",
+    "weakest λ whose folding keeps the limit", "bootstrap rule", "bootstrap rule, goal as measured", "oracle",
 )  # fmt: skip
 MAXIMUM, PLATEAU, GOAL = "network, maximum", "network, plateau", "network, goal as measured"
 OVERLAP, SEGMENTED = "network, goal overlap", "network, goal overlap, with a segmentation"
 ADVISED, GOAL_ADVISED = "network, affine where advised", "goal as measured, affine where advised"
 METHODS = (
-    AFFINE, DEFAULT, FIXED, FIXED_GOAL, EXPERT, MEASURED, RULE, MAXIMUM, PLATEAU, OVERLAP, SEGMENTED, GOAL, ADVISED,
-    GOAL_ADVISED,
+    AFFINE, DEFAULT, FIXED, FIXED_GOAL, EXPERT, MEASURED, RULE, RULE_GOAL, MAXIMUM, PLATEAU, OVERLAP, SEGMENTED, GOAL,
+    ADVISED, GOAL_ADVISED,
 )  # fmt: skip
 """Ways of choosing. The goal of a user who says it is what a domain is measured in: overlap for Dice, accuracy for mm; the expert
 and `FIXED_GOAL` know it, too. With a segmentation of the moving image the network goes by the Dice that it expects of its
-structures; cases without one are chosen as without it."""
+structures; cases without one are chosen as without it. The rule knows of no overlap: the product then takes the default λ."""
 
 TUNE, TEST = "tune", "test"
 GRID = 61
@@ -116,7 +116,7 @@ def judged(examples: Examples) -> Judged:
     raw = np.where(in_mm[:, None], outcomes.error, outcomes.mean_dice)
     at_default = np.isfinite(examples.values)
     for column, parameter in enumerate(space.parameters[1:], 1):
-        at_default &= np.isclose(examples.settings[..., column], parameter.default, rtol=1e-5)
+        at_default &= np.isclose(examples.settings[..., column], parameter.default, rtol=SAME_SETTING)
     read = [_along(examples, part, at_default, values) for part in (raw, np.log(np.maximum(examples.folding_foreground, 1e-3)))]
     affine = np.where(in_mm, outcomes.affine_error, outcomes.affine_dice)
     floor = np.where(in_mm, _LEAST_LEFT_VOXELS * outcomes.voxel_mm, _LEAST_LEFT_DICE)
@@ -189,6 +189,7 @@ def tell(bundle: Bundle, trained: Trained, train: Examples, true: Judged) -> Tol
     surfaces, segmented, measured, outlooks, rules = zip(*parts, strict=True)
     columns = _columns(true, surfaces, segmented, outlooks)
     columns[RULE] = np.array([rule.column for rule in rules])
+    columns[RULE_GOAL] = np.where(true.in_mm, columns[RULE], columns[DEFAULT])
     limits = np.array([0.5 if own.widths.outlook is None else own.widths.outlook.failed for own in of_rows])
     return Told(columns, surfaces, measured, outlooks, rules, limits)
 

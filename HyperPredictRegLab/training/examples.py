@@ -40,6 +40,9 @@ _RUNS, _FEATURES = "runs table", "features table"
 LABEL_NOISE = "label_noise_mm"
 """A feature that only the makers of images know: by how much labels stray from them. Whoever uses a predictor assumes a value."""
 
+SAME_SETTING = 1e-3
+"""Values of a parameter that differ by a smaller share are one: tables may keep a few digits only."""
+
 LEAST_PAIRS_PER_STRUCTURE = 0.5
 """A structure that fewer of the pairs have is not learned by name."""
 
@@ -343,7 +346,7 @@ def in_space(examples: Examples, space: SearchSpace) -> Examples:
     tried = np.isfinite(examples.values)
     for parameter in examples.space:
         if parameter.name not in space.names:
-            tried &= np.isclose(own[parameter.name], parameter.default, rtol=1e-5)
+            tried &= np.isclose(own[parameter.name], parameter.default, rtol=SAME_SETTING)
     columns = [np.where(tried, own.get(name, examples.held.get(name, np.nan)), np.nan) for name in space.names]
     measured: dict[str, Any] = {
         name: np.where(tried, getattr(examples, name), np.nan)
@@ -419,7 +422,7 @@ def _learned_parameters(engine: str, runs: pd.DataFrame) -> tuple[tuple[Paramete
     space = get_engine(engine).info.search_space
     check_columns(runs, space.names, _RUNS)
     runs = with_numbers(runs, space.names, _RUNS, complete=True)
-    varied = [p for p in space if not np.allclose(runs[p.name].to_numpy(), p.default, rtol=1e-6)] or [space.first]
+    varied = [p for p in space if not np.allclose(runs[p.name].to_numpy(), p.default, rtol=SAME_SETTING)] or [space.first]
     learned = {p.name for p in varied}
     return tuple(varied), {name: value for name, value in space.defaults.items() if name not in learned}
 

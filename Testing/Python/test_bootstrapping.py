@@ -20,6 +20,7 @@ from HyperPredictRegLib.predictor.bootstrap import FACTOR
 from HyperPredictRegLib.predictor.bootstrap_surface import FEWEST_FOLDED, outlook_of, surface_of, untried, what_was_measured
 from HyperPredictRegLib.predictor.coarse_pair import coarse_settings
 from HyperPredictRegLib.predictor.evidence import PairEvidence
+from HyperPredictRegLib.reporting import wording
 from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.results_folder import PREDICTION_NAME
 from HyperPredictRegLib.selection import choose
@@ -175,6 +176,22 @@ def test_the_rule_serves_where_no_trained_predictor_does(
     assert plan.prediction is not None and plan.prediction.choice.by == "bootstrap"
     assert plan.prediction.choice.setting != prediction.choice.setting
     assert len(fake) == 1
+
+
+def test_for_overlap_of_which_the_rule_knows_nothing_the_default_registers(
+    files: Path, fake: list[dict[str, Any]]
+) -> None:
+    quick = {"engine_settings": {"iterations": [2, 2, 2]}, "engine": "bspline", "predictor": "bundled"}
+    default = get_engine("bspline").info.search_space.defaults
+    found = {}
+    for goal in ("auto", "overlap"):
+        job = job_of(files, Path("unused"), criterion=Criterion(goal=goal, folding_limit=None), **quick)
+        found[goal] = workflow.compute(job).report
+        assert found[goal].choice.by == "bootstrap"
+    assert found["overlap"].setting == default != found["auto"].setting
+    assert "the engine's default" in found["overlap"].choice.sentence and len(fake) == 2
+    assert "is the engine's default, as far as the limit allows" in wording.who_chose(found["overlap"])
+    assert "the engine's default" not in wording.who_chose(found["auto"])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the program that stands in for the real one is a script")

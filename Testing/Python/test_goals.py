@@ -20,7 +20,15 @@ from HyperPredictRegLib.reporting.sheet import LIGHT
 from HyperPredictRegLib.results.exchange import prediction_from_json, prediction_to_json
 from HyperPredictRegLib.results.formatting import banded_gain, gain_percent, quality_text, quality_words
 from HyperPredictRegLib.results.job import GOALS, RULES, Criterion
-from HyperPredictRegLib.results.prediction import Band, BandValue, Predicted, Prediction, PredictionSurface, Reliability
+from HyperPredictRegLib.results.prediction import (
+    BOOTSTRAP,
+    Band,
+    BandValue,
+    Predicted,
+    Prediction,
+    PredictionSurface,
+    Reliability,
+)
 from HyperPredictRegLib.selection import choose, interpolated, objective, per_structure, predict_at
 from HyperPredictRegLib.workflow import choosing
 from reporting_samples import make_prediction
@@ -59,7 +67,7 @@ def place(of: PredictionSurface, criterion: Criterion) -> int:
     [
         ({}, {"auto": ("mean_dice", 1), "overlap": ("mean_dice", 1), "accuracy": ("error_mm", 4)}),
         ({"dice": False}, {"auto": ("error_mm", 4), "overlap": ("overlap_gain", 2), "accuracy": ("error_mm", 4)}),
-        ({"dice": False, "gain": False}, dict.fromkeys(GOALS, ("error_mm", 4))),
+        ({"dice": False, "gain": False}, dict.fromkeys(("auto", "accuracy"), ("error_mm", 4))),
         ({"gain": False, "error": False}, dict.fromkeys(GOALS, ("mean_dice", 1))),
     ],
 )
@@ -108,13 +116,62 @@ def test_structures_choose_for_themselves_by_dice_only() -> None:
 def test_a_goal_of_which_nothing_is_predicted_is_said_to_be_missed() -> None:
     only_dice, only_error = surface(gain=False, error=False), surface(dice=False, gain=False)
     assert "The goal is accuracy, but no error is predicted here, so Dice counts." in sentence(only_dice, "accuracy")
-    assert "The goal is overlap, but none is predicted here, so the expected error counts." in sentence(only_error, "overlap")
+    assert "the engine's default; the goal is overlap, of which nothing is predicted here" in sentence(only_error, "overlap")
     for of, goal in ((only_dice, "overlap"), (only_error, "accuracy"), (only_dice, "auto"), (surface(), "accuracy")):
-        assert "The goal is" not in sentence(of, goal)
+        assert "he goal is" not in sentence(of, goal)
 
 
 def sentence(of: PredictionSurface, goal: str) -> str:
     return choose(of, Criterion(goal=goal)).sentence
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("predictor", ["it", BOOTSTRAP])
+def test_where_only_the_error_is_predicted_overlap_takes_the_default(rule: str, predictor: str) -> None:
+    of, criterion = surface(dice=False, gain=False), Criterion(rule=rule, goal="overlap")
+    found = choose(of, criterion, predictor)
+    # Not the least error, nor the nearest of the settings that were predicted: the default itself, with what is told of it.
+    assert found.setting == SPACE.defaults and found.feasible
+    assert found.by == (BOOTSTRAP if predictor == BOOTSTRAP else "predictor")
+    assert found.predicted == predict_at(of, SPACE.defaults, predictor)
+    for goal in ("auto", "accuracy"):
+        assert choose(of, replace(criterion, goal=goal), predictor).setting != SPACE.defaults
+
+
+def test_a_default_that_would_fold_gives_way_to_the_nearest_setting_that_keeps_the_limit() -> None:
+    of, criterion = surface(dice=False, gain=False), Criterion(goal="overlap", folding_limit=0.5)
+    default = int(np.argmin(np.abs(of.space.shares(of.values) - of.space.shares(of.space.rows([SPACE.defaults])))))
+    folding = np.where(np.arange(6) <= default + 1, 2.0, 0.1)
+    found = choose(replace(of, folding_foreground=Band(folding, folding, folding)), criterion)
+    assert found.setting == of.space.setting(of.values[default + 2]) and found.feasible
+    assert "the setting nearest to the engine's default" in found.sentence and "that the limit allows" in found.sentence
+    everywhere = np.full(6, 2.0)
+    found = choose(replace(of, folding_foreground=Band(everywhere, everywhere, everywhere)), criterion)
+    assert found.setting == of.space.setting(of.values[-1]) and not found.feasible
+    assert "none is predicted to keep the limit" in found.sentence
+
+
+def test_a_default_outside_of_what_is_predicted_gives_way_to_the_nearest_setting() -> None:
+    of = surface(dice=False, gain=False)
+    assert of.error_mm is not None
+    hidden = np.where(of.values[:, 0] <= 1.2 * SPACE.first.default, np.nan, of.error_mm.value)
+    unknown = replace(of, error_mm=Band(hidden, hidden, hidden))
+    narrow = interpolated(of, np.geomspace(1.5 * SPACE.first.default, of.values.max(), 5))
+    for partial in (unknown, narrow):
+        found = choose(partial, Criterion(goal="overlap", folding_limit=None))
+        error = partial.error_mm
+        assert error is not None
+        assert found.setting == SPACE.setting(partial.values[np.isfinite(error.value)][0])
+        assert found.predicted is not None and found.predicted.error_mm is not None
+        assert np.isfinite(found.predicted.error_mm.value)
+
+
+def test_reports_say_that_the_default_was_taken() -> None:
+    of, criterion = surface(dice=False, gain=False), Criterion(goal="overlap")
+    words = wording.criterion_words(criterion, of.measure("overlap"))
+    assert words.startswith("nearest to the engine's default") and "of which nothing is predicted" in words
+    made = make_prediction(of, criterion, choose(of, criterion, BOOTSTRAP), predictor=BOOTSTRAP)
+    assert "of which nothing is predicted" in render_prediction(made, [])
 
 
 def test_what_one_predictor_does_not_tell_another_one_tells(monkeypatch: pytest.MonkeyPatch) -> None:

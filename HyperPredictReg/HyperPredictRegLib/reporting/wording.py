@@ -15,7 +15,7 @@ from HyperPredictRegLib.results.formatting import banded, banded_gain, banded_mm
 from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.prediction import BOOTSTRAP, BandValue, Predicted, Prediction, Reliability
 from HyperPredictRegLib.results.report import Comparison, FoldingPercent, Report
-from HyperPredictRegLib.selection.choice import ERROR_SHARE, ERROR_VOXELS, GAIN_SHARE
+from HyperPredictRegLib.selection.choice import ERROR_SHARE, ERROR_VOXELS, GAIN_SHARE, chooses_default
 from HyperPredictRegLib.selection.comparison import is_at, measured_text, surprise_words, surprises, what_words
 from HyperPredictRegLib.workflow.choosing import AGAINST, NOT_AS_ALIGNED
 
@@ -367,6 +367,12 @@ def who_chose(report: Report) -> str:
         by = f", by what {name(report.further)} expects" if report.further and by_other else ""
         return f"The predictor{which} chose {subject(space)} before anything was registered{by}."
     if report.choice.by == BOOTSTRAP:
+        predicted = report.choice.predicted
+        if predicted is not None and report.criterion is not None and chooses_default(predicted, report.criterion):
+            return (
+                f"{_capital(subject(space))} is the engine's default, as far as the limit allows: the goal is overlap, of which "
+                "coarse trial registrations of the pair tell nothing (the bootstrap rule)."
+            )
         return (
             f"{_capital(subject(space))} was chosen before this registration, by coarse trial registrations of the pair against "
             "a truth that is known (the bootstrap rule)."
@@ -378,15 +384,20 @@ def who_chose(report: Report) -> str:
 
 def criterion_words(criterion: Criterion, measure: str = "mean_dice") -> str:
     """Say by what a setting is chosen; `measure` : what counts, one of `prediction.MEASURES`."""
+    by_default = criterion.goal == "overlap" and measure == "error_mm"
     rules = {"mean_dice": _RULES, "overlap_gain": _RULES_OF_GAINS, "error_mm": _RULES_OF_ERRORS}[measure]
-    words = rules[criterion.rule].format(tolerance=criterion.tolerance)
+    words = "nearest to the engine's default" if by_default else rules[criterion.rule].format(tolerance=criterion.tolerance)
     counted = {structure: weight for structure, weight in criterion.structures.items() if weight > 0}
     kind = "lowest" if criterion.combine == "worst" else "weighted mean" if counted else "mean"
     among = ", ".join(f"{name(one)} (weight {weight:g})" for one, weight in counted.items()) or "all structures"
     counts = {
         "mean_dice": f"Dice is the {kind} of {among}",
         "overlap_gain": "the goal is overlap, as a share of what the affine step leaves",
-        "error_mm": "the goal is accuracy in mm" if criterion.goal == "accuracy" else "no Dice is predicted",
+        "error_mm": {
+            "accuracy": "the goal is accuracy in mm",
+            "overlap": "the goal is overlap, of which nothing is predicted",
+            "auto": "no Dice is predicted",
+        }[criterion.goal],
     }[measure]
     if criterion.folding_limit is None:
         return f"{words}; {counts}; no folding limit"

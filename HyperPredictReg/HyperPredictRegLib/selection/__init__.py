@@ -3,6 +3,7 @@
 from HyperPredictRegLib.selection.choice import (
     NO_FOLDING_PERCENT,
     choose,
+    chooses_default,
     feasible,
     knee,
     objective,
@@ -14,6 +15,7 @@ from HyperPredictRegLib.selection.interpolation import interpolated, predict_at
 
 __all__ = [
     "choose",
+    "chooses_default",
     "per_structure",
     "objective",
     "feasible",

@@ -7,6 +7,7 @@ Predicted folding must lie strictly under the limit, as in HyperPredict (MELBA 2
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,16 @@ import numpy as np
 from HyperPredictRegLib.core.errors import InputError
 from HyperPredictRegLib.results.formatting import QUALITY_WORDS, banded_percent, quality_text
 from HyperPredictRegLib.results.job import Criterion
-from HyperPredictRegLib.results.prediction import BOOTSTRAP, Band, Choice, PredictionSurface, StructureChoice
-from HyperPredictRegLib.selection.interpolation import band_value, predicted_row
+from HyperPredictRegLib.results.prediction import (
+    BOOTSTRAP,
+    Band,
+    BandValue,
+    Choice,
+    Predicted,
+    PredictionSurface,
+    StructureChoice,
+)
+from HyperPredictRegLib.selection.interpolation import band_value, predict_at, predicted_row
 
 NO_FOLDING_PERCENT = 0.001
 """Folding below this counts as none: about two voxels of a brain at 2 mm."""
@@ -31,7 +40,9 @@ def choose(surface: PredictionSurface, criterion: Criterion, predictor: str = ""
     """Choose the setting that the criterion asks for, with what is predicted there in the name of `predictor`.
 
     Where what counts is the expected error or the gain of overlap, it takes the place of Dice; structures then count for nothing,
-    and what may be given up for a smoother field is `ERROR_SHARE` of the error or `ERROR_VOXELS`, or `GAIN_SHARE`.
+    and what may be given up for a smoother field is `ERROR_SHARE` of the error or `ERROR_VOXELS`, or `GAIN_SHARE`. Where the goal
+    is overlap and the error is all that is predicted, the engine's defaults are taken, or the nearest setting that the limit
+    allows: they were tuned for overlap, and the least error is no guess of it (`docs/evaluation-any-pair.md`).
 
     Where several settings serve equally well, the most strongly regularized is taken: the end of a single parameter's range that
     regularizes more, or, with several parameters, the lowest predicted standard deviation of the logarithm of the Jacobian
@@ -45,14 +56,48 @@ def choose(surface: PredictionSurface, criterion: Criterion, predictor: str = ""
     """
     if surface.structures:
         _weights(surface, criterion)
+    if chooses_default(surface, criterion):
+        return _default(surface, criterion, predictor)
     score = _scores(surface, criterion)
     index, certain = _chosen(surface, criterion, score, _given_up(surface, criterion, score))
     predicted = predicted_row(surface, index, predictor)
     if _by_dice(surface, criterion) and (criterion.structures or criterion.combine != "mean"):
         predicted = replace(predicted, counted_dice=band_value(objective(surface, criterion), index))
     sentence = " ".join((_sentence(surface, criterion, index, certain, float(score[index])), *_remarks(surface, criterion)))
-    by = BOOTSTRAP if predictor == BOOTSTRAP else "predictor"
-    return Choice(predicted.setting, sentence, by, certain == "keeps", predicted)
+    return Choice(predicted.setting, sentence, _by(predictor), certain == "keeps", predicted)
+
+
+def chooses_default(surface: PredictionSurface | Predicted, criterion: Criterion) -> bool:
+    """Tell whether the goal is overlap, and the error is all that is predicted."""
+    return criterion.goal == "overlap" and surface.measure(criterion.goal) == "error_mm"
+
+
+def _default(surface: PredictionSurface, criterion: Criterion, predictor: str) -> Choice:
+    """Choose the engine's defaults, or where their folding may exceed the limit the nearest setting that keeps it."""
+    space = surface.space
+    off = np.abs(space.shares(surface.values) - space.shares(space.rows([space.defaults]))).max(axis=1)
+    near = np.where(np.isfinite(_scores(surface, criterion)), -off, -np.inf)
+    index, certain = _chosen(surface, replace(criterion, rule="maximum"), near, 0.0)
+    predicted = predicted_row(surface, index, predictor)
+    if near[index] == near.max():
+        # The defaults lie between two of the surface's settings, or where nothing is predicted.
+        with contextlib.suppress(InputError):
+            exactly = predict_at(surface, space.defaults, predictor)
+            predicted = exactly if np.isfinite(exactly.quality(criterion.goal).value) else predicted
+    plain = predicted.setting == space.defaults
+    setting, default = space.text(predicted.setting), space.text(space.defaults)
+    folding = predicted.folding_foreground if criterion.domain == "foreground" else predicted.folding_grid
+    allowed = "something is predicted for" if criterion.folding_limit is None else "the limit allows"
+    what = "the engine's default" if plain else f"the setting nearest to the engine's default ({default}) that {allowed}"
+    if certain == "no":
+        what = "the setting that should fold least, because none is predicted to keep the limit"
+    why = "the goal is overlap, of which nothing is predicted here: the defaults were tuned for it"
+    sentence = " ".join((f"{setting}: {what}; {why}. {_folding_words(criterion, folding)}", *_remarks(surface, criterion)))
+    return Choice(predicted.setting, sentence, _by(predictor), certain == "keeps", predicted)
+
+
+def _by(predictor: str) -> str:
+    return BOOTSTRAP if predictor == BOOTSTRAP else "predictor"
 
 
 def _chosen(surface: PredictionSurface, criterion: Criterion, score: np.ndarray, given_up: float) -> tuple[int, str]:
@@ -238,11 +283,8 @@ def _knee(front: np.ndarray, score: np.ndarray, surface: PredictionSurface, crit
 
 def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, certain: str, score: float) -> str:
     setting = surface.space.text(surface.space.setting(surface.values[index]))
-    band = band_value(surface.folding(criterion.domain), index)
-    domain = "foreground" if criterion.domain == "foreground" else "working grid"
-    figures = f"Predicted folding of the {domain}: {banded_percent(band)}."
-    if band.upper < NO_FOLDING_PERCENT:
-        figures = "Practically no folding is predicted."
+    domain = _domain_words(criterion)
+    figures = _folding_words(criterion, band_value(surface.folding(criterion.domain), index))
     keeping = f"keeps folding under {criterion.folding_limit:g} % of the {domain}" if criterion.folding_limit is not None else ""
     if certain == "no":
         return f"{setting}: no setting is predicted that {keeping}, so this is the one that should fold least. {figures}"
@@ -271,12 +313,20 @@ def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, cert
     return f"{setting}: {reason}. {figures}"
 
 
+def _domain_words(criterion: Criterion) -> str:
+    return "foreground" if criterion.domain == "foreground" else "working grid"
+
+
+def _folding_words(criterion: Criterion, band: BandValue) -> str:
+    if band.upper < NO_FOLDING_PERCENT:
+        return "Practically no folding is predicted."
+    return f"Predicted folding of the {_domain_words(criterion)}: {banded_percent(band)}."
+
+
 def _remarks(surface: PredictionSurface, criterion: Criterion) -> list[str]:
     """Return sentences on what of the criterion has no effect, because of what is predicted."""
     measure = surface.measure(criterion.goal)
     found = []
-    if criterion.goal == "overlap" and measure == "error_mm":
-        found.append("The goal is overlap, but none is predicted here, so the expected error counts.")
     if criterion.goal == "accuracy" and measure == "mean_dice":
         found.append("The goal is accuracy, but no error is predicted here, so Dice counts.")
     if measure != "mean_dice" and (criterion.structures or criterion.combine != "mean"):
