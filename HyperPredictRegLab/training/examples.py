@@ -40,7 +40,7 @@ _RUNS, _FEATURES = "runs table", "features table"
 LABEL_NOISE = "label_noise_mm"
 """A feature that only the makers of images know: by how much labels stray from them. Whoever uses a predictor assumes a value."""
 
-SAME_SETTING = 1e-3
+SAME_SETTING = 2.5e-4
 """Values of a parameter that differ by a smaller share are one: tables may keep a few digits only."""
 
 LEAST_PAIRS_PER_STRUCTURE = 0.5
