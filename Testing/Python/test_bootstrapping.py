@@ -190,7 +190,7 @@ def test_for_overlap_of_which_the_rule_knows_nothing_the_default_registers(
         assert found[goal].choice.by == "bootstrap"
     assert found["overlap"].setting == default != found["auto"].setting
     assert "the engine's default" in found["overlap"].choice.sentence and len(fake) == 2
-    assert "is the engine's default, as far as the limit allows" in wording.who_chose(found["overlap"])
+    assert "by its nearness to the engine's default" in wording.who_chose(found["overlap"])
     assert "the engine's default" not in wording.who_chose(found["auto"])
 
 

@@ -29,8 +29,10 @@ from HyperPredictRegLib.results.prediction import (
     PredictionSurface,
     Reliability,
 )
-from HyperPredictRegLib.selection import choose, interpolated, objective, per_structure, predict_at
+from HyperPredictRegLib.results.report import FoldingPercent, Trial
+from HyperPredictRegLib.selection import choose, corrected, interpolated, objective, per_structure, predict_at
 from HyperPredictRegLib.workflow import choosing
+from HyperPredictRegLib.workflow.reusing import chosen_by
 from reporting_samples import make_prediction
 from test_exchange import assert_same
 from test_selection import SPACE, curves_of
@@ -114,10 +116,10 @@ def test_structures_choose_for_themselves_by_dice_only() -> None:
 
 
 def test_a_goal_of_which_nothing_is_predicted_is_said_to_be_missed() -> None:
-    only_dice, only_error = surface(gain=False, error=False), surface(dice=False, gain=False)
+    only_dice, error_alone = surface(gain=False, error=False), surface(dice=False, gain=False)
     assert "The goal is accuracy, but no error is predicted here, so Dice counts." in sentence(only_dice, "accuracy")
-    assert "the engine's default; the goal is overlap, of which nothing is predicted here" in sentence(only_error, "overlap")
-    for of, goal in ((only_dice, "overlap"), (only_error, "accuracy"), (only_dice, "auto"), (surface(), "accuracy")):
+    assert "the goal is overlap, of which nothing is predicted here" in sentence(error_alone, "overlap")
+    for of, goal in ((only_dice, "overlap"), (error_alone, "accuracy"), (only_dice, "auto"), (surface(), "accuracy")):
         assert "he goal is" not in sentence(of, goal)
 
 
@@ -125,45 +127,65 @@ def sentence(of: PredictionSurface, goal: str) -> str:
     return choose(of, Criterion(goal=goal)).sentence
 
 
+DEFAULT = SPACE.first.default
+
+
+def only_error(folding: float | np.ndarray = 0.0, upper: float | None = None) -> PredictionSurface:
+    """Return settings of which the error alone is predicted, least at the fifth of seven; the third is the engine's default."""
+    of = interpolated(surface(dice=False, gain=False), np.array([0.45, 0.55, DEFAULT, 0.9, 1.2, 2.0, 4.0]))
+    low = np.broadcast_to(folding, 7).astype(float)
+    return replace(of, folding_foreground=Band(low, low, low if upper is None else np.full(7, upper)))
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("predictor", ["it", BOOTSTRAP])
 def test_where_only_the_error_is_predicted_overlap_takes_the_default(rule: str, predictor: str) -> None:
-    of, criterion = surface(dice=False, gain=False), Criterion(rule=rule, goal="overlap")
+    of, criterion = only_error(), Criterion(rule=rule, goal="overlap")
     found = choose(of, criterion, predictor)
-    # Not the least error, nor the nearest of the settings that were predicted: the default itself, with what is told of it.
     assert found.setting == SPACE.defaults and found.feasible
     assert found.by == (BOOTSTRAP if predictor == BOOTSTRAP else "predictor")
     assert found.predicted == predict_at(of, SPACE.defaults, predictor)
+    assert f"\N{GREEK SMALL LETTER LAMDA} = {DEFAULT:g}: the engine's default; the goal is overlap" in found.sentence
+    assert ("Neither the rule nor weights of structures have an effect then." in found.sentence) == (rule != "maximum")
+    assert "whole anatomy" not in choose(of, replace(criterion, combine="worst")).sentence
     for goal in ("auto", "accuracy"):
         assert choose(of, replace(criterion, goal=goal), predictor).setting != SPACE.defaults
 
 
 def test_a_default_that_would_fold_gives_way_to_the_nearest_setting_that_keeps_the_limit() -> None:
-    of, criterion = surface(dice=False, gain=False), Criterion(goal="overlap", folding_limit=0.5)
-    default = int(np.argmin(np.abs(of.space.shares(of.values) - of.space.shares(of.space.rows([SPACE.defaults])))))
-    folding = np.where(np.arange(6) <= default + 1, 2.0, 0.1)
-    found = choose(replace(of, folding_foreground=Band(folding, folding, folding)), criterion)
-    assert found.setting == of.space.setting(of.values[default + 2]) and found.feasible
-    assert "the setting nearest to the engine's default" in found.sentence and "that the limit allows" in found.sentence
-    everywhere = np.full(6, 2.0)
-    found = choose(replace(of, folding_foreground=Band(everywhere, everywhere, everywhere)), criterion)
-    assert found.setting == of.space.setting(of.values[-1]) and not found.feasible
-    assert "none is predicted to keep the limit" in found.sentence
+    criterion = Criterion(goal="overlap", folding_limit=0.5)
+    found = choose(only_error(np.array([2.0, 2.0, 2.0, 2.0, 0.1, 0.1, 0.1])), criterion)
+    assert found.setting == {SPACE.first.name: 1.2} and found.feasible
+    nearest = f"the setting nearest to the engine's default (\N{GREEK SMALL LETTER LAMDA} = {DEFAULT:g}) that is predicted"
+    assert f"{nearest} and keeps folding under 0.5 % of the foreground" in found.sentence
+    # Where nothing keeps it, what folds least is taken, as for any other goal.
+    found = choose(only_error(2.0), criterion)
+    assert found.setting == {SPACE.first.name: 4.0} and not found.feasible
+    assert "no setting is predicted that keeps folding" in found.sentence and "default" not in found.sentence
+    # Bands that end at what can be told from no folding keep a small limit by the best guess only.
+    found = choose(only_error(0.0, upper=0.3), replace(criterion, folding_limit=0.1))
+    assert found.setting == SPACE.defaults and not found.feasible
+    assert "for certain; of the safest this is the nearest to the engine's default" in found.sentence
 
 
-def test_a_default_outside_of_what_is_predicted_gives_way_to_the_nearest_setting() -> None:
-    of = surface(dice=False, gain=False)
+def test_a_default_of_which_nothing_is_predicted_gives_way_to_the_nearest_setting() -> None:
+    of, criterion = only_error(), Criterion(goal="overlap", folding_limit=None)
     assert of.error_mm is not None
-    hidden = np.where(of.values[:, 0] <= 1.2 * SPACE.first.default, np.nan, of.error_mm.value)
-    unknown = replace(of, error_mm=Band(hidden, hidden, hidden))
-    narrow = interpolated(of, np.geomspace(1.5 * SPACE.first.default, of.values.max(), 5))
-    for partial in (unknown, narrow):
-        found = choose(partial, Criterion(goal="overlap", folding_limit=None))
-        error = partial.error_mm
-        assert error is not None
-        assert found.setting == SPACE.setting(partial.values[np.isfinite(error.value)][0])
-        assert found.predicted is not None and found.predicted.error_mm is not None
-        assert np.isfinite(found.predicted.error_mm.value)
+    hidden = np.where(of.values[:, 0] < 1.0, np.nan, of.error_mm.value)
+    # What was tried may be narrower than what the engine accepts: then the default of that range is not the engine's.
+    narrow = replace(interpolated(of, np.array([1.2, 2.0, 4.0])), space=SPACE.narrowed(SPACE.first.name, 1.2, 4.0))
+    for partial in (replace(of, error_mm=Band(hidden, hidden, hidden)), narrow):
+        found = choose(partial, criterion, "it", SPACE.defaults)
+        assert found.setting == {SPACE.first.name: 1.2}
+        assert f"the engine's default (\N{GREEK SMALL LETTER LAMDA} = {DEFAULT:g}) that is predicted;" in found.sentence
+        made = make_prediction(partial, criterion, found)
+        assert chosen_by(made, replace(criterion, rule="plateau"), SPACE).choice.setting == found.setting
+
+
+def test_a_repeat_for_overlap_regularizes_a_little_more_than_the_default() -> None:
+    trial = Trial(SPACE.defaults, FoldingPercent(grid=0.3, foreground=0.6), 0.2, False, 1.0)
+    again = corrected(only_error(), Criterion(goal="overlap", folding_limit=0.5), [trial], SPACE)
+    assert again is not None and DEFAULT < again[SPACE.first.name] < 1.2
 
 
 def test_reports_say_that_the_default_was_taken() -> None:

@@ -70,7 +70,10 @@ def surface_of(evidence: PairEvidence, space: SearchSpace, voxel_mm: float) -> P
     tried = evidence.values[: len(ALONG), 0]
     along = space.only((space.first.name,)).narrowed(space.first.name, float(tried.min()), float(tried.max()))
     held = {name: value for name, value in space.defaults.items() if name != space.first.name}
-    values = along.grid(GRID)
+    values, default = along.grid(GRID), space.first.default
+    if along.first.low < default < along.first.high:
+        # Told exactly: where nothing is predicted of what counts, this is what is chosen.
+        values = np.unique(np.append(values[:, 0], default))[:, None]
     settings = space.rows([{**held, space.first.name: float(value)} for value in values[:, 0]])
     none = np.zeros((0, len(values)))
     error = bootstrap_curve(evidence, space, settings)

@@ -312,7 +312,7 @@ def _chosen(
     if before is not None and unchanged and before.suggested is not None and before.prediction is not None:
         return before.prediction, before.suggested, before.suggested.sentence
     try:
-        best = choose(counts.surface, criterion, counts.predictor)
+        best = choose(counts.surface, criterion, counts.predictor, counts.engine.space.defaults)
     except InputError as error:
         return replace(counts, criterion=criterion), None, str(error)
     best = replace(best, fixed=counts.choice.fixed)

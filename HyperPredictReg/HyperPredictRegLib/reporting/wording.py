@@ -370,8 +370,8 @@ def who_chose(report: Report) -> str:
         predicted = report.choice.predicted
         if predicted is not None and report.criterion is not None and chooses_default(predicted, report.criterion):
             return (
-                f"{_capital(subject(space))} is the engine's default, as far as the limit allows: the goal is overlap, of which "
-                "coarse trial registrations of the pair tell nothing (the bootstrap rule)."
+                f"{_capital(subject(space))} was chosen before this registration, by its nearness to the engine's default: the "
+                "goal is overlap, of which coarse trial registrations of the pair tell nothing (the bootstrap rule)."
             )
         return (
             f"{_capital(subject(space))} was chosen before this registration, by coarse trial registrations of the pair against "

@@ -85,7 +85,8 @@ class PredictionSurface:
         """Return the field that tells how good a registration will be for a goal of a `Criterion`, one of `MEASURES`.
 
         What suits the goal best of what is predicted: for "overlap" mean Dice, then the gain of overlap; for "accuracy" the
-        expected error; for "auto" mean Dice, then the error. Where none of these is predicted, the other serves.
+        expected error; for "auto" mean Dice, then the error. Where none of these is predicted, the other is told; for "overlap"
+        it chooses nothing then (`selection.chooses_default`).
         """
         return _measure(self, goal)
 

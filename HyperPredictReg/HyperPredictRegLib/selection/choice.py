@@ -7,12 +7,12 @@ Predicted folding must lie strictly under the limit, as in HyperPredict (MELBA 2
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 
 import numpy as np
 
 from HyperPredictRegLib.core.errors import InputError
+from HyperPredictRegLib.core.search_space import Setting
 from HyperPredictRegLib.results.formatting import QUALITY_WORDS, banded_percent, quality_text
 from HyperPredictRegLib.results.job import Criterion
 from HyperPredictRegLib.results.prediction import (
@@ -24,7 +24,7 @@ from HyperPredictRegLib.results.prediction import (
     PredictionSurface,
     StructureChoice,
 )
-from HyperPredictRegLib.selection.interpolation import band_value, predict_at, predicted_row
+from HyperPredictRegLib.selection.interpolation import band_value, predicted_row
 
 NO_FOLDING_PERCENT = 0.001
 """Folding below this counts as none: about two voxels of a brain at 2 mm."""
@@ -36,19 +36,25 @@ GAIN_SHARE = 0.005
 """Gain of overlap that it gives up, of what the affine step leaves: some 0.001 of Dice."""
 
 
-def choose(surface: PredictionSurface, criterion: Criterion, predictor: str = "") -> Choice:
+def choose(
+    surface: PredictionSurface, criterion: Criterion, predictor: str = "", defaults: Setting | None = None
+) -> Choice:
     """Choose the setting that the criterion asks for, with what is predicted there in the name of `predictor`.
 
     Where what counts is the expected error or the gain of overlap, it takes the place of Dice; structures then count for nothing,
     and what may be given up for a smoother field is `ERROR_SHARE` of the error or `ERROR_VOXELS`, or `GAIN_SHARE`. Where the goal
-    is overlap and the error is all that is predicted, the engine's defaults are taken, or the nearest setting that the limit
-    allows: they were tuned for overlap, and the least error is no guess of it (`docs/evaluation-any-pair.md`).
+    is overlap and the error is all that is predicted, the engine's defaults are taken, or of the surface's settings the nearest
+    that the limit allows: the least error is no guess of overlap (`docs/evaluation-any-pair.md`).
 
     Where several settings serve equally well, the most strongly regularized is taken: the end of a single parameter's range that
     regularizes more, or, with several parameters, the lowest predicted standard deviation of the logarithm of the Jacobian
     determinant. If no setting is predicted to keep the limit, one with the lowest upper end of the folding band is taken, and
     `feasible` is false: by the rule among those whose best guess keeps the limit, else the most strongly regularized. Rule
     "maximum" with `cautious` false is Equation 3 of HyperPredict (Shuaibu and Simpson, MELBA 2024).
+
+    Parameters
+    ----------
+    defaults : the engine's, where the surface's own range may be too narrow for them.
 
     Raises
     ------
@@ -57,7 +63,7 @@ def choose(surface: PredictionSurface, criterion: Criterion, predictor: str = ""
     if surface.structures:
         _weights(surface, criterion)
     if chooses_default(surface, criterion):
-        return _default(surface, criterion, predictor)
+        return _default(surface, criterion, predictor, defaults or {})
     score = _scores(surface, criterion)
     index, certain = _chosen(surface, criterion, score, _given_up(surface, criterion, score))
     predicted = predicted_row(surface, index, predictor)
@@ -72,28 +78,31 @@ def chooses_default(surface: PredictionSurface | Predicted, criterion: Criterion
     return criterion.goal == "overlap" and surface.measure(criterion.goal) == "error_mm"
 
 
-def _default(surface: PredictionSurface, criterion: Criterion, predictor: str) -> Choice:
-    """Choose the engine's defaults, or where their folding may exceed the limit the nearest setting that keeps it."""
+def _default(surface: PredictionSurface, criterion: Criterion, predictor: str, defaults: Setting) -> Choice:
+    """Choose the setting nearest to the defaults that the limit allows."""
     space = surface.space
-    off = np.abs(space.shares(surface.values) - space.shares(space.rows([space.defaults]))).max(axis=1)
+    defaults = {name: defaults.get(name, value) for name, value in space.defaults.items()}
+    off = np.abs(space.shares(surface.values) - space.shares(space.rows([defaults]))).max(axis=1)
     near = np.where(np.isfinite(_scores(surface, criterion)), -off, -np.inf)
     index, certain = _chosen(surface, replace(criterion, rule="maximum"), near, 0.0)
     predicted = predicted_row(surface, index, predictor)
-    if near[index] == near.max():
-        # The defaults lie between two of the surface's settings, or where nothing is predicted.
-        with contextlib.suppress(InputError):
-            exactly = predict_at(surface, space.defaults, predictor)
-            predicted = exactly if np.isfinite(exactly.quality(criterion.goal).value) else predicted
-    plain = predicted.setting == space.defaults
-    setting, default = space.text(predicted.setting), space.text(space.defaults)
-    folding = predicted.folding_foreground if criterion.domain == "foreground" else predicted.folding_grid
-    allowed = "something is predicted for" if criterion.folding_limit is None else "the limit allows"
-    what = "the engine's default" if plain else f"the setting nearest to the engine's default ({default}) that {allowed}"
-    if certain == "no":
-        what = "the setting that should fold least, because none is predicted to keep the limit"
-    why = "the goal is overlap, of which nothing is predicted here: the defaults were tuned for it"
-    sentence = " ".join((f"{setting}: {what}; {why}. {_folding_words(criterion, folding)}", *_remarks(surface, criterion)))
+    sentence = " ".join((_default_sentence(surface, criterion, index, certain, defaults), *_remarks(surface, criterion)))
     return Choice(predicted.setting, sentence, _by(predictor), certain == "keeps", predicted)
+
+
+def _default_sentence(surface: PredictionSurface, criterion: Criterion, index: int, certain: str, defaults: Setting) -> str:
+    space = surface.space
+    if certain == "no":
+        return _sentence(surface, criterion, index, certain, 0.0)
+    setting, default, keeping = space.setting(surface.values[index]), space.text(defaults), _keeping(criterion)
+    figures = _folding_words(criterion, band_value(surface.folding(criterion.domain), index))
+    why = "the goal is overlap, of which nothing is predicted here and the least error is no guess"
+    what = "the engine's default"
+    if not np.allclose(space.rows([setting]), space.rows([defaults]), rtol=1e-6):
+        what = f"the setting nearest to the engine's default ({default}) that is predicted{' and ' if keeping else ''}{keeping}"
+    if certain == "hopes":
+        what = f"no setting is predicted that {keeping} for certain; of the safest this is the nearest to the engine's default"
+    return f"{space.text(setting)}: {what}; {why}. {figures}"
 
 
 def _by(predictor: str) -> str:
@@ -283,9 +292,8 @@ def _knee(front: np.ndarray, score: np.ndarray, surface: PredictionSurface, crit
 
 def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, certain: str, score: float) -> str:
     setting = surface.space.text(surface.space.setting(surface.values[index]))
-    domain = _domain_words(criterion)
     figures = _folding_words(criterion, band_value(surface.folding(criterion.domain), index))
-    keeping = f"keeps folding under {criterion.folding_limit:g} % of the {domain}" if criterion.folding_limit is not None else ""
+    keeping = _keeping(criterion)
     if certain == "no":
         return f"{setting}: no setting is predicted that {keeping}, so this is the one that should fold least. {figures}"
     measure = surface.measure(criterion.goal)
@@ -313,6 +321,11 @@ def _sentence(surface: PredictionSurface, criterion: Criterion, index: int, cert
     return f"{setting}: {reason}. {figures}"
 
 
+def _keeping(criterion: Criterion) -> str:
+    limit = criterion.folding_limit
+    return "" if limit is None else f"keeps folding under {limit:g} % of the {_domain_words(criterion)}"
+
+
 def _domain_words(criterion: Criterion) -> str:
     return "foreground" if criterion.domain == "foreground" else "working grid"
 
@@ -329,6 +342,9 @@ def _remarks(surface: PredictionSurface, criterion: Criterion) -> list[str]:
     found = []
     if criterion.goal == "accuracy" and measure == "mean_dice":
         found.append("The goal is accuracy, but no error is predicted here, so Dice counts.")
+    if chooses_default(surface, criterion):
+        idle = criterion.rule != "maximum" or criterion.structures or criterion.combine != "mean"
+        return ["Neither the rule nor weights of structures have an effect then."] if idle else []
     if measure != "mean_dice" and (criterion.structures or criterion.combine != "mean"):
         found.append("What counts is told for the whole anatomy: weights of structures have no effect on it.")
     return found
