@@ -38,14 +38,16 @@ AFFINE, DEFAULT, FIXED, FIXED_GOAL, EXPERT, MEASURED, RULE, RULE_GOAL, ORACLE = 
 )  # fmt: skip
 MAXIMUM, PLATEAU, GOAL = "network, maximum", "network, plateau", "network, goal as measured"
 OVERLAP, SEGMENTED = "network, goal overlap", "network, goal overlap, with a segmentation"
+UNSAID = "network, no goal, a segmentation where Dice measures"
 ADVISED, GOAL_ADVISED = "network, affine where advised", "goal as measured, affine where advised"
 METHODS = (
-    AFFINE, DEFAULT, FIXED, FIXED_GOAL, EXPERT, MEASURED, RULE, RULE_GOAL, MAXIMUM, PLATEAU, OVERLAP, SEGMENTED, GOAL,
-    ADVISED, GOAL_ADVISED,
+    AFFINE, DEFAULT, FIXED, FIXED_GOAL, EXPERT, MEASURED, RULE, RULE_GOAL, MAXIMUM, PLATEAU, UNSAID, OVERLAP, SEGMENTED,
+    GOAL, ADVISED, GOAL_ADVISED,
 )  # fmt: skip
 """Ways of choosing. The goal of a user who says it is what a domain is measured in: overlap for Dice, accuracy for mm; the expert
 and `FIXED_GOAL` know it, too. With a segmentation of the moving image the network goes by the Dice that it expects of its
-structures; cases without one are chosen as without it. The rule knows of no overlap: the product then takes the default λ."""
+structures; cases without one are chosen as without it. `UNSAID` is who says no goal and gives a segmentation to propagate, where
+labels measure: its Dice counts, and the error elsewhere. The rule knows of no overlap: the product then takes the default λ."""
 
 TUNE, TEST = "tune", "test"
 GRID = 61
@@ -289,6 +291,7 @@ def _columns(
 
     chosen |= {MAXIMUM: by(), PLATEAU: by(rule="plateau"), OVERLAP: by(goal="overlap"), SEGMENTED: by(segmented, goal="overlap")}
     chosen[GOAL] = np.where(true.in_mm, by(goal="accuracy"), chosen[OVERLAP])
+    chosen[UNSAID] = np.where(true.in_mm, chosen[MAXIMUM], by(segmented))
     helps = np.array([outlook.helps for outlook in outlooks])
     for name, whole in ((ADVISED, MAXIMUM), (GOAL_ADVISED, GOAL)):
         chosen[name] = np.where(helps < 0.5, -1, chosen[whole])
