@@ -21,6 +21,8 @@ from HyperPredictRegLib.predictor.features import PairFeatures
 from HyperPredictRegLib.predictor.predictor import Predictor
 from HyperPredictRegLib.predictor.splines import falling, falling_steps, grid_axes, knots_for, tensor_basis
 from HyperPredictRegLib.predictor.usual import WEIGHT
+from HyperPredictRegLib.results.job import Criterion
+from HyperPredictRegLib.selection import choose
 
 from HyperPredictRegLab.evaluation.domain_report import area, evaluate_domains
 from HyperPredictRegLab.evaluation.domains import TwoLevels, named_features, rank_correlation
@@ -178,6 +180,24 @@ def test_the_gain_of_overlap_is_told_beside_the_error(predictor: Predictor) -> N
     there = predictor.predict(features, examples.settings[row][inside], evidence=evidence)[0]
     true = known_outcomes(examples).gain[row][inside]
     assert there.overlap_gain is not None and np.abs(there.overlap_gain.value - true).max() < 0.2
+
+
+def test_the_mean_of_dice_has_the_shape_of_the_gain_and_structures_keep_half_of_theirs(predictor: Predictor) -> None:
+    card = replace(predictor.bundle.card, chosen=("regularization_weight",), usual=())
+    held = Predictor(replace(predictor.bundle, card=card))
+    for row in (False, True):
+        features, evidence, _ = pair(failed=row, tokens=3)
+        surface = held.predict(features, evidence=evidence)[0]
+        gain, mean = surface.overlap_gain, surface.mean_dice
+        assert gain is not None and mean is not None
+        # What the affine step leaves is won to the share that is gained: a straight line, of which the slope is what it leaves.
+        slope, intercept = np.polyfit(gain.value, mean.value, 1)
+        np.testing.assert_allclose(intercept + slope * gain.value, mean.value, atol=2e-3)
+        assert 0 < slope < 1 and intercept == pytest.approx(1 - slope, abs=0.02)
+        criterion = Criterion(folding_limit=None)
+        assert choose(surface, criterion).setting == choose(surface, replace(criterion, goal="overlap")).setting
+        apart = surface.dice.value - mean.value
+        assert np.ptp(apart - apart.mean(axis=1, keepdims=True)) > 1e-3
 
 
 def test_the_gain_of_overlap_leans_halfway_to_what_is_usual(predictor: Predictor) -> None:
