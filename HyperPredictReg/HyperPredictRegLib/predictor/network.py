@@ -414,14 +414,14 @@ def _with_gain(
     has follows from the levels `level` (P, S, 1) and `usual` (P, 1, 1).
     """
     affine = ((level - usual) / (1 - usual).clamp(min=0.05)).clamp(0, 1)
-    own, by_gain = torch.sigmoid(logit), (affine + (1 - affine) * gain).clamp(0, 1)
-    return torch.logit(0.5 * (own + by_gain + _mean(by_gain - own, counts)), eps=LEAST_DICE)
+    own, by_gain = torch.sigmoid(logit), torch.addcmul(affine, 1 - affine, gain).clamp_(0, 1)
+    more = _mean(by_gain, counts) - _mean(own, counts)
+    return torch.logit(own.add_(by_gain).add_(more).mul_(0.5), eps=LEAST_DICE)
 
 
 def _mean(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Return the mean of (P, S, n) over the structures that count, weights (P, S), shape (P, 1, n)."""
-    weight = counts[..., None]
-    return (values * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(min=1)
+    return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1))[:, None] @ values
 
 
 def _mixed(
