@@ -127,6 +127,10 @@ def judge(cache: Path) -> None:
     study = study_of(bundle, Trained(bundle.ensemble, dict(bundle.card.subjects), members), table, read_examples(REAL), DRAWS)
     along = in_space(table, SearchSpace((table.parameter,)))
     along = along.chosen(np.flatnonzero([(cache / f"{name}.npy").exists() for name in along.pairs]))
+    missing = [name for name in study.true.examples.pairs if not (cache / f"{name}.npy").exists()]
+    if missing or not along.pairs:
+        what = missing[0] if missing else "any training pair"
+        raise SystemExit(f"'{cache}' has no image of {what}: run the steps 'images' first.")
     told, held_out = true_heads(along), np.isin(known_outcomes(along).domains, HELD_OUT)
     scale = Scale.of(told[~held_out])
     given = replace(along, labels=(1, 2), dice=(told - scale.mean) / scale.sd)

@@ -84,7 +84,7 @@ def chosen_by(prediction: Prediction, criterion: Criterion, space: SearchSpace) 
     """
     if prediction.reliability.level == "unreliable":
         return replace(prediction, criterion=criterion)
-    best = choose(prediction.surface, criterion, prediction.predictor, space.defaults)
+    best = choose(prediction.surface, criterion, prediction.predictor, prediction.engine.space.defaults)
     choice = replace(best, setting=space.complete(best.setting), fixed=prediction.choice.fixed)
     return replace(prediction, criterion=criterion, choice=choice, structures=per_structure(prediction.surface, criterion))
 
