@@ -186,7 +186,9 @@ def test_work_that_does_not_hear_is_left(tmp_path: Path, number: signal.Signals)
     (tmp_path / "in").mkdir()
     write_small_job(tmp_path / "in", tmp_path / "deep" / "er" / "out")
     begun = tmp_path / "begun"
+    # Under nohup, or in the background of a shell, a signal may be ignored, and the command then rightly goes on.
     code = (
+        f"import signal\nsignal.signal({number:d}, signal.SIG_DFL)\n"
         "import time\nfrom pathlib import Path\nfrom HyperPredictRegLib.cli import commands\n"
         f"def draw(outcome, folder):\n    (folder / 'half.png').touch(); Path({str(begun)!r}).touch()\n    time.sleep(3600)\n"
         "commands._write_page = draw"
